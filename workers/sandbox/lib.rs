@@ -1,1 +1,223 @@
-//! sandbox
+//! The sandbox payment gateway: a small, real payment provider for development and tests.
+//!
+//! It is a service of its own with a Postgres schema of its own (`sandbox`), so its charges survive
+//! crashes of the shop and of itself. It knows nothing of the shop's code, and must not: the shop
+//! reaches it over HTTP like any gateway. Its time follows the shop's development clock
+//! (`engine.clock`) where there is one; only webhooks, being network traffic, keep real time.
+//!
+//! # HTTP API
+//!
+//! JSON in camelCase; amounts are decimal strings. Every POST under `/v1` needs an
+//! `Idempotency-Key`: the same key with the same body never acts twice (a charge is answered as it
+//! stands now, a refund or close as it was answered first), with another body it is 422
+//! `idempotency-key-reused`. A refusal is `{"code","detail"}` under its 4xx or 5xx status.
+//!
+//! | call | answer |
+//! |---|---|
+//! | `POST /v1/payments {orderId,attempt,amount,currency,method,token?,returnUrl?}` | 201 (known key: 200) a payment; declined ones too |
+//! | `GET /v1/payments?orderId=` | `{items:[payment]}`, oldest first |
+//! | `POST /v1/payments/close {orderId}` | `{items:[payment]}`: every open payment of the order is now CLOSED, the others as they ended |
+//! | `POST /v1/payments/{id}/refunds {amount}` | 201 `{gatewayRefundId,gatewayPaymentId,status:"SUCCEEDED",amount,currency}`; 409 `payment-not-captured`; 422 `refund-exceeds-captured` |
+//! | `GET /pay/{id}`, `POST /pay/{id}/approve`, `…/decline` | the shopper's 3-D Secure page; 409 once decided otherwise, 410 once closed |
+//! | `GET /v1/dev/payments?orderId=` | `{items:[{gatewayPaymentId,orderId,status,amount,capturedAmount,refundedAmount,currency}]}`, status including PARTIALLY_REFUNDED and REFUNDED |
+//! | `GET /healthz` | 200 |
+//!
+//! A payment is `{gatewayPaymentId,orderId,attempt,status,amount,capturedAmount,refundedAmount,currency,
+//! method,nextAction?,failure?}` with status PENDING, REQUIRES_ACTION, CAPTURED, FAILED or CLOSED and
+//! `nextAction {"type":"REDIRECT","url"}` while it requires one.
+//!
+//! # Webhooks
+//!
+//! `{type,data:{gatewayPaymentId,orderId,amount,currency,failure?}}` with type `payment.captured`,
+//! `payment.failed`, `payment.authorized` or `refund.succeeded`, signed by the Standard Webhooks
+//! scheme (`webhook-id`, `webhook-timestamp`, `webhook-signature`), tried five times: at once and
+//! after 1, 2, 4 and 8 seconds.
+//!
+//! # Tokens
+//!
+//! | token | what happens |
+//! |---|---|
+//! | `tok_ok` | captured in the answer |
+//! | `tok_declined` | failed in the answer: `card_declined` |
+//! | `tok_3ds` | requires action; captured or failed (`authentication_declined`) by the page |
+//! | `tok_timeout` | captured, but the first call gets no answer (held for 60 s, then 504) |
+//! | `tok_slow` | pending; captured after 2 s |
+//! | `tok_late` | pending; a close answers CLOSED, and 2 s later it captures all the same; without a close, past nine minutes |
+//! | `tok_duplicate_webhook` | captured; each webhook is sent three times |
+//! | `tok_reordered_webhooks` | pending; `payment.captured` overtakes the answer and `payment.authorized` |
+//! | `tok_no_webhook` | pending; captured after 1 s, in silence |
+//! | `tok_wrong_amount` | pending; captured after 1 s, one unit short |
+//! | `tok_refund_fails_once` | captured; the first refund call answers 500 |
+//! | any other, or none | failed in the answer: `invalid_token` |
+
+mod charge;
+mod close;
+mod payment;
+mod redirect;
+mod refund;
+mod refusal;
+mod request;
+mod settle;
+mod signing;
+mod token;
+mod webhook;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use axum::serve::ListenerExt as _;
+use sqlx::PgPool;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::signing::SigningKey;
+use crate::webhook::Sender;
+
+/// Bytes a request body may have; a charge needs a few hundred.
+const MAX_BODY: usize = 16 * 1024;
+
+/// Where the gateway lives and whom it tells.
+#[derive(Clone)]
+pub struct Config {
+    /// Where webhooks go; `None` keeps them unsent.
+    pub webhook_url: Option<String>,
+    /// `whsec_<base64>`, the Standard Webhooks form of a signing secret.
+    pub webhook_secret: String,
+    /// The address under which a shopper's browser reaches the gateway, without a trailing slash.
+    pub public_url: String,
+}
+
+/// Why the gateway could not start or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The schema could not be made, or the database is out of reach.
+    #[error("the sandbox gateway cannot use its database")]
+    Database(#[from] sqlx::Error),
+    /// The secret is not `whsec_` followed by base64.
+    #[error("the sandbox webhook secret must be whsec_ followed by base64")]
+    WebhookSecret,
+    /// The client that sends webhooks could not be made.
+    #[error("the sandbox gateway cannot send webhooks")]
+    Client(#[from] reqwest::Error),
+    /// The listener failed.
+    #[error("the sandbox gateway cannot serve")]
+    Serve(#[from] std::io::Error),
+}
+
+/// What the handlers share.
+#[derive(Clone)]
+pub(crate) struct Gateway {
+    pool: PgPool,
+    config: Arc<Config>,
+    closing: CancellationToken,
+}
+
+impl Gateway {
+    /// Keeps a caller waiting, but never the gateway from stopping.
+    async fn hold(&self, duration: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(duration) => {}
+            () = self.closing.cancelled() => {}
+        }
+    }
+}
+
+/// Makes the schema `sandbox` if it is not there; any number of processes may do so at once.
+///
+/// # Errors
+/// [`Error::Database`] when the database refuses or is out of reach.
+pub async fn setup(pool: &PgPool) -> Result<(), Error> {
+    let mut tx = pool.begin().await?;
+    // "if not exists" alone still collides when two processes start together.
+    sqlx::raw_sql("set local client_min_messages = warning; select pg_advisory_xact_lock(hashtext('sandbox.schema'))")
+        .execute(&mut *tx)
+        .await?;
+    sqlx::raw_sql(include_str!("schema.sql"))
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// The HTTP API over a database that [`setup`] has prepared. Nothing happens by itself: due captures
+/// and webhooks need [`serve`].
+pub fn router(pool: PgPool, config: Config) -> Router {
+    routes(Gateway {
+        pool,
+        config: Arc::new(config),
+        closing: CancellationToken::new(),
+    })
+}
+
+fn routes(gateway: Gateway) -> Router {
+    Router::new()
+        .route("/v1/payments", post(charge::create).get(charge::find))
+        .route("/v1/payments/close", post(close::close))
+        .route("/v1/payments/{id}/refunds", post(refund::refund))
+        .route("/v1/dev/payments", get(charge::dev_list))
+        .route("/pay/{id}", get(redirect::show))
+        .route("/pay/{id}/approve", post(redirect::approve))
+        .route("/pay/{id}/decline", post(redirect::decline))
+        .route("/healthz", get(|| async { "ok" }))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(gateway)
+}
+
+/// Runs the gateway until `shutdown` resolves: the HTTP API, due captures and webhooks. Requests and
+/// webhooks in hand are finished; calls that are being held get their 504 at once.
+///
+/// The process must have installed a rustls crypto provider before (webhooks may go to https).
+///
+/// # Errors
+/// [`Error::WebhookSecret`] and [`Error::Client`] before anything is served; [`Error::Serve`] when the
+/// listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    pool: PgPool,
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    let key = SigningKey::parse(&config.webhook_secret).ok_or(Error::WebhookSecret)?;
+    let sender = match config.webhook_url.clone() {
+        Some(url) => Some(Sender {
+            client: reqwest::Client::builder().build()?,
+            url,
+            key,
+        }),
+        None => None,
+    };
+    let closing = CancellationToken::new();
+    let settling = tokio::spawn(settle::run(pool.clone(), closing.clone()));
+    let sending =
+        sender.map(|sender| tokio::spawn(webhook::run(pool.clone(), sender, closing.clone())));
+
+    let gateway = Gateway {
+        pool,
+        config: Arc::new(config),
+        closing: closing.clone(),
+    };
+    // Answers are small: without this each would wait for the caller's delayed acknowledgement.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection keeps its delay");
+        }
+    });
+    let stop = closing.clone();
+    let served = axum::serve(listener, routes(gateway))
+        .with_graceful_shutdown(async move {
+            shutdown.await;
+            stop.cancel();
+        })
+        .await;
+
+    closing.cancel();
+    for task in [Some(settling), sending].into_iter().flatten() {
+        if let Err(error) = task.await {
+            tracing::error!(%error, "a background task of the sandbox gateway had ended early");
+        }
+    }
+    Ok(served?)
+}

@@ -1,0 +1,71 @@
+//! Captures whose time has come.
+
+use std::time::Duration;
+
+use sqlx::{PgExecutor, PgPool};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+/// How often due captures are looked for.
+const EVERY: Duration = Duration::from_millis(200);
+
+/// How many captures one look makes at most.
+const BATCH: i32 = 200;
+
+/// Captures what is due, of one order or of all; what another look has in hand is left to it.
+/// Answers how many it captured.
+pub(crate) async fn due(
+    connection: impl PgExecutor<'_>,
+    order_id: Option<&str>,
+) -> Result<u64, sqlx::Error> {
+    let settled = sqlx::query(
+        "with due as (
+             select payment_id from sandbox.payments
+             where capture_at <= sandbox.now() and patience_s = 0
+               and ($1::text is null or order_id = $1)
+             order by capture_at limit $2 for update skip locked)
+         update sandbox.payments p
+         set status = 'CAPTURED', captured_amount = capture_amount, capture_at = null
+         from due where p.payment_id = due.payment_id",
+    )
+    .bind(order_id)
+    .bind(BATCH)
+    .execute(connection)
+    .await?;
+    Ok(settled.rows_affected())
+}
+
+/// Due captures that give a close the chance to come first wait a little longer, once.
+async fn be_patient(pool: &PgPool) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update sandbox.payments
+         set capture_at = sandbox.now() + make_interval(secs => patience_s), patience_s = 0
+         where payment_id in (
+             select payment_id from sandbox.payments
+             where capture_at <= sandbox.now() and patience_s > 0
+             order by capture_at limit $1 for update skip locked)",
+    )
+    .bind(BATCH)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Looks for due captures until `closing`.
+pub(crate) async fn run(pool: PgPool, closing: CancellationToken) {
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = closing.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let look = async {
+            be_patient(&pool).await?;
+            due(&pool, None).await
+        };
+        if let Err(error) = look.await {
+            tracing::warn!(%error, "due captures must wait: the sandbox gateway's database did not answer");
+        }
+    }
+}
