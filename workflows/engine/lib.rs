@@ -1,1 +1,56 @@
-//! engine
+//! Durable execution: *flows*, ordinary `async fn`s whose steps are journalled in Postgres.
+//!
+//! **The promise.** State effects in Postgres happen exactly once; calls to the outside happen at
+//! least once, each under its own stable idempotency key. Kill any process at any instant, restart
+//! Postgres, deliver a ticket twice or never: every run ends completed, or fully compensated, or
+//! parked in plain sight with its reason.
+//!
+//! How to read it: [`flow`] has the verbs a flow is written with, [`turn`] drives one run from claim
+//! to rest, `commit` is the one fenced statement behind both, [`claim`] and [`sweep`] decide who
+//! works on what, [`start`] and [`signal`] are how the rest of the house talks to runs.
+//!
+//! What must not live here: carts, orders, HTTP, or any queue but the ticket table. This crate knows
+//! a ticket only as a row it inserts and deletes; the `workers` crate delivers it through apalis.
+
+mod call;
+pub mod claim;
+mod commit;
+pub mod error;
+pub mod fault;
+pub mod flow;
+pub mod group;
+pub mod inspect;
+pub mod journal;
+pub mod registry;
+pub mod retry;
+pub mod signal;
+pub mod start;
+pub mod step;
+pub mod sweep;
+pub mod testing;
+pub mod turn;
+mod undo;
+mod wait;
+
+pub use error::{Failure, StepError};
+pub use flow::{Flow, Forward};
+pub use registry::{Registry, Workflow};
+pub use retry::RetryPolicy;
+pub use signal::{Delivery, cancel, signal};
+pub use start::{Start, Started, start};
+pub use step::{Call, CallContext, Nothing, Step, Tx, Undo};
+pub use turn::{Engine, Settings};
+
+/// What a flow answers: its output, or the failure that makes it unwind.
+pub type Result<T, E = Failure> = std::result::Result<T, E>;
+
+/// Limits that protect the engine. Reaching one unwinds the run (or parks it past the point of no
+/// return); none is silent.
+pub mod limits {
+    /// Largest input, output or signal, in bytes of JSON.
+    pub const PAYLOAD_BYTES: usize = 1024 * 1024;
+    /// Journal entries a run may write.
+    pub const JOURNAL_ENTRIES: i32 = 1_000;
+    /// Signals a run may hold, consumed or not.
+    pub const SIGNALS: i64 = 1_000;
+}

@@ -1,0 +1,75 @@
+//! Regenerates `.sqlx/`, the committed answers against which `sqlx::query!` is checked, by asking a
+//! throw-away cluster that carries the current schema. `--check` fails instead when they are stale.
+
+use std::{collections::BTreeMap, path::Path, process::Command};
+
+use anyhow::{Context, bail};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let check = std::env::args().any(|a| a == "--check");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace root")?;
+    let base = if cfg!(unix) { Path::new("/tmp") } else { root };
+    let scratch = tempfile::tempdir_in(base)?;
+    let cluster = embedded::Cluster::start(&embedded::Options {
+        data_dir: scratch.path().join("data"),
+        durable: false,
+        ..embedded::Options::default()
+    })
+    .await?;
+    cluster.ensure_database("prepare").await?;
+    let pool = sqlx::PgPool::connect_with(cluster.connect_options("prepare")).await?;
+    migrations::run(&pool).await?;
+
+    let fresh = scratch.path().join("sqlx");
+    std::fs::create_dir_all(&fresh)?;
+    // A target directory of its own: macros must run even where nothing else changed.
+    let status = Command::new(env!("CARGO"))
+        .current_dir(root)
+        .args(["check", "--workspace", "--all-targets"])
+        .env("CARGO_TARGET_DIR", root.join("target/prepare"))
+        .env("SQLX_OFFLINE", "false")
+        .env("SQLX_OFFLINE_DIR", &fresh)
+        .env("DATABASE_URL", cluster.url("prepare"))
+        .env("PREPARE_RUN", format!("{:?}", std::time::SystemTime::now()))
+        .status()?;
+    if !status.success() {
+        bail!("a query does not fit the schema");
+    }
+    let (old, new) = (read(&root.join(".sqlx"))?, read(&fresh)?);
+    if new.is_empty() {
+        bail!("nothing was prepared");
+    }
+    if check {
+        let stale: Vec<_> = new.keys().filter(|name| !old.contains_key(*name)).collect();
+        if !stale.is_empty() {
+            bail!("{} queries are not in .sqlx: run `cargo run -p migrations --example prepare-queries`", stale.len());
+        }
+    } else {
+        let target = root.join(".sqlx");
+        if target.exists() {
+            std::fs::remove_dir_all(&target)?;
+        }
+        std::fs::create_dir_all(&target)?;
+        for (name, text) in &new {
+            std::fs::write(target.join(name), text)?;
+        }
+        println!("{} queries prepared", new.len());
+    }
+    pool.close().await;
+    cluster.stop().await?;
+    Ok(())
+}
+
+fn read(dir: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    if !dir.exists() {
+        return Ok(BTreeMap::new());
+    }
+    std::fs::read_dir(dir)?
+        .map(|entry| {
+            let path = entry?.path();
+            let name = path.file_name().context("a file name")?.to_string_lossy().into_owned();
+            Ok((name, std::fs::read_to_string(&path)?))
+        })
+        .collect()
+}

@@ -1,0 +1,176 @@
+//! The fenced commit: every write of a run names the epoch it was claimed under. Zero rows means
+//! somebody else has claimed the run since: everything rolls back, the business writes included.
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::{Failure, journal::Pending};
+
+/// What the run's row says after this commit.
+#[derive(Debug, Clone)]
+pub(crate) enum Rest {
+    /// The run goes on in this process.
+    Onward { forward_only: bool },
+    /// The run gives its worker back until a signal or the deadline.
+    Waiting { waiting_for: String, wake_at: DateTime<Utc> },
+    /// An attempt failed; the next is at `wake_at`.
+    Retrying { attempt: i32, wake_at: DateTime<Utc>, failure: Option<Failure> },
+    /// It unwinds from here on.
+    Compensating { failure: Failure },
+    /// An operator must look at it.
+    Stuck { failure: Failure },
+    /// Somebody else may go on at once.
+    Released,
+}
+
+/// A run's identity in every write.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fence {
+    pub(crate) run_id: Uuid,
+    pub(crate) epoch: i32,
+}
+
+/// What a fenced write found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fenced {
+    /// It is written; `cancel` is who asked the run to stop, if anybody.
+    Written { cancel: Option<String> },
+    /// The epoch has moved on: roll back.
+    Refused,
+}
+
+struct Columns {
+    seq: Vec<i32>,
+    kind: Vec<String>,
+    name: Vec<String>,
+    output: Vec<Option<serde_json::Value>>,
+    error: Vec<Option<serde_json::Value>>,
+}
+
+fn columns(entries: &[Pending]) -> Columns {
+    Columns {
+        seq: entries.iter().map(|e| e.seq).collect(),
+        kind: entries.iter().map(|e| e.kind.as_str().to_owned()).collect(),
+        name: entries.iter().map(|e| e.name.clone()).collect(),
+        output: entries.iter().map(|e| e.output.clone()).collect(),
+        error: entries.iter().map(|e| e.error.clone()).collect(),
+    }
+}
+
+/// Journals `entries` and moves the run's row, in one statement.
+pub(crate) async fn rest(
+    conn: &mut PgConnection,
+    fence: Fence,
+    entries: &[Pending],
+    rest: &Rest,
+    now: DateTime<Utc>,
+) -> Result<Fenced, sqlx::Error> {
+    let Columns { seq, kind, name, output, error } = columns(entries);
+    let mut forward = false;
+    let (status, keeps_owner, wake_at, waiting_for, attempt, failure) = match rest {
+        Rest::Onward { forward_only } => {
+            forward = *forward_only;
+            (None, true, None, None, 0, None)
+        }
+        Rest::Waiting { waiting_for, wake_at } => {
+            (Some("WAITING"), false, Some(*wake_at), Some(waiting_for.as_str()), 0, None)
+        }
+        Rest::Retrying { attempt, wake_at, failure } => {
+            let status = if failure.is_some() { "COMPENSATING" } else { "RETRYING" };
+            (Some(status), false, Some(*wake_at), None, *attempt, failure.as_ref())
+        }
+        Rest::Compensating { failure } => (Some("COMPENSATING"), true, None, None, 0, Some(failure)),
+        Rest::Stuck { failure } => (Some("STUCK"), false, None, None, 0, Some(failure)),
+        Rest::Released => (Some("PENDING"), false, Some(now), None, 0, None),
+    };
+    let failure = failure.map(serde_json::to_value).transpose().map_err(|e| sqlx::Error::Encode(Box::new(e)))?;
+    let row = sqlx::query!(
+        r#"
+        with fence as (
+            update engine.runs
+               set status = case when $3 = 'PENDING' and status = 'COMPENSATING' then status else coalesce($3, status) end,
+                   owner = case when $4 then owner end,
+                   wake_at = case when $3 = 'STUCK' then 'infinity' else coalesce($5, wake_at) end,
+                   waiting_for = $6, attempt = $7,
+                   crashes = case when $4 then 0 else crashes end,
+                   forward_only = forward_only or $8,
+                   failure = coalesce($9, failure), updated_at = $10
+             where id = $1 and epoch = $2
+            returning cancel_requested),
+        entries as (
+            insert into engine.journal (run_id, seq, kind, name, output, error, epoch, recorded_at)
+            select $1, e.seq, e.kind, e.name, e.output, e.error, $2, $10
+              from unnest($11::int[], $12::text[], $13::text[], $14::jsonb[], $15::jsonb[])
+                   as e(seq, kind, name, output, error)
+             where exists (select from fence))
+        select cancel_requested from fence
+        "#,
+        fence.run_id,
+        fence.epoch,
+        status,
+        keeps_owner,
+        wake_at,
+        waiting_for,
+        attempt,
+        forward,
+        failure,
+        now,
+        &seq,
+        &kind,
+        &name,
+        &output as &[Option<serde_json::Value>],
+        &error as &[Option<serde_json::Value>],
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map_or(Fenced::Refused, |row| Fenced::Written { cancel: row.cancel_requested }))
+}
+
+/// Journals `entries` and moves the run to where finished runs are kept, in one statement.
+pub(crate) async fn finish(
+    conn: &mut PgConnection,
+    fence: Fence,
+    entries: &[Pending],
+    status: &str,
+    output: Option<&serde_json::Value>,
+    failure: Option<&Failure>,
+    now: DateTime<Utc>,
+) -> Result<Fenced, sqlx::Error> {
+    let Columns { seq, kind, name, output: outputs, error } = columns(entries);
+    let failure = failure.map(serde_json::to_value).transpose().map_err(|e| sqlx::Error::Encode(Box::new(e)))?;
+    let row = sqlx::query!(
+        r#"
+        with fence as (
+            delete from engine.runs where id = $1 and epoch = $2 returning *),
+        entries as (
+            insert into engine.journal (run_id, seq, kind, name, output, error, epoch, recorded_at)
+            select $1, e.seq, e.kind, e.name, e.output, e.error, $2, $6
+              from unnest($7::int[], $8::text[], $9::text[], $10::jsonb[], $11::jsonb[])
+                   as e(seq, kind, name, output, error)
+             where exists (select from fence)),
+        kept as (
+            insert into engine.finished_runs (id, workflow, version, run_key, queue, parent_id, status, input,
+                                              output, failure, epoch, crashes, created_at, finished_at)
+            select id, workflow, version, run_key, queue, parent_id, $3, input, $4, $5, epoch, crashes, created_at, $6
+              from fence),
+        heard as (
+            delete from engine.signals where run_id = (select id from fence))
+        select cancel_requested from fence
+        "#,
+        fence.run_id,
+        fence.epoch,
+        status,
+        output,
+        failure,
+        now,
+        &seq,
+        &kind,
+        &name,
+        &outputs as &[Option<serde_json::Value>],
+        &error as &[Option<serde_json::Value>],
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map_or(Fenced::Refused, |row| Fenced::Written { cancel: row.cancel_requested }))
+}

@@ -1,0 +1,95 @@
+//! How steps fail.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a run unwinds: a stable code for programs, a sentence for people, data for either.
+///
+/// A failure is journalled; a replay sees the same one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[error("{code}: {detail}")]
+pub struct Failure {
+    /// Stable, kebab-case.
+    pub code: String,
+    /// For people.
+    pub detail: String,
+    /// What a caller needs to act on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<serde_json::Value>,
+}
+
+impl Failure {
+    /// The code of a run that was asked to stop.
+    pub const CANCELLED: &'static str = "cancelled";
+
+    /// A failure with a code and a sentence.
+    pub fn new(code: impl Into<String>, detail: impl fmt::Display) -> Self {
+        Failure { code: code.into(), detail: detail.to_string(), data: None }
+    }
+
+    /// The same with data.
+    #[must_use]
+    pub fn with(mut self, data: serde_json::Value) -> Self {
+        self.data = Some(data);
+        self
+    }
+
+    pub(crate) fn cancelled(why: &str) -> Self {
+        Failure::new(Failure::CANCELLED, why)
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.code == Failure::CANCELLED
+    }
+}
+
+/// How one attempt of a step ended when it did not succeed. Retryable unless said otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// Trying again cannot help: the run unwinds.
+    #[error(transparent)]
+    Terminal(#[from] Failure),
+    /// It did not happen; trying again may help, up to the step's policy.
+    #[error("{0}")]
+    Retry(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A call may or may not have happened: it is retried under the same key until that is known.
+    #[error("outcome unknown: {0}")]
+    Unknown(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<sqlx::Error> for StepError {
+    fn from(error: sqlx::Error) -> Self {
+        StepError::Retry(Box::new(error))
+    }
+}
+
+impl StepError {
+    /// The connection or the server went away: says nothing about the step, so it is not counted
+    /// against it.
+    pub(crate) fn is_outage(&self) -> bool {
+        match self {
+            StepError::Retry(error) | StepError::Unknown(error) => {
+                error.downcast_ref::<sqlx::Error>().is_some_and(is_outage)
+            }
+            StepError::Terminal(_) => false,
+        }
+    }
+}
+
+/// True when Postgres could not be reached or is going down (classes 08, 53, 57 of SQLSTATE).
+pub(crate) fn is_outage(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(db) => db.code().is_some_and(|code| {
+            code.starts_with("08") || code.starts_with("53") || (code.starts_with("57") && code != "57014")
+        }),
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::BeginFailed => true,
+        _ => false, // sqlx's enum is open-ended
+    }
+}

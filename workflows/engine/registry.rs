@@ -1,0 +1,77 @@
+//! Which code carries out which workflow.
+
+use std::{collections::HashMap, fmt, future::Future, sync::Arc};
+
+use futures::future::BoxFuture;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{Failure, Flow, step::encode};
+
+/// A durable workflow: an ordinary async function over journalled steps.
+///
+/// It must be deterministic between its verbs: time, randomness and configuration come from the
+/// [`Flow`], never from the process.
+pub trait Workflow: Send + Sync + 'static {
+    /// Family name; with the version it reads `checkout/v1`.
+    const NAME: &'static str;
+    /// Raised when the order or meaning of steps changes; runs keep the version they began with.
+    const VERSION: i32 = 1;
+    /// The queue its tickets travel in.
+    const QUEUE: &'static str;
+    /// What it is started with.
+    type Input: Serialize + DeserializeOwned + Send + Sync;
+    /// What it answers.
+    type Output: Serialize + Send;
+
+    /// Carries it out, or carries it on.
+    fn run(&self, flow: &mut Flow, input: Self::Input) -> impl Future<Output = Result<Self::Output, Failure>> + Send;
+}
+
+pub(crate) trait Erased: Send + Sync {
+    fn run<'a>(&'a self, flow: &'a mut Flow, input: serde_json::Value) -> BoxFuture<'a, Result<serde_json::Value, Failure>>;
+}
+
+impl<W: Workflow> Erased for W {
+    fn run<'a>(&'a self, flow: &'a mut Flow, input: serde_json::Value) -> BoxFuture<'a, Result<serde_json::Value, Failure>> {
+        Box::pin(async move {
+            let input = serde_json::from_value(input)
+                .map_err(|error| Failure::new("input-unreadable", format!("{}: {error}", W::NAME)))?;
+            let output = Workflow::run(self, flow, input).await?;
+            encode(W::NAME, &output)
+        })
+    }
+}
+
+/// The workflows this process can carry out.
+#[derive(Default, Clone)]
+pub struct Registry {
+    flows: HashMap<(String, i32), Arc<dyn Erased>>,
+    queues: Vec<&'static str>,
+}
+
+impl Registry {
+    /// Adds a workflow; the same name and version twice is a programming error, and the last wins.
+    #[must_use]
+    pub fn with<W: Workflow>(mut self, workflow: W) -> Self {
+        if !self.queues.contains(&W::QUEUE) {
+            self.queues.push(W::QUEUE);
+        }
+        self.flows.insert((W::NAME.to_owned(), W::VERSION), Arc::new(workflow));
+        self
+    }
+
+    /// Every queue a registered workflow uses.
+    pub fn queues(&self) -> &[&'static str] {
+        &self.queues
+    }
+
+    pub(crate) fn get(&self, name: &str, version: i32) -> Option<Arc<dyn Erased>> {
+        self.flows.get(&(name.to_owned(), version)).cloned()
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.flows.keys()).finish()
+    }
+}

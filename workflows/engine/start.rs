@@ -1,0 +1,124 @@
+//! Starting runs: the run, its business key and its ticket, in the caller's own transaction.
+
+use std::marker::PhantomData;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use ulid::Ulid;
+use uuid::Uuid;
+
+use crate::{Failure, registry::Workflow, step::encode};
+
+/// How long a run that was given a ticket may lie untouched before the sweep gives it another.
+pub(crate) const UNTOUCHED_SECS: f64 = 15.0;
+
+/// A run to be started.
+#[derive(Debug, Clone)]
+pub struct Start<W> {
+    pub(crate) run_id: Uuid,
+    pub(crate) workflow: &'static str,
+    pub(crate) version: i32,
+    pub(crate) queue: &'static str,
+    pub(crate) key: String,
+    pub(crate) parent_id: Option<Uuid>,
+    pub(crate) input: serde_json::Value,
+    pub(crate) marker: PhantomData<fn() -> W>,
+}
+
+impl<W: Workflow> Start<W> {
+    /// A run under a business key: for one workflow, one key means one run, however often it is started.
+    pub fn new(key: impl Into<String>, input: &W::Input) -> Result<Self, Failure> {
+        Ok(Start {
+            run_id: Uuid::now_v7(),
+            workflow: W::NAME,
+            version: W::VERSION,
+            queue: W::QUEUE,
+            key: key.into(),
+            parent_id: None,
+            input: encode(W::NAME, input)?,
+            marker: PhantomData,
+        })
+    }
+
+    /// The id the run will have if this start is the first under its key.
+    pub fn run_id(&self) -> Uuid {
+        self.run_id
+    }
+
+    pub(crate) fn child_of(mut self, parent: Uuid) -> Self {
+        self.parent_id = Some(parent);
+        self
+    }
+
+    pub(crate) fn untyped(self) -> Start<()> {
+        let Start { run_id, workflow, version, queue, key, parent_id, input, marker: _ } = self;
+        Start { run_id, workflow, version, queue, key, parent_id, input, marker: PhantomData }
+    }
+}
+
+/// The run that has the key now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Started {
+    /// Its id.
+    pub run_id: Uuid,
+    /// False when it had been started before.
+    pub is_new: bool,
+}
+
+/// Starts a run inside the caller's transaction: it exists if, and only if, the caller commits.
+pub async fn start<W: Workflow>(conn: &mut PgConnection, start: &Start<W>) -> Result<Started, sqlx::Error> {
+    let now = sqlx::query_scalar!(r#"select engine.now() as "now!""#).fetch_one(&mut *conn).await?;
+    start_at(conn, start, now).await
+}
+
+/// [`start`], for a caller that has read the engine's clock already.
+pub async fn start_at<W>(conn: &mut PgConnection, start: &Start<W>, now: DateTime<Utc>) -> Result<Started, sqlx::Error> {
+    // Two rounds: a concurrent first start is invisible to this statement's snapshot, visible to the next's.
+    for _ in 0..2 {
+        let row = sqlx::query!(
+            r#"
+            with new_key as (
+                insert into engine.run_keys (workflow, run_key, run_id) values ($2, $5, $1)
+                on conflict do nothing
+                returning run_id),
+            new_run as (
+                insert into engine.runs
+                    (id, workflow, version, queue, run_key, parent_id, input, wake_at, created_at, updated_at)
+                select run_id, $2, $3, $4, $5, $6, $7, $8::timestamptz + make_interval(secs => $9), $8, $8 from new_key),
+            ticket as (
+                insert into apalis.jobs (id, job_type, job, status, run_at)
+                select $10, $4, $11, 'Pending', now() from new_key)
+            select run_id as "run_id!", true as "is_new!" from new_key
+            union all
+            select run_id, false from engine.run_keys where workflow = $2 and run_key = $5
+            limit 1
+            "#,
+            start.run_id,
+            start.workflow,
+            start.version,
+            start.queue,
+            start.key,
+            start.parent_id,
+            start.input,
+            now,
+            UNTOUCHED_SECS,
+            ticket_id(start.run_id),
+            ticket_body(start.run_id),
+        )
+        .fetch_optional(&mut *conn)
+        .await?;
+        if let Some(row) = row {
+            return Ok(Started { run_id: row.run_id, is_new: row.is_new });
+        }
+    }
+    Err(sqlx::Error::RowNotFound)
+}
+
+/// A ticket's id is its run's: a run has at most one ticket, and no second index is needed to say so.
+pub(crate) fn ticket_id(run_id: Uuid) -> String {
+    Ulid::from_bytes(*run_id.as_bytes()).to_string()
+}
+
+pub(crate) fn ticket_body(run_id: Uuid) -> Vec<u8> {
+    format!(r#"{{"run_id":"{run_id}"}}"#).into_bytes()
+}

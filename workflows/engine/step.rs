@@ -1,0 +1,128 @@
+//! What a flow is made of: steps, calls and their undos.
+
+use std::{fmt, future::Future, ops::DerefMut};
+
+use chrono::{DateTime, Utc};
+use serde::{Serialize, de::DeserializeOwned};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::{
+    Failure, RetryPolicy, StepError,
+    registry::Workflow,
+    start::{Start, Started},
+};
+
+/// Something done in Postgres: its SQL and its journal entry commit together.
+pub trait Step: Send + Sync {
+    /// The name in the journal. A shipped name never changes meaning: rename it instead.
+    const NAME: &'static str;
+    /// What it answers; journalled, and given back on a replay.
+    type Output: Serialize + DeserializeOwned + Send + Sync + 'static;
+
+    /// Does it. May run more than once, but only one run ever commits.
+    fn run(&self, tx: &mut Tx<'_>) -> impl Future<Output = Result<Self::Output, StepError>> + Send;
+}
+
+/// Something done outside Postgres: no transaction is open meanwhile, and it may run more than once.
+pub trait Call: Send + Sync {
+    /// The name in the journal.
+    const NAME: &'static str;
+    /// What it answers; journalled with the next commit.
+    type Output: Serialize + DeserializeOwned + Clone + Send + Sync + 'static;
+
+    /// How it is retried.
+    fn policy(&self) -> RetryPolicy {
+        RetryPolicy::default()
+    }
+
+    /// Does it, under the key in `context`.
+    fn run(&self, context: &CallContext) -> impl Future<Output = Result<Self::Output, StepError>> + Send;
+}
+
+/// What a call is told about itself.
+#[derive(Debug, Clone)]
+pub struct CallContext {
+    /// uuid v5 of (run, step, occurrence): the same for every attempt of this call, ever.
+    pub idempotency_key: Uuid,
+    /// When the call was first intended: what an idempotency key's age is counted from.
+    pub intended_at: DateTime<Utc>,
+    /// Now, on the engine's clock.
+    pub now: DateTime<Utc>,
+}
+
+/// What takes a step back. `O` is what the step answered.
+pub trait Undo<O>: Send + Sync + 'static {
+    /// The name in the journal: the step's antonym. `None` means there is nothing to take back.
+    const NAME: Option<&'static str>;
+
+    /// Takes it back, in one transaction with its journal entry.
+    fn undo(&self, tx: &mut Tx<'_>, output: &O) -> impl Future<Output = Result<(), StepError>> + Send;
+}
+
+/// The step changed nothing that would have to be taken back.
+#[derive(Debug, Clone, Copy)]
+pub struct Nothing;
+
+impl<O: Sync> Undo<O> for Nothing {
+    const NAME: Option<&'static str> = None;
+
+    async fn undo(&self, _: &mut Tx<'_>, _: &O) -> Result<(), StepError> {
+        Ok(())
+    }
+}
+
+/// The run's open transaction, as a step sees it.
+pub struct Tx<'a> {
+    pub(crate) conn: &'a mut PgConnection,
+    pub(crate) run_id: Uuid,
+    pub(crate) now: DateTime<Utc>,
+}
+
+impl fmt::Debug for Tx<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tx").field("run_id", &self.run_id).finish_non_exhaustive()
+    }
+}
+
+impl Tx<'_> {
+    /// The connection; what it executes commits with the step or not at all.
+    pub fn conn(&mut self) -> &mut PgConnection {
+        self.conn.deref_mut()
+    }
+
+    /// The run this step belongs to.
+    pub fn run_id(&self) -> Uuid {
+        self.run_id
+    }
+
+    /// Now, on the engine's clock (which development may move).
+    pub fn now(&self) -> DateTime<Utc> {
+        self.now
+    }
+
+    /// Starts a child in this transaction: how an undo that can take long moves on.
+    pub async fn start<W: Workflow>(&mut self, start: Start<W>) -> Result<Started, StepError> {
+        let start = start.child_of(self.run_id);
+        crate::start::start_at(self.conn, &start, self.now).await.map_err(StepError::from)
+    }
+}
+
+pub(crate) fn encode<T: Serialize>(name: &str, value: &T) -> Result<serde_json::Value, Failure> {
+    let json = serde_json::to_value(value)
+        .map_err(|error| Failure::new("payload-invalid", format!("{name} answered what JSON cannot hold: {error}")))?;
+    // Only a large value is worth measuring twice.
+    if rough_size(&json) > crate::limits::PAYLOAD_BYTES {
+        return Err(Failure::new("payload-too-large", format!("{name} answered more than 1 MiB")));
+    }
+    Ok(json)
+}
+
+fn rough_size(value: &serde_json::Value) -> usize {
+    match value {
+        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => 8,
+        serde_json::Value::String(text) => text.len() + 2,
+        serde_json::Value::Array(items) => items.iter().map(rough_size).sum::<usize>() + items.len(),
+        serde_json::Value::Object(fields) => fields.iter().map(|(key, value)| key.len() + 4 + rough_size(value)).sum(),
+    }
+}

@@ -1,0 +1,103 @@
+//! The sweep: timers, back-offs, lost tickets and dead workers are one thing, a run whose `wake_at`
+//! has passed. It is given a ticket, unless somebody alive has it in hand.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgPool;
+
+use crate::{
+    claim::bury,
+    start::{UNTOUCHED_SECS, ticket_body, ticket_id},
+};
+
+/// Runs looked at by one sweep.
+const BATCH: i64 = 500;
+
+/// What a sweep did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Runs that were due, whoever has them.
+    pub looked_at: usize,
+    /// Runs that were given a ticket.
+    pub ticketed: usize,
+    /// Workers found dead.
+    pub buried: usize,
+}
+
+/// Sweeps once. Any number of processes may sweep at the same time.
+pub async fn sweep(pool: &PgPool, lease: Duration) -> Result<Swept, sqlx::Error> {
+    let mut swept = Swept::default();
+    let dead = sqlx::query_scalar!(
+        "select id from engine.workers where beat_at < now() - make_interval(secs => $1)",
+        lease.as_secs_f64()
+    )
+    .fetch_all(pool)
+    .await?;
+    for worker in dead {
+        let mut tx = pool.begin().await?;
+        let runs = bury(&mut tx, worker).await?;
+        tx.commit().await?;
+        tracing::warn!(%worker, runs, "a worker died; its runs go to others");
+        swept.buried += 1;
+    }
+
+    let mut tx = pool.begin().await?;
+    let due = sqlx::query!(
+        r#"
+        with due as (
+            select r.id from engine.runs r
+             where r.wake_at <= engine.now() and r.status <> 'STUCK'
+             order by r.wake_at limit $1
+             for update skip locked)
+        update engine.runs r
+           set wake_at = engine.now() + make_interval(secs => $2),
+               status = case when r.status in ('WAITING', 'RETRYING') then 'PENDING' else r.status end
+          from due where r.id = due.id
+        returning r.id, r.queue,
+                  (r.owner is null or not exists (select from engine.workers w where w.id = r.owner)) as "is_free!"
+        "#,
+        BATCH,
+        UNTOUCHED_SECS,
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    swept.looked_at = due.len();
+    let free: Vec<_> = due.into_iter().filter(|run| run.is_free).collect();
+    swept.ticketed = free.len();
+    if !free.is_empty() {
+        let tickets: Vec<String> = free.iter().map(|run| ticket_id(run.id)).collect();
+        let queues: Vec<String> = free.iter().map(|run| run.queue.clone()).collect();
+        let bodies: Vec<Vec<u8>> = free.iter().map(|run| ticket_body(run.id)).collect();
+        sqlx::query!(
+            "insert into apalis.jobs (id, job_type, job, status, run_at)
+             select t.id, t.queue, t.body, 'Pending', now()
+               from unnest($1::text[], $2::text[], $3::bytea[]) as t(id, queue, body)
+             order by t.id
+             -- A ticket that was fetched and never answered is delivered again.
+             on conflict (id) do update
+                set status = 'Pending', run_at = excluded.run_at, lock_by = null, lock_at = null
+              where jobs.status <> 'Pending'",
+            &tickets,
+            &queues,
+            &bodies,
+        )
+        .execute(&mut *tx)
+        .await?;
+    }
+    tx.commit().await?;
+    Ok(swept)
+}
+
+/// The engine's clock: real time, plus whatever development added.
+pub async fn engine_now(pool: &PgPool) -> Result<DateTime<Utc>, sqlx::Error> {
+    sqlx::query_scalar!(r#"select engine.now() as "now!""#).fetch_one(pool).await
+}
+
+/// Moves the engine's clock, for development and tests.
+pub async fn advance_clock(pool: &PgPool, by: Duration) -> Result<DateTime<Utc>, sqlx::Error> {
+    sqlx::query!("update engine.clock set skew = skew + make_interval(secs => $1)", by.as_secs_f64())
+        .execute(pool)
+        .await?;
+    engine_now(pool).await
+}

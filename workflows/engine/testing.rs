@@ -1,0 +1,148 @@
+//! The kit for testing flows: fail at any step, die before or after any commit, run everything
+//! twice, move the clock. It needs nothing but a database; tickets are answered in the test's own task.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use sqlx::PgPool;
+use uuid::Uuid;
+
+pub use crate::{
+    fault::{Fault, Faults, Point},
+    sweep::advance_clock,
+};
+use crate::{Engine, Registry, Settings, inspect, sweep::sweep, turn::Turn};
+
+/// One fault at one point of one step, the first time it is passed.
+#[derive(Debug)]
+pub struct Once {
+    point: Point,
+    step: String,
+    fault: Mutex<Option<Fault>>,
+}
+
+impl Once {
+    /// The fault, armed.
+    pub fn new(point: Point, step: &str, fault: Fault) -> Arc<Self> {
+        Arc::new(Once { point, step: step.to_owned(), fault: Mutex::new(Some(fault)) })
+    }
+
+    /// True once it has struck.
+    pub fn has_struck(&self) -> bool {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+}
+
+impl Faults for Once {
+    fn at(&self, point: Point, step: &str) -> Option<Fault> {
+        if point == self.point && step == self.step {
+            return self.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+        None
+    }
+}
+
+/// Every step, call and undo is carried out twice.
+#[derive(Debug, Clone, Copy)]
+pub struct Everything;
+
+impl Faults for Everything {
+    fn at(&self, point: Point, _: &str) -> Option<Fault> {
+        (point == Point::Before).then_some(Fault::Twice)
+    }
+}
+
+/// Remembers every point that was passed and injects nothing: tells a table-driven test its rows.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    seen: Mutex<(HashSet<(Point, String)>, Vec<(Point, String)>)>,
+}
+
+impl Recorder {
+    /// Points in the order they were first passed.
+    pub fn points(&self) -> Vec<(Point, String)> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+}
+
+impl Faults for Recorder {
+    fn at(&self, point: Point, step: &str) -> Option<Fault> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.0.insert((point, step.to_owned())) {
+            seen.1.push((point, step.to_owned()));
+        }
+        None
+    }
+}
+
+/// A worker without a queue: it answers whatever tickets lie in the database.
+#[derive(Debug)]
+pub struct TestWorker {
+    engine: Arc<Engine>,
+}
+
+impl TestWorker {
+    /// A worker as a fresh incarnation, with faults or none.
+    pub async fn new(pool: &PgPool, registry: Registry, fusion: bool, faults: Option<Arc<dyn Faults>>) -> Result<Self, sqlx::Error> {
+        let settings = Settings { fusion, ..Settings::default() };
+        Ok(TestWorker { engine: Engine::with_faults(pool.clone(), registry, settings, "test", faults).await? })
+    }
+
+    /// Its engine.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Gives one run a turn, ticket or no ticket.
+    pub async fn turn(&self, run_id: Uuid) -> Result<Turn, Arc<sqlx::Error>> {
+        self.engine.resume(run_id).await
+    }
+
+    /// Answers tickets, moving the clock whenever everything sleeps, until no live run is left but
+    /// parked ones, or `turns` have been given. Answers the turns given.
+    pub async fn drain(&self, turns: usize) -> Result<usize, Arc<sqlx::Error>> {
+        let pool = self.engine.pool();
+        for given in 0..turns {
+            let next: Option<Uuid> = sqlx::query_scalar!(
+                r#"select r.id from engine.runs r where r.status <> 'STUCK' and r.wake_at < 'infinity'
+                    order by exists (select from apalis.jobs j where encode(j.job, 'escape') like '%' || r.id || '%') desc,
+                             r.wake_at limit 1"#
+            )
+            .fetch_optional(pool)
+            .await?;
+            let Some(run_id) = next else { return Ok(given) };
+            let wait = sqlx::query_scalar!(
+                r#"select extract(epoch from wake_at - engine.now())::float8 as "wait!" from engine.runs where id = $1
+                    and status in ('WAITING', 'RETRYING', 'COMPENSATING')"#,
+                run_id
+            )
+            .fetch_optional(pool)
+            .await?;
+            if let Some(wait) = wait.filter(|wait| *wait > 0.0) {
+                advance_clock(pool, Duration::from_secs_f64(wait + 0.001)).await?;
+            }
+            sweep(pool, self.engine.settings().lease).await?;
+            self.engine.resume(run_id).await?;
+        }
+        Ok(turns)
+    }
+
+    /// The process dies: its incarnation is struck off, as the sweep would after the lease.
+    pub async fn die(self) -> Result<(), sqlx::Error> {
+        self.engine.incarnation().leave(self.engine.pool()).await
+    }
+}
+
+/// A run's story in one line a journal entry: `TX ReserveInventory`, `UNDO ReleaseInventory`, …, then
+/// its status. Made for snapshots: no ids, no times.
+pub async fn trace(pool: &PgPool, run_id: Uuid) -> Result<Vec<String>, sqlx::Error> {
+    let mut lines: Vec<String> =
+        inspect::journal(pool, run_id).await?.into_iter().map(|entry| format!("{} {}", entry.kind, entry.name)).collect();
+    if let Some(run) = inspect::run(pool, run_id).await? {
+        lines.push(run.status);
+    }
+    Ok(lines)
+}

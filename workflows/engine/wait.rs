@@ -1,0 +1,98 @@
+//! Sleeping without a worker.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::de::DeserializeOwned;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::{Flow, Result, StepError, commit::Rest, group::decode_one, journal::Kind, retry::RetryPolicy, turn::Exit};
+
+const SLEEP: &str = "sleep";
+
+impl Flow {
+    /// Waits, holding no worker, until a signal of that name or the deadline; `None` is the deadline.
+    /// A signal may have come before. Which of the two it was is journalled, once.
+    pub async fn wait_for<T: DeserializeOwned>(&mut self, signal: &str, timeout: Duration) -> Result<Option<T>> {
+        let deadline = self.deadline(signal, timeout).await?;
+        if let Some(entry) = self.next_entry(Kind::Signal, signal).await? {
+            return decode_one(signal, entry.output.unwrap_or_default());
+        }
+        self.safe_point().await?;
+        let heard = self.hear(signal, deadline).await?;
+        decode_one(signal, heard.unwrap_or_default())
+    }
+
+    /// Sleeps, holding no worker. The wake-up time is journalled: a crash does not start it anew.
+    pub async fn sleep(&mut self, name: &'static str, duration: Duration) -> Result<()> {
+        let deadline = self.deadline(name, duration).await?;
+        self.safe_point().await?;
+        if self.replay.entries.is_empty() && self.now() < deadline {
+            self.commit(Rest::Waiting { waiting_for: SLEEP.to_owned(), wake_at: deadline }).await?;
+            self.leave(Exit::Resting).await
+        }
+        Ok(())
+    }
+
+    async fn deadline(&mut self, name: &str, timeout: Duration) -> Result<DateTime<Utc>> {
+        self.safe_point().await?;
+        if let Some(entry) = self.next_entry(Kind::Wait, name).await? {
+            return decode_one(name, entry.output.unwrap_or_default());
+        }
+        let deadline = self.now() + timeout;
+        self.journal(Kind::Wait, name, Some(serde_json::json!(deadline))).await?;
+        Ok(deadline)
+    }
+
+    /// Takes a signal that has come, or goes to sleep, or learns that the deadline has passed.
+    async fn hear(&mut self, signal: &str, deadline: DateTime<Utc>) -> Result<Option<serde_json::Value>> {
+        self.open().await;
+        let (run_id, epoch, now) = (self.run.id, self.run.epoch, self.now());
+        let taken = match self.tx.as_mut() {
+            Some(tx) => take(tx, run_id, epoch, signal, now).await,
+            None => Ok(None),
+        };
+        match taken {
+            Ok(Some(payload)) => {
+                self.journal(Kind::Signal, signal, Some(payload.clone())).await?;
+                Ok(Some(payload))
+            }
+            Ok(None) if now >= deadline => {
+                self.journal(Kind::Signal, signal, None).await?;
+                Ok(None)
+            }
+            Ok(None) => {
+                self.commit(Rest::Waiting { waiting_for: signal.to_owned(), wake_at: deadline }).await?;
+                self.leave(Exit::Resting).await
+            }
+            Err(error) => self.step_failed("wait", StepError::from(error), &RetryPolicy::default()).await,
+        }
+    }
+}
+
+/// The run's row first, as senders do; then, in a statement (and so a snapshot) of its own, the
+/// signals: whoever comes second sees what the first did.
+async fn take(
+    conn: &mut PgConnection,
+    run_id: Uuid,
+    epoch: i32,
+    signal: &str,
+    now: DateTime<Utc>,
+) -> Result<Option<serde_json::Value>, sqlx::Error> {
+    sqlx::query!("select id from engine.runs where id = $1 and epoch = $2 for update", run_id, epoch)
+        .fetch_optional(&mut *conn)
+        .await?;
+    sqlx::query_scalar!(
+        "update engine.signals set consumed_at = $3
+          where id = (select id from engine.signals
+                       where run_id = $1 and name = $2 and consumed_at is null
+                       order by id limit 1)
+         returning payload",
+        run_id,
+        signal,
+        now,
+    )
+    .fetch_optional(conn)
+    .await
+}
