@@ -18,7 +18,7 @@ use crate::{Error, NAME, Options, download};
 /// also stops when this process is killed.
 #[derive(Debug)]
 pub struct Cluster {
-    // Before the lock, so that the server is told to stop before another start may come in.
+    // In this order they are dropped: the lock, in `data_dir`, is given up last.
     postmaster: Postmaster,
     plan: Plan,
     data_dir: DataDir,
@@ -123,10 +123,7 @@ impl Cluster {
     /// # Errors
     /// [`Error::DidNotStop`] after 30 s of "fast" and 10 s of "immediate" shutdown.
     pub async fn stop(mut self) -> Result<(), Error> {
-        self.postmaster.stop(Signal::Interrupt).await?;
-        // Only empty if nobody else put anything there, and harmless to leave.
-        drop(std::fs::remove_dir(&self.plan.socket_folder));
-        Ok(())
+        self.postmaster.stop(Signal::Interrupt).await
     }
 
     /// Crashes the server on purpose ("immediate" shutdown) and starts it again in the same place:

