@@ -1,0 +1,23 @@
+//! Payment gateways behind [`domain::ports::PaymentGateway`].
+
+mod exchange;
+mod registry;
+mod sandbox;
+mod standard_webhooks;
+
+pub use registry::Gateways;
+pub use sandbox::SandboxGateway;
+
+/// A gateway cannot be made from its configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The address is no absolute URL.
+    #[error("the gateway's address is not a URL")]
+    Url(#[from] url::ParseError),
+    /// The address is a URL that cannot carry paths (`mailto:` and the like).
+    #[error("the gateway's address must be an http or https URL")]
+    NotHttp,
+    /// The webhook secret is not in the form that the gateway's scheme wants. Says nothing of its text.
+    #[error("the gateway's webhook secret is malformed")]
+    WebhookSecret,
+}
