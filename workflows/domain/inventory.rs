@@ -1,0 +1,387 @@
+//! Stock: two counters, the moves between them, and the life of a hold.
+//!
+//! Every change gives back the [`Movement`] to append to the ledger, so that the sum of a variant's
+//! movements always equals its counters.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::UnknownName;
+use crate::ids::VariantId;
+
+/// The stock of one variant, in pieces. Neither counter is ever negative.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Stock {
+    /// Can be sold now.
+    pub available: i32,
+    /// Held for a checkout, or sold and not yet out of the counters.
+    pub reserved: i32,
+}
+
+/// What kind of change a movement records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum MovementKind {
+    /// New goods came in.
+    Restock,
+    /// Someone counted.
+    Adjust,
+    /// A checkout set pieces aside.
+    Hold,
+    /// The checkout was paid: the pieces are sold.
+    Commit,
+    /// The checkout gave up.
+    Release,
+    /// The hold ran out.
+    Expire,
+    /// Sold pieces came back: a cancellation or a return.
+    Return,
+}
+
+impl MovementKind {
+    /// Every kind.
+    pub const ALL: [Self; 7] =
+        [Self::Restock, Self::Adjust, Self::Hold, Self::Commit, Self::Release, Self::Expire, Self::Return];
+
+    /// The name in the ledger.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Restock => "RESTOCK",
+            Self::Adjust => "ADJUST",
+            Self::Hold => "HOLD",
+            Self::Commit => "COMMIT",
+            Self::Release => "RELEASE",
+            Self::Expire => "EXPIRE",
+            Self::Return => "RETURN",
+        }
+    }
+}
+
+/// One line of the ledger: by how much each counter changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Movement {
+    /// Why.
+    pub kind: MovementKind,
+    /// Change of [`Stock::available`], in pieces.
+    pub available_delta: i32,
+    /// Change of [`Stock::reserved`], in pieces.
+    pub reserved_delta: i32,
+}
+
+/// Why stock did not move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StockError {
+    /// Fewer pieces can be sold than were asked for.
+    #[error("Out of stock")]
+    OutOfStock {
+        /// How many there are.
+        available: i32,
+    },
+    /// Fewer pieces are held than were to be committed or released: the same hold ended twice.
+    #[error("only {reserved} pieces are reserved")]
+    NotReserved {
+        /// How many are held.
+        reserved: i32,
+    },
+    /// The quantity is zero or the counter would overflow.
+    #[error("the quantity is not valid")]
+    QuantityInvalid,
+}
+
+impl Stock {
+    /// Sets pieces aside: available −q, reserved +q.
+    ///
+    /// # Errors
+    /// [`StockError::OutOfStock`] with what is left; [`StockError::QuantityInvalid`].
+    pub fn hold(self, quantity: u32) -> Result<(Self, Movement), StockError> {
+        let pieces = pieces(quantity)?;
+        self.moved(MovementKind::Hold, -pieces, pieces)
+    }
+
+    /// Sells held pieces: reserved −q.
+    ///
+    /// # Errors
+    /// [`StockError::NotReserved`]; [`StockError::QuantityInvalid`].
+    pub fn commit(self, quantity: u32) -> Result<(Self, Movement), StockError> {
+        self.moved(MovementKind::Commit, 0, -pieces(quantity)?)
+    }
+
+    /// Ends a hold that its checkout gave up: available +q, reserved −q.
+    ///
+    /// # Errors
+    /// [`StockError::NotReserved`]; [`StockError::QuantityInvalid`].
+    pub fn release(self, quantity: u32) -> Result<(Self, Movement), StockError> {
+        let pieces = pieces(quantity)?;
+        self.moved(MovementKind::Release, pieces, -pieces)
+    }
+
+    /// Ends a hold whose time ran out: available +q, reserved −q.
+    ///
+    /// # Errors
+    /// [`StockError::NotReserved`]; [`StockError::QuantityInvalid`].
+    pub fn expire(self, quantity: u32) -> Result<(Self, Movement), StockError> {
+        let pieces = pieces(quantity)?;
+        self.moved(MovementKind::Expire, pieces, -pieces)
+    }
+
+    /// Takes sold pieces back after a cancellation or a return: available +q.
+    ///
+    /// # Errors
+    /// [`StockError::QuantityInvalid`].
+    pub fn give_back(self, quantity: u32) -> Result<(Self, Movement), StockError> {
+        self.moved(MovementKind::Return, pieces(quantity)?, 0)
+    }
+
+    /// Books new goods in: available +q.
+    ///
+    /// # Errors
+    /// [`StockError::QuantityInvalid`].
+    pub fn restock(self, quantity: u32) -> Result<(Self, Movement), StockError> {
+        self.moved(MovementKind::Restock, pieces(quantity)?, 0)
+    }
+
+    /// Corrects what can be sold after counting: available + `delta`, which may be negative.
+    ///
+    /// # Errors
+    /// [`StockError::OutOfStock`] if fewer would be left than none; [`StockError::QuantityInvalid`]
+    /// if `delta` is zero.
+    pub fn adjust(self, delta: i32) -> Result<(Self, Movement), StockError> {
+        if delta == 0 {
+            return Err(StockError::QuantityInvalid);
+        }
+        self.moved(MovementKind::Adjust, delta, 0)
+    }
+
+    fn moved(
+        self,
+        kind: MovementKind,
+        available_delta: i32,
+        reserved_delta: i32,
+    ) -> Result<(Self, Movement), StockError> {
+        let available = self.available.checked_add(available_delta).ok_or(StockError::QuantityInvalid)?;
+        let reserved = self.reserved.checked_add(reserved_delta).ok_or(StockError::QuantityInvalid)?;
+        if available < 0 {
+            return Err(StockError::OutOfStock { available: self.available });
+        }
+        if reserved < 0 {
+            return Err(StockError::NotReserved { reserved: self.reserved });
+        }
+        // The table's total column must fit as well.
+        available.checked_add(reserved).ok_or(StockError::QuantityInvalid)?;
+        Ok((Self { available, reserved }, Movement { kind, available_delta, reserved_delta }))
+    }
+}
+
+fn pieces(quantity: u32) -> Result<i32, StockError> {
+    match i32::try_from(quantity) {
+        Ok(pieces) if pieces > 0 => Ok(pieces),
+        Ok(_) | Err(_) => Err(StockError::QuantityInvalid),
+    }
+}
+
+/// Where a hold on stock is in its life. RETURNED once every sold piece of it came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ReservationStatus {
+    /// Pieces are set aside.
+    Active,
+    /// They are sold.
+    Confirmed,
+    /// The checkout gave them up.
+    Released,
+    /// Time ran out.
+    Expired,
+    /// They were sold and came back.
+    Returned,
+}
+
+/// A hold cannot go from one status to the other: its stock was dealt with already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a reservation cannot go from {from} to {to}")]
+pub struct InvalidReservationMove {
+    /// Where it stands.
+    pub from: ReservationStatus,
+    /// Where it was asked to go.
+    pub to: ReservationStatus,
+}
+
+impl ReservationStatus {
+    /// Every status.
+    pub const ALL: [Self; 5] = [Self::Active, Self::Confirmed, Self::Released, Self::Expired, Self::Returned];
+
+    /// The name in the database and on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "ACTIVE",
+            Self::Confirmed => "CONFIRMED",
+            Self::Released => "RELEASED",
+            Self::Expired => "EXPIRED",
+            Self::Returned => "RETURNED",
+        }
+    }
+
+    /// The status after the move. Every move happens at most once, which is what keeps stock from
+    /// being given back twice.
+    ///
+    /// # Errors
+    /// [`InvalidReservationMove`] if there is no such move.
+    pub fn transition(self, to: Self) -> Result<Self, InvalidReservationMove> {
+        let allowed = match self {
+            Self::Active => matches!(to, Self::Confirmed | Self::Released | Self::Expired),
+            Self::Confirmed => to == Self::Returned,
+            Self::Released | Self::Expired | Self::Returned => false,
+        };
+        if allowed { Ok(to) } else { Err(InvalidReservationMove { from: self, to }) }
+    }
+
+    /// Whether a hold in this status still keeps its pieces at `now`. From `expires_at` on it is dead,
+    /// even if nobody has swept it up yet.
+    pub fn holds_at(self, now: DateTime<Utc>, expires_at: DateTime<Utc>) -> bool {
+        match self {
+            Self::Active => now < expires_at,
+            Self::Confirmed | Self::Released | Self::Expired | Self::Returned => false,
+        }
+    }
+}
+
+impl fmt::Display for ReservationStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for ReservationStatus {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|status| status.as_str() == text)
+            .ok_or_else(|| UnknownName { kind: "reservation status", text: text.to_owned() })
+    }
+}
+
+/// Whether a change of the available pieces calls for a low-stock alert. Stock is low at or below
+/// `threshold`; only the change that makes it low alerts, not every sale after it.
+pub fn crosses_low_stock(before: i32, after: i32, threshold: i32) -> bool {
+    before > threshold && after <= threshold
+}
+
+/// One line per variant, in variant order: the order in which rows are locked, so that two checkouts
+/// cannot wait for each other. A sum too large for `u32` stays at its maximum, which no stock meets.
+pub fn sum_duplicates(lines: impl IntoIterator<Item = (VariantId, u32)>) -> Vec<(VariantId, u32)> {
+    let mut sums = BTreeMap::new();
+    for (variant, quantity) in lines {
+        let sum: &mut u32 = sums.entry(variant).or_default();
+        *sum = sum.saturating_add(quantity);
+    }
+    sums.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    const TEN: Stock = Stock { available: 10, reserved: 0 };
+
+    #[test]
+    fn a_sale_holds_then_commits_and_may_come_back() {
+        let (held, _) = TEN.hold(3).unwrap();
+        assert_eq!(held, Stock { available: 7, reserved: 3 });
+        let (sold, _) = held.commit(3).unwrap();
+        assert_eq!(sold, Stock { available: 7, reserved: 0 });
+        let (back, movement) = sold.give_back(3).unwrap();
+        assert_eq!(back, TEN);
+        assert_eq!(movement, Movement { kind: MovementKind::Return, available_delta: 3, reserved_delta: 0 });
+        assert_eq!(held.release(3).unwrap().0, TEN);
+        assert_eq!(held.expire(3).unwrap().0, TEN);
+    }
+
+    #[test]
+    fn what_is_not_there_cannot_be_moved() {
+        assert_eq!(TEN.hold(11), Err(StockError::OutOfStock { available: 10 }));
+        assert_eq!(TEN.commit(1), Err(StockError::NotReserved { reserved: 0 }));
+        assert_eq!(TEN.release(1), Err(StockError::NotReserved { reserved: 0 }));
+        assert_eq!(TEN.adjust(-11), Err(StockError::OutOfStock { available: 10 }));
+        assert_eq!(TEN.hold(0), Err(StockError::QuantityInvalid));
+        assert_eq!(TEN.adjust(0), Err(StockError::QuantityInvalid));
+        assert_eq!(TEN.restock(u32::MAX), Err(StockError::QuantityInvalid));
+        assert_eq!(StockError::OutOfStock { available: 0 }.to_string(), "Out of stock");
+    }
+
+    #[test]
+    fn a_hold_ends_once() {
+        use ReservationStatus::{Active, Confirmed, Expired, Released, Returned};
+        let moves = [(Active, Confirmed), (Active, Released), (Active, Expired), (Confirmed, Returned)];
+        for from in ReservationStatus::ALL {
+            assert_eq!(from.as_str().parse(), Ok(from));
+            for to in ReservationStatus::ALL {
+                assert_eq!(from.transition(to).is_ok(), moves.contains(&(from, to)), "{from} → {to}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_hold_is_dead_from_its_last_instant_on() {
+        let end = DateTime::UNIX_EPOCH;
+        assert!(ReservationStatus::Active.holds_at(end - TimeDelta::milliseconds(1), end));
+        assert!(!ReservationStatus::Active.holds_at(end, end));
+        assert!(!ReservationStatus::Released.holds_at(end - TimeDelta::seconds(1), end));
+    }
+
+    #[test]
+    fn low_stock_alerts_once_a_crossing() {
+        assert!(crosses_low_stock(11, 10, 10));
+        assert!(crosses_low_stock(11, 0, 10));
+        assert!(!crosses_low_stock(10, 9, 10), "it was low before");
+        assert!(!crosses_low_stock(12, 11, 10));
+        assert!(!crosses_low_stock(9, 20, 10), "a restock is no alarm");
+    }
+
+    #[test]
+    fn duplicate_lines_are_summed_in_variant_order() {
+        let variant = |n| VariantId(Uuid::from_u128(n));
+        let lines = [(variant(2), 1), (variant(1), 5), (variant(2), 2)];
+        assert_eq!(sum_duplicates(lines), vec![(variant(1), 5), (variant(2), 3)]);
+        assert_eq!(sum_duplicates([(variant(1), u32::MAX), (variant(1), 1)]), vec![(variant(1), u32::MAX)]);
+    }
+
+    fn apply(stock: Stock, kind: MovementKind, quantity: u32) -> Result<(Stock, Movement), StockError> {
+        match kind {
+            MovementKind::Restock => stock.restock(quantity),
+            MovementKind::Adjust => stock.adjust(3 - i32::try_from(quantity).unwrap()),
+            MovementKind::Hold => stock.hold(quantity),
+            MovementKind::Commit => stock.commit(quantity),
+            MovementKind::Release => stock.release(quantity),
+            MovementKind::Expire => stock.expire(quantity),
+            MovementKind::Return => stock.give_back(quantity),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_movements_add_up_to_the_counters_and_nothing_is_ever_negative(
+            steps in prop::collection::vec((prop::sample::select(&MovementKind::ALL[..]), 0_u32..8), 0..200)
+        ) {
+            let mut stock = Stock::default();
+            let (mut available, mut reserved) = (0, 0);
+            for (kind, quantity) in steps {
+                if let Ok((after, movement)) = apply(stock, kind, quantity) {
+                    prop_assert_eq!(movement.kind, kind);
+                    available += movement.available_delta;
+                    reserved += movement.reserved_delta;
+                    stock = after;
+                }
+                prop_assert_eq!(stock, Stock { available, reserved });
+                prop_assert!(stock.available >= 0 && stock.reserved >= 0);
+            }
+        }
+    }
+}

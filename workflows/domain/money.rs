@@ -1,0 +1,242 @@
+//! Money: an exact decimal amount in a currency, never a float.
+//!
+//! Every amount that is stored or shown has exactly the number of decimals its currency has in
+//! ISO 4217. Where a calculation gives more, it is rounded half away from zero, which is what the
+//! tax authorities and card networks expect.
+
+use std::fmt;
+use std::str::FromStr;
+
+use rust_decimal::prelude::ToPrimitive;
+use rust_decimal::{Decimal, RoundingStrategy};
+use serde::{Deserialize, Serialize};
+
+/// An ISO 4217 alphabetic currency code, such as `INR`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Currency([u8; 3]);
+
+/// Why an amount or a currency was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MoneyError {
+    /// Not three capital ASCII letters.
+    #[error("{0:?} is not an ISO 4217 currency code")]
+    UnknownCurrency(String),
+    /// The amount has more decimals than the currency knows.
+    #[error("{amount} has more decimals than {currency} knows")]
+    TooPrecise {
+        /// The amount refused.
+        amount: Decimal,
+        /// The currency it was meant to be in.
+        currency: Currency,
+    },
+    /// Two amounts of different currencies cannot be added.
+    #[error("cannot combine {left} with {right}")]
+    CurrencyMismatch {
+        /// The currency of the left side.
+        left: Currency,
+        /// The currency of the right side.
+        right: Currency,
+    },
+    /// The result does not fit.
+    #[error("the amount is too large")]
+    Overflow,
+}
+
+impl Currency {
+    /// Indian rupee, the default of the shop.
+    pub const INR: Self = Self(*b"INR");
+
+    /// How many decimals an amount has (the "minor unit" column of ISO 4217): 2 unless listed.
+    pub fn exponent(self) -> u32 {
+        match &self.0 {
+            b"BIF" | b"CLP" | b"DJF" | b"GNF" | b"ISK" | b"JPY" | b"KMF" | b"KRW" | b"PYG" | b"RWF" | b"UGX"
+            | b"VND" | b"VUV" | b"XAF" | b"XOF" | b"XPF" => 0,
+            b"BHD" | b"IQD" | b"JOD" | b"KWD" | b"LYD" | b"OMR" | b"TND" => 3,
+            _ => 2,
+        }
+    }
+
+    /// The three letters.
+    pub fn as_str(&self) -> &str {
+        // The only constructors take ASCII letters.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Currency {
+    type Err = MoneyError;
+
+    fn from_str(code: &str) -> Result<Self, Self::Err> {
+        match <[u8; 3]>::try_from(code.as_bytes()) {
+            Ok(letters) if letters.iter().all(u8::is_ascii_uppercase) => Ok(Self(letters)),
+            Ok(_) | Err(_) => Err(MoneyError::UnknownCurrency(code.to_owned())),
+        }
+    }
+}
+
+impl TryFrom<String> for Currency {
+    type Error = MoneyError;
+
+    fn try_from(code: String) -> Result<Self, Self::Error> {
+        code.parse()
+    }
+}
+
+impl From<Currency> for String {
+    fn from(currency: Currency) -> Self {
+        currency.as_str().to_owned()
+    }
+}
+
+/// `amount` with the currency's number of decimals; a half goes away from zero (0.125 → 0.13).
+pub fn round_half_away(amount: Decimal, currency: Currency) -> Decimal {
+    let mut rounded =
+        amount.round_dp_with_strategy(currency.exponent(), RoundingStrategy::MidpointAwayFromZero);
+    rounded.rescale(currency.exponent());
+    rounded
+}
+
+/// `amount` as the API writes it: a fixed-point string with exactly the currency's decimals, such as
+/// `59050.00`. It is a string because JSON numbers are floats to many readers.
+pub fn to_wire(amount: Decimal, currency: Currency) -> String {
+    let rounded = round_half_away(amount, currency);
+    let unsigned_zero = if rounded.is_zero() { rounded.abs() } else { rounded };
+    format!("{unsigned_zero:.*}", currency.exponent() as usize)
+}
+
+/// An amount in a currency, with exactly the currency's decimals.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "RawMoney", into = "RawMoney")]
+pub struct Money {
+    amount: Decimal,
+    currency: Currency,
+}
+
+/// How [`Money`] travels; reading it back checks the decimals again.
+#[derive(Serialize, Deserialize)]
+struct RawMoney {
+    amount: Decimal,
+    currency: Currency,
+}
+
+impl TryFrom<RawMoney> for Money {
+    type Error = MoneyError;
+
+    fn try_from(raw: RawMoney) -> Result<Self, Self::Error> {
+        Self::new(raw.amount, raw.currency)
+    }
+}
+
+impl From<Money> for RawMoney {
+    fn from(money: Money) -> Self {
+        Self { amount: money.amount, currency: money.currency }
+    }
+}
+
+impl Money {
+    /// An amount that already fits the currency's decimals.
+    ///
+    /// # Errors
+    /// [`MoneyError::TooPrecise`] if rounding would change it; [`MoneyError::Overflow`] if it is so
+    /// large that its decimals cannot be held exactly.
+    pub fn new(amount: Decimal, currency: Currency) -> Result<Self, MoneyError> {
+        let money = Self::rounded(amount, currency);
+        if money.amount != amount {
+            return Err(MoneyError::TooPrecise { amount, currency });
+        }
+        if money.amount.scale() != currency.exponent() {
+            return Err(MoneyError::Overflow);
+        }
+        Ok(money)
+    }
+
+    /// The nearest amount the currency can express, half away from zero.
+    pub fn rounded(amount: Decimal, currency: Currency) -> Self {
+        Self { amount: round_half_away(amount, currency), currency }
+    }
+
+    /// Nothing, in that currency.
+    pub fn zero(currency: Currency) -> Self {
+        Self::rounded(Decimal::ZERO, currency)
+    }
+
+    /// The amount in major units (rupees, not paise).
+    pub fn amount(&self) -> Decimal {
+        self.amount
+    }
+
+    /// The currency.
+    pub fn currency(&self) -> Currency {
+        self.currency
+    }
+
+    /// The amount in minor units (paise), as payment gateways take it.
+    ///
+    /// # Errors
+    /// [`MoneyError::Overflow`] if it does not fit an `i64`.
+    pub fn minor_units(&self) -> Result<i64, MoneyError> {
+        let scale = Decimal::from(10_u64.pow(self.currency.exponent()));
+        self.amount.checked_mul(scale).and_then(|minor| minor.to_i64()).ok_or(MoneyError::Overflow)
+    }
+
+    /// The amount that many minor units are: 5905000 paise are 59050.00 rupees.
+    pub fn from_minor_units(minor: i64, currency: Currency) -> Self {
+        Self { amount: Decimal::new(minor, currency.exponent()), currency }
+    }
+
+    /// The sum.
+    ///
+    /// # Errors
+    /// [`MoneyError::CurrencyMismatch`] or [`MoneyError::Overflow`].
+    pub fn checked_add(&self, other: &Self) -> Result<Self, MoneyError> {
+        self.same_currency(other)?;
+        self.amount.checked_add(other.amount).ok_or(MoneyError::Overflow).and_then(|sum| Self::new(sum, self.currency))
+    }
+
+    /// The difference, which may be negative.
+    ///
+    /// # Errors
+    /// [`MoneyError::CurrencyMismatch`] or [`MoneyError::Overflow`].
+    pub fn checked_sub(&self, other: &Self) -> Result<Self, MoneyError> {
+        self.same_currency(other)?;
+        self.amount.checked_sub(other.amount).ok_or(MoneyError::Overflow).and_then(|rest| Self::new(rest, self.currency))
+    }
+
+    /// The amount, `quantity` times.
+    ///
+    /// # Errors
+    /// [`MoneyError::Overflow`].
+    pub fn checked_times(&self, quantity: u32) -> Result<Self, MoneyError> {
+        self.amount
+            .checked_mul(Decimal::from(quantity))
+            .ok_or(MoneyError::Overflow)
+            .and_then(|product| Self::new(product, self.currency))
+    }
+
+    fn same_currency(&self, other: &Self) -> Result<(), MoneyError> {
+        if self.currency == other.currency {
+            Ok(())
+        } else {
+            Err(MoneyError::CurrencyMismatch { left: self.currency, right: other.currency })
+        }
+    }
+}
+
+impl fmt::Display for Money {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", to_wire(self.amount, self.currency), self.currency)
+    }
+}

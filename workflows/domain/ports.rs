@@ -1,0 +1,225 @@
+//! The outside world as the rules see it: a payment gateway and a mailer.
+//!
+//! Adapters implement these traits; nothing here knows a vendor. A call to the outside happens at
+//! least once, each time under the same idempotency key, so every implementation must make repeating
+//! a key harmless.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::ids::OrderId;
+use crate::money::Money;
+use crate::payment::PaymentMethod;
+
+/// What we ask a gateway to collect.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PaymentRequest {
+    /// The order being paid; the gateway keeps it as its reference.
+    pub order_id: OrderId,
+    /// Which try of that order this is, from 1.
+    pub attempt: u32,
+    /// How much to collect.
+    pub amount: Money,
+    /// How the customer wants to pay.
+    pub method: PaymentMethod,
+    /// The gateway's own token for the customer's means of payment; never card data.
+    pub token: Option<String>,
+    /// Where the gateway's page sends the customer afterwards.
+    pub return_url: Option<String>,
+}
+
+/// What the gateway says of one payment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GatewayPayment {
+    /// The gateway's id of it.
+    pub gateway_payment_id: String,
+    /// The order it pays.
+    pub order_id: OrderId,
+    /// Where it stands.
+    pub status: GatewayPaymentStatus,
+    /// How much was asked for.
+    pub amount: Money,
+    /// How much was taken, in major units of the amount's currency.
+    pub captured: Decimal,
+    /// How much of that went back, in major units of the amount's currency.
+    pub refunded: Decimal,
+    /// What the customer still has to do.
+    pub next_action: Option<NextAction>,
+    /// Why it failed, if it did.
+    pub failure: Option<String>,
+}
+
+/// Where a payment stands at the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum GatewayPaymentStatus {
+    /// The gateway is working on it.
+    Pending,
+    /// The customer has something to do first.
+    RequiresAction,
+    /// The money is set aside.
+    Authorized,
+    /// The money was taken.
+    Captured,
+    /// It was declined.
+    Failed,
+    /// It was closed before anything was taken, and can never take anything.
+    Closed,
+}
+
+/// What the customer has to do before the payment can go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum NextAction {
+    /// Go to the bank's or gateway's page.
+    Redirect {
+        /// The page.
+        url: String,
+    },
+}
+
+/// A refund the gateway accepted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GatewayRefund {
+    /// The gateway's id of it.
+    pub gateway_refund_id: String,
+    /// How much goes back.
+    pub amount: Money,
+}
+
+/// Something the gateway told us of its own accord, its signature verified.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WebhookEvent {
+    /// The gateway's id of the event: the same event may arrive many times.
+    pub event_id: String,
+    /// What happened.
+    pub kind: WebhookKind,
+    /// The payment it is about.
+    pub gateway_payment_id: String,
+    /// The order it is about, if the gateway says.
+    pub order_id: Option<OrderId>,
+    /// How much it is about, if the gateway says.
+    pub amount: Option<Money>,
+    /// Why it failed, if it did.
+    pub failure: Option<String>,
+}
+
+/// What a webhook reports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum WebhookKind {
+    /// The money was taken.
+    PaymentCaptured,
+    /// The payment was declined.
+    PaymentFailed,
+    /// The money was set aside.
+    PaymentAuthorized,
+    /// A refund went through.
+    RefundSucceeded,
+    /// A refund did not go through.
+    RefundFailed,
+    /// Something we do not act on, by the gateway's name for it.
+    Other(String),
+}
+
+/// A payment service provider.
+#[async_trait]
+pub trait PaymentGateway: Send + Sync {
+    /// The adapter's name in configuration, tables and webhook addresses.
+    fn name(&self) -> &'static str;
+
+    /// How long the gateway remembers an idempotency key; past half of it we only look up.
+    fn key_lifetime(&self) -> std::time::Duration;
+
+    /// Starts collecting; the same `key` answers with the same payment.
+    async fn initiate(&self, key: Uuid, request: &PaymentRequest) -> Result<GatewayPayment, GatewayError>;
+
+    /// Every payment the gateway knows for the order; empty if it never heard of it.
+    async fn find(&self, order_id: OrderId) -> Result<Vec<GatewayPayment>, GatewayError>;
+
+    /// Closes every open payment of the order; answers what each ended as (Closed, Captured or
+    /// Failed), never Pending.
+    async fn close(&self, key: Uuid, order_id: OrderId) -> Result<Vec<GatewayPayment>, GatewayError>;
+
+    /// Sends `amount` of a captured payment back; the same `key` never sends it twice.
+    async fn refund(&self, key: Uuid, gateway_payment_id: &str, amount: &Money) -> Result<GatewayRefund, GatewayError>;
+
+    /// Checks the signature over the raw body and its age against `now`, then reads the event.
+    ///
+    /// # Errors
+    /// [`WebhookError`]: nothing of the body may be trusted.
+    fn verify_webhook(
+        &self,
+        headers: &[(String, String)],
+        body: &[u8],
+        now: DateTime<Utc>,
+    ) -> Result<WebhookEvent, WebhookError>;
+}
+
+/// Why a gateway call gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum GatewayError {
+    /// Time-out, connection lost, 5xx, garbage: the outcome is unknown; repeat under the same key.
+    #[error("the gateway's answer is unknown: {0}")]
+    Unknown(String),
+    /// 4xx: it certainly did not happen.
+    #[error("the gateway refused ({code}): {detail}")]
+    Refused {
+        /// The gateway's stable code.
+        code: String,
+        /// Its explanation, for the log.
+        detail: String,
+    },
+}
+
+/// Why a webhook is not believed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum WebhookError {
+    /// The signature is missing or wrong.
+    #[error("the webhook's signature is missing or wrong")]
+    BadSignature,
+    /// Rightly signed, but so long ago that it may be a replay.
+    #[error("the webhook was signed too long ago")]
+    TooOld,
+    /// Rightly signed, but not understood.
+    #[error("the webhook cannot be read: {0}")]
+    Malformed(String),
+}
+
+/// One e-mail in plain text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Email {
+    /// Stable across retries, so a mail server or reader can drop the second copy.
+    pub message_id: String,
+    /// The recipient's address.
+    pub to: String,
+    /// The subject line.
+    pub subject: String,
+    /// The body.
+    pub text: String,
+    /// The event it tells of, such as `order.confirmed`.
+    pub event: String,
+    /// The order it is about.
+    pub order_id: Option<OrderId>,
+}
+
+/// Sends e-mail.
+#[async_trait]
+pub trait Mailer: Send + Sync {
+    /// Hands the e-mail to the mail server.
+    async fn send(&self, email: &Email) -> Result<(), MailError>;
+}
+
+/// Why an e-mail was not handed over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum MailError {
+    /// The server did not answer: try again later.
+    #[error("the mail server cannot be reached: {0}")]
+    Unreachable(String),
+    /// The server said no for good.
+    #[error("the mail server refused the message: {0}")]
+    Refused(String),
+}
