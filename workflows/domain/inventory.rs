@@ -3,6 +3,9 @@
 //! Every change gives back the [`Movement`] to append to the ledger, so that the sum of a variant's
 //! movements always equals its counters.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -44,8 +47,15 @@ pub enum MovementKind {
 
 impl MovementKind {
     /// Every kind.
-    pub const ALL: [Self; 7] =
-        [Self::Restock, Self::Adjust, Self::Hold, Self::Commit, Self::Release, Self::Expire, Self::Return];
+    pub const ALL: [Self; 7] = [
+        Self::Restock,
+        Self::Adjust,
+        Self::Hold,
+        Self::Commit,
+        Self::Release,
+        Self::Expire,
+        Self::Return,
+    ];
 
     /// The name in the ledger.
     pub fn as_str(self) -> &'static str {
@@ -162,17 +172,39 @@ impl Stock {
         available_delta: i32,
         reserved_delta: i32,
     ) -> Result<(Self, Movement), StockError> {
-        let available = self.available.checked_add(available_delta).ok_or(StockError::QuantityInvalid)?;
-        let reserved = self.reserved.checked_add(reserved_delta).ok_or(StockError::QuantityInvalid)?;
+        let available = self
+            .available
+            .checked_add(available_delta)
+            .ok_or(StockError::QuantityInvalid)?;
+        let reserved = self
+            .reserved
+            .checked_add(reserved_delta)
+            .ok_or(StockError::QuantityInvalid)?;
         if available < 0 {
-            return Err(StockError::OutOfStock { available: self.available });
+            return Err(StockError::OutOfStock {
+                available: self.available,
+            });
         }
         if reserved < 0 {
-            return Err(StockError::NotReserved { reserved: self.reserved });
+            return Err(StockError::NotReserved {
+                reserved: self.reserved,
+            });
         }
         // The table's total column must fit as well.
-        available.checked_add(reserved).ok_or(StockError::QuantityInvalid)?;
-        Ok((Self { available, reserved }, Movement { kind, available_delta, reserved_delta }))
+        available
+            .checked_add(reserved)
+            .ok_or(StockError::QuantityInvalid)?;
+        Ok((
+            Self {
+                available,
+                reserved,
+            },
+            Movement {
+                kind,
+                available_delta,
+                reserved_delta,
+            },
+        ))
     }
 }
 
@@ -211,7 +243,13 @@ pub struct InvalidReservationMove {
 
 impl ReservationStatus {
     /// Every status.
-    pub const ALL: [Self; 5] = [Self::Active, Self::Confirmed, Self::Released, Self::Expired, Self::Returned];
+    pub const ALL: [Self; 5] = [
+        Self::Active,
+        Self::Confirmed,
+        Self::Released,
+        Self::Expired,
+        Self::Returned,
+    ];
 
     /// The name in the database and on the wire.
     pub fn as_str(self) -> &'static str {
@@ -235,7 +273,11 @@ impl ReservationStatus {
             Self::Confirmed => to == Self::Returned,
             Self::Released | Self::Expired | Self::Returned => false,
         };
-        if allowed { Ok(to) } else { Err(InvalidReservationMove { from: self, to }) }
+        if allowed {
+            Ok(to)
+        } else {
+            Err(InvalidReservationMove { from: self, to })
+        }
     }
 
     /// Whether a hold in this status still keeps its pieces at `now`. From `expires_at` on it is dead,
@@ -261,7 +303,10 @@ impl FromStr for ReservationStatus {
         Self::ALL
             .into_iter()
             .find(|status| status.as_str() == text)
-            .ok_or_else(|| UnknownName { kind: "reservation status", text: text.to_owned() })
+            .ok_or_else(|| UnknownName {
+                kind: "reservation status",
+                text: text.to_owned(),
+            })
     }
 }
 
@@ -280,108 +325,4 @@ pub fn sum_duplicates(lines: impl IntoIterator<Item = (VariantId, u32)>) -> Vec<
         *sum = sum.saturating_add(quantity);
     }
     sums.into_iter().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use chrono::TimeDelta;
-    use proptest::prelude::*;
-    use uuid::Uuid;
-
-    const TEN: Stock = Stock { available: 10, reserved: 0 };
-
-    #[test]
-    fn a_sale_holds_then_commits_and_may_come_back() {
-        let (held, _) = TEN.hold(3).unwrap();
-        assert_eq!(held, Stock { available: 7, reserved: 3 });
-        let (sold, _) = held.commit(3).unwrap();
-        assert_eq!(sold, Stock { available: 7, reserved: 0 });
-        let (back, movement) = sold.give_back(3).unwrap();
-        assert_eq!(back, TEN);
-        assert_eq!(movement, Movement { kind: MovementKind::Return, available_delta: 3, reserved_delta: 0 });
-        assert_eq!(held.release(3).unwrap().0, TEN);
-        assert_eq!(held.expire(3).unwrap().0, TEN);
-    }
-
-    #[test]
-    fn what_is_not_there_cannot_be_moved() {
-        assert_eq!(TEN.hold(11), Err(StockError::OutOfStock { available: 10 }));
-        assert_eq!(TEN.commit(1), Err(StockError::NotReserved { reserved: 0 }));
-        assert_eq!(TEN.release(1), Err(StockError::NotReserved { reserved: 0 }));
-        assert_eq!(TEN.adjust(-11), Err(StockError::OutOfStock { available: 10 }));
-        assert_eq!(TEN.hold(0), Err(StockError::QuantityInvalid));
-        assert_eq!(TEN.adjust(0), Err(StockError::QuantityInvalid));
-        assert_eq!(TEN.restock(u32::MAX), Err(StockError::QuantityInvalid));
-        assert_eq!(StockError::OutOfStock { available: 0 }.to_string(), "Out of stock");
-    }
-
-    #[test]
-    fn a_hold_ends_once() {
-        use ReservationStatus::{Active, Confirmed, Expired, Released, Returned};
-        let moves = [(Active, Confirmed), (Active, Released), (Active, Expired), (Confirmed, Returned)];
-        for from in ReservationStatus::ALL {
-            assert_eq!(from.as_str().parse(), Ok(from));
-            for to in ReservationStatus::ALL {
-                assert_eq!(from.transition(to).is_ok(), moves.contains(&(from, to)), "{from} → {to}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_hold_is_dead_from_its_last_instant_on() {
-        let end = DateTime::UNIX_EPOCH;
-        assert!(ReservationStatus::Active.holds_at(end - TimeDelta::milliseconds(1), end));
-        assert!(!ReservationStatus::Active.holds_at(end, end));
-        assert!(!ReservationStatus::Released.holds_at(end - TimeDelta::seconds(1), end));
-    }
-
-    #[test]
-    fn low_stock_alerts_once_a_crossing() {
-        assert!(crosses_low_stock(11, 10, 10));
-        assert!(crosses_low_stock(11, 0, 10));
-        assert!(!crosses_low_stock(10, 9, 10), "it was low before");
-        assert!(!crosses_low_stock(12, 11, 10));
-        assert!(!crosses_low_stock(9, 20, 10), "a restock is no alarm");
-    }
-
-    #[test]
-    fn duplicate_lines_are_summed_in_variant_order() {
-        let variant = |n| VariantId(Uuid::from_u128(n));
-        let lines = [(variant(2), 1), (variant(1), 5), (variant(2), 2)];
-        assert_eq!(sum_duplicates(lines), vec![(variant(1), 5), (variant(2), 3)]);
-        assert_eq!(sum_duplicates([(variant(1), u32::MAX), (variant(1), 1)]), vec![(variant(1), u32::MAX)]);
-    }
-
-    fn apply(stock: Stock, kind: MovementKind, quantity: u32) -> Result<(Stock, Movement), StockError> {
-        match kind {
-            MovementKind::Restock => stock.restock(quantity),
-            MovementKind::Adjust => stock.adjust(3 - i32::try_from(quantity).unwrap()),
-            MovementKind::Hold => stock.hold(quantity),
-            MovementKind::Commit => stock.commit(quantity),
-            MovementKind::Release => stock.release(quantity),
-            MovementKind::Expire => stock.expire(quantity),
-            MovementKind::Return => stock.give_back(quantity),
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn the_movements_add_up_to_the_counters_and_nothing_is_ever_negative(
-            steps in prop::collection::vec((prop::sample::select(&MovementKind::ALL[..]), 0_u32..8), 0..200)
-        ) {
-            let mut stock = Stock::default();
-            let (mut available, mut reserved) = (0, 0);
-            for (kind, quantity) in steps {
-                if let Ok((after, movement)) = apply(stock, kind, quantity) {
-                    prop_assert_eq!(movement.kind, kind);
-                    available += movement.available_delta;
-                    reserved += movement.reserved_delta;
-                    stock = after;
-                }
-                prop_assert_eq!(stock, Stock { available, reserved });
-                prop_assert!(stock.available >= 0 && stock.reserved >= 0);
-            }
-        }
-    }
 }

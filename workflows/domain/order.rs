@@ -1,5 +1,8 @@
 //! Orders: the state machine, how shipments drive it, and who may cancel when.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -114,7 +117,11 @@ impl OrderStatus {
     /// # Errors
     /// [`InvalidTransition`] if the table has no such move.
     pub fn transition(self, to: Self) -> Result<Self, InvalidTransition> {
-        if self.next().contains(&to) { Ok(to) } else { Err(InvalidTransition { from: self, to }) }
+        if self.next().contains(&to) {
+            Ok(to)
+        } else {
+            Err(InvalidTransition { from: self, to })
+        }
     }
 
     /// Whether `actor` may cancel an order in this status at `now`.
@@ -144,7 +151,9 @@ impl OrderStatus {
         match actor {
             Actor::Staff => Ok(()),
             Actor::Customer if self == Self::Processing => Err(CancelRefusal::BeingProcessed),
-            Actor::Customer if deadline.is_some_and(|deadline| now > deadline) => Err(CancelRefusal::DeadlinePassed),
+            Actor::Customer if deadline.is_some_and(|deadline| now > deadline) => {
+                Err(CancelRefusal::DeadlinePassed)
+            }
             Actor::Customer => Ok(()),
         }
     }
@@ -153,14 +162,28 @@ impl OrderStatus {
     /// `updateShipmentStatus`). A processing order is shipped once its first parcel leaves; a shipped
     /// one is delivered once its last parcel arrived, which needs that nothing is still
     /// `waiting_to_ship`. A parcel on its way back has left, but has not arrived.
-    pub fn after_shipments(self, shipments: &[ShipmentStatus], waiting_to_ship: bool) -> Option<Self> {
+    pub fn after_shipments(
+        self,
+        shipments: &[ShipmentStatus],
+        waiting_to_ship: bool,
+    ) -> Option<Self> {
         match self {
-            Self::Processing => shipments.iter().any(|shipment| shipment.has_left()).then_some(Self::Shipped),
+            Self::Processing => shipments
+                .iter()
+                .any(|shipment| shipment.has_left())
+                .then_some(Self::Shipped),
             Self::Shipped => {
-                let all_arrived = shipments.iter().all(|&shipment| shipment == ShipmentStatus::Delivered);
-                (all_arrived && !shipments.is_empty() && !waiting_to_ship).then_some(Self::Delivered)
+                let all_arrived = shipments
+                    .iter()
+                    .all(|&shipment| shipment == ShipmentStatus::Delivered);
+                (all_arrived && !shipments.is_empty() && !waiting_to_ship)
+                    .then_some(Self::Delivered)
             }
-            Self::Pending | Self::Confirmed | Self::Delivered | Self::Cancelled | Self::Refunded => None,
+            Self::Pending
+            | Self::Confirmed
+            | Self::Delivered
+            | Self::Cancelled
+            | Self::Refunded => None,
         }
     }
 }
@@ -178,7 +201,10 @@ impl FromStr for OrderStatus {
         Self::ALL
             .into_iter()
             .find(|status| status.as_str() == text)
-            .ok_or_else(|| UnknownName { kind: "order status", text: text.to_owned() })
+            .ok_or_else(|| UnknownName {
+                kind: "order status",
+                text: text.to_owned(),
+            })
     }
 }
 
@@ -202,8 +228,14 @@ pub enum ShipmentStatus {
 
 impl ShipmentStatus {
     /// Every status.
-    pub const ALL: [Self; 6] =
-        [Self::Pending, Self::Ready, Self::Shipped, Self::InTransit, Self::Delivered, Self::Returned];
+    pub const ALL: [Self; 6] = [
+        Self::Pending,
+        Self::Ready,
+        Self::Shipped,
+        Self::InTransit,
+        Self::Delivered,
+        Self::Returned,
+    ];
 
     /// The name in the database and on the wire.
     pub fn as_str(self) -> &'static str {
@@ -245,7 +277,10 @@ impl FromStr for ShipmentStatus {
         Self::ALL
             .into_iter()
             .find(|status| status.as_str() == text)
-            .ok_or_else(|| UnknownName { kind: "shipment status", text: text.to_owned() })
+            .ok_or_else(|| UnknownName {
+                kind: "shipment status",
+                text: text.to_owned(),
+            })
     }
 }
 
@@ -292,138 +327,12 @@ pub fn fold(history: &[Move]) -> Result<OrderStatus, BrokenHistory> {
     let mut status = first.to;
     for (row, step) in rest.iter().enumerate() {
         if step.from != Some(status) {
-            return Err(BrokenHistory::Gap { row: row + 1, expected: status });
+            return Err(BrokenHistory::Gap {
+                row: row + 1,
+                expected: status,
+            });
         }
         status = status.transition(step.to)?;
     }
     Ok(status)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use chrono::TimeDelta;
-
-    #[test]
-    fn the_state_machine_has_exactly_the_moves_of_the_table() {
-        use OrderStatus::{Cancelled, Confirmed, Delivered, Pending, Processing, Refunded, Shipped};
-        let moves = [
-            (Pending, Confirmed),
-            (Pending, Cancelled),
-            (Confirmed, Processing),
-            (Confirmed, Cancelled),
-            (Processing, Shipped),
-            (Processing, Cancelled),
-            (Shipped, Delivered),
-            (Delivered, Refunded),
-        ];
-        for from in OrderStatus::ALL {
-            for to in OrderStatus::ALL {
-                let expected =
-                    if moves.contains(&(from, to)) { Ok(to) } else { Err(InvalidTransition { from, to }) };
-                assert_eq!(from.transition(to), expected, "{from} → {to}");
-            }
-        }
-        let error = Delivered.transition(Pending).unwrap_err();
-        assert_eq!(error.to_string(), "Invalid state transition from DELIVERED to PENDING");
-    }
-
-    #[test]
-    fn every_status_is_read_back_and_is_the_same_on_the_wire() {
-        for status in OrderStatus::ALL {
-            assert_eq!(status.as_str().parse(), Ok(status));
-            assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
-        }
-        for status in ShipmentStatus::ALL {
-            assert_eq!(status.as_str().parse(), Ok(status));
-            assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
-        }
-        assert!("LOST".parse::<OrderStatus>().is_err());
-    }
-
-    #[test]
-    fn customers_cancel_before_packing_and_staff_before_the_parcel_leaves() {
-        use Actor::{Customer, Staff};
-        let now = DateTime::UNIX_EPOCH;
-        let check = |status: OrderStatus, actor, left| status.cancellable_by(actor, left, None, now);
-        for actor in [Customer, Staff] {
-            assert_eq!(check(OrderStatus::Pending, actor, false), Ok(()));
-            assert_eq!(check(OrderStatus::Confirmed, actor, false), Ok(()));
-            assert_eq!(check(OrderStatus::Confirmed, actor, true), Err(CancelRefusal::Shipped));
-            assert_eq!(check(OrderStatus::Shipped, actor, true), Err(CancelRefusal::Shipped));
-            assert_eq!(check(OrderStatus::Delivered, actor, true), Err(CancelRefusal::Delivered));
-            assert_eq!(check(OrderStatus::Cancelled, actor, false), Err(CancelRefusal::AlreadyCancelled));
-            assert_eq!(check(OrderStatus::Refunded, actor, true), Err(CancelRefusal::Refunded));
-        }
-        assert_eq!(check(OrderStatus::Processing, Customer, false), Err(CancelRefusal::BeingProcessed));
-        assert_eq!(check(OrderStatus::Processing, Staff, false), Ok(()));
-        assert_eq!(check(OrderStatus::Processing, Staff, true), Err(CancelRefusal::Shipped));
-        assert_eq!(CancelRefusal::Shipped.to_string(), "Cannot cancel shipped orders");
-        assert_eq!(
-            CancelRefusal::Delivered.to_string(),
-            "Cannot cancel delivered order. Please initiate return."
-        );
-    }
-
-    #[test]
-    fn the_deadline_binds_customers_but_not_staff() {
-        let deadline = DateTime::UNIX_EPOCH;
-        let late = deadline + TimeDelta::seconds(1);
-        let check = |actor, now| OrderStatus::Confirmed.cancellable_by(actor, false, Some(deadline), now);
-        assert_eq!(check(Actor::Customer, deadline), Ok(()));
-        assert_eq!(check(Actor::Customer, late), Err(CancelRefusal::DeadlinePassed));
-        assert_eq!(check(Actor::Staff, late), Ok(()));
-    }
-
-    #[test]
-    fn whatever_may_be_cancelled_has_a_move_to_cancelled() {
-        for status in OrderStatus::ALL {
-            if status.cancellable_by(Actor::Staff, false, None, DateTime::UNIX_EPOCH).is_ok() {
-                assert_eq!(status.transition(OrderStatus::Cancelled), Ok(OrderStatus::Cancelled));
-            }
-        }
-    }
-
-    #[test]
-    fn an_order_follows_its_shipments() {
-        use ShipmentStatus::{Delivered, InTransit, Ready, Returned, Shipped};
-        let processing = |shipments: &[_]| OrderStatus::Processing.after_shipments(shipments, false);
-        assert_eq!(processing(&[]), None);
-        assert_eq!(processing(&[Ready]), None);
-        assert_eq!(processing(&[Ready, Shipped]), Some(OrderStatus::Shipped));
-        let shipped = |shipments: &[_], waiting| OrderStatus::Shipped.after_shipments(shipments, waiting);
-        assert_eq!(shipped(&[Delivered, InTransit], false), None);
-        assert_eq!(shipped(&[Delivered, Returned], false), None);
-        assert_eq!(shipped(&[Delivered], true), None, "the other half is still in the warehouse");
-        assert_eq!(shipped(&[Delivered, Delivered], false), Some(OrderStatus::Delivered));
-        assert_eq!(OrderStatus::Cancelled.after_shipments(&[Delivered], false), None);
-    }
-
-    #[test]
-    fn a_late_courier_report_is_no_news() {
-        assert!(ShipmentStatus::Ready.can_become(ShipmentStatus::InTransit));
-        assert!(ShipmentStatus::Delivered.can_become(ShipmentStatus::Returned));
-        assert!(!ShipmentStatus::Delivered.can_become(ShipmentStatus::InTransit));
-        assert!(!ShipmentStatus::Shipped.can_become(ShipmentStatus::Shipped));
-        assert!(!ShipmentStatus::Ready.can_become(ShipmentStatus::Returned));
-    }
-
-    #[test]
-    fn folding_the_history_gives_the_status() {
-        use OrderStatus::{Cancelled, Confirmed, Pending, Shipped};
-        let step = |from, to| Move { from, to };
-        let born = step(None, Pending);
-        assert_eq!(fold(&[born]), Ok(Pending));
-        assert_eq!(fold(&[born, step(Some(Pending), Confirmed), step(Some(Confirmed), Cancelled)]), Ok(Cancelled));
-        assert_eq!(fold(&[]), Err(BrokenHistory::Empty));
-        assert_eq!(fold(&[step(None, Confirmed)]), Err(BrokenHistory::Start));
-        assert_eq!(
-            fold(&[born, step(Some(Confirmed), Cancelled)]),
-            Err(BrokenHistory::Gap { row: 1, expected: Pending })
-        );
-        assert_eq!(
-            fold(&[born, step(Some(Pending), Shipped)]),
-            Err(BrokenHistory::Move(InvalidTransition { from: Pending, to: Shipped }))
-        );
-    }
 }

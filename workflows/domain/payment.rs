@@ -49,8 +49,14 @@ pub enum OrderEffect {
 
 impl PaymentStatus {
     /// Every status, in the order a payment can meet them.
-    pub const ALL: [Self; 6] =
-        [Self::Pending, Self::Authorized, Self::Captured, Self::PartiallyRefunded, Self::Refunded, Self::Failed];
+    pub const ALL: [Self; 6] = [
+        Self::Pending,
+        Self::Authorized,
+        Self::Captured,
+        Self::PartiallyRefunded,
+        Self::Refunded,
+        Self::Failed,
+    ];
 
     /// The name in the database and on the wire.
     pub fn as_str(self) -> &'static str {
@@ -81,7 +87,11 @@ impl PaymentStatus {
     /// # Errors
     /// [`InvalidPaymentTransition`] if there is no such arrow.
     pub fn transition(self, to: Self) -> Result<Self, InvalidPaymentTransition> {
-        if self.can_become(to) { Ok(to) } else { Err(InvalidPaymentTransition { from: self, to }) }
+        if self.can_become(to) {
+            Ok(to)
+        } else {
+            Err(InvalidPaymentTransition { from: self, to })
+        }
     }
 
     /// What arriving in this status does to an order in status `order`: a capture confirms a pending
@@ -134,7 +144,10 @@ impl FromStr for PaymentStatus {
         Self::ALL
             .into_iter()
             .find(|status| status.as_str() == text)
-            .ok_or_else(|| UnknownName { kind: "payment status", text: text.to_owned() })
+            .ok_or_else(|| UnknownName {
+                kind: "payment status",
+                text: text.to_owned(),
+            })
     }
 }
 
@@ -158,8 +171,14 @@ pub enum PaymentMethod {
 
 impl PaymentMethod {
     /// Every method.
-    pub const ALL: [Self; 6] =
-        [Self::CreditCard, Self::DebitCard, Self::Upi, Self::NetBanking, Self::Wallet, Self::Cod];
+    pub const ALL: [Self; 6] = [
+        Self::CreditCard,
+        Self::DebitCard,
+        Self::Upi,
+        Self::NetBanking,
+        Self::Wallet,
+        Self::Cod,
+    ];
 
     /// The name in the database and on the wire.
     pub fn as_str(self) -> &'static str {
@@ -187,6 +206,87 @@ impl FromStr for PaymentMethod {
         Self::ALL
             .into_iter()
             .find(|method| method.as_str() == text)
-            .ok_or_else(|| UnknownName { kind: "payment method", text: text.to_owned() })
+            .ok_or_else(|| UnknownName {
+                kind: "payment method",
+                text: text.to_owned(),
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn money_moves_only_along_the_arrows() {
+        use PaymentStatus::{Authorized, Captured, Failed, PartiallyRefunded, Pending, Refunded};
+        let arrows = [
+            (Pending, Authorized),
+            (Pending, Captured),
+            (Pending, Failed),
+            (Authorized, Captured),
+            (Authorized, Failed),
+            (Captured, PartiallyRefunded),
+            (Captured, Refunded),
+            (PartiallyRefunded, PartiallyRefunded),
+            (PartiallyRefunded, Refunded),
+        ];
+        for from in PaymentStatus::ALL {
+            for to in PaymentStatus::ALL {
+                assert_eq!(
+                    from.transition(to).is_ok(),
+                    arrows.contains(&(from, to)),
+                    "{from} → {to}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_capture_confirms_and_a_failure_cancels_a_pending_order() {
+        use OrderStatus::{Cancelled, Confirmed, Delivered, Pending, Refunded};
+        assert_eq!(
+            PaymentStatus::Captured.effect_on(Pending),
+            OrderEffect::MoveTo(Confirmed)
+        );
+        assert_eq!(
+            PaymentStatus::Failed.effect_on(Pending),
+            OrderEffect::MoveTo(Cancelled)
+        );
+        assert_eq!(
+            PaymentStatus::Captured.effect_on(Cancelled),
+            OrderEffect::RefundLatePayment
+        );
+        assert_eq!(
+            PaymentStatus::Refunded.effect_on(Delivered),
+            OrderEffect::MoveTo(Refunded)
+        );
+        assert_eq!(
+            PaymentStatus::Refunded.effect_on(Cancelled),
+            OrderEffect::None
+        );
+    }
+
+    #[test]
+    fn no_effect_breaks_the_orders_own_rules() {
+        for payment in PaymentStatus::ALL {
+            for order in OrderStatus::ALL {
+                if let OrderEffect::MoveTo(to) = payment.effect_on(order) {
+                    assert_eq!(order.transition(to), Ok(to));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_the_same_in_code_and_on_the_wire() {
+        for status in PaymentStatus::ALL {
+            assert_eq!(status.as_str().parse(), Ok(status));
+            assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
+        }
+        for method in PaymentMethod::ALL {
+            assert_eq!(method.as_str().parse(), Ok(method));
+            assert_eq!(serde_json::to_value(method).unwrap(), method.as_str());
+        }
     }
 }
