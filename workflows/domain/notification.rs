@@ -85,6 +85,27 @@ pub fn order_confirmation(order: &OrderSummary) -> (String, String) {
     )
 }
 
+/// Subject and text for money that came after its order was cancelled, and went back.
+#[must_use]
+pub fn payment_refunded(order: &OrderSummary) -> (String, String) {
+    let mut text = greeting(order);
+    push(
+        &mut text,
+        format_args!(
+            "a payment for your cancelled order {} has been refunded in full.",
+            order.order_number
+        ),
+    );
+    push(
+        &mut text,
+        format_args!("\nIt reaches your account in 5-7 business days."),
+    );
+    (
+        format!("Your payment for order {} is refunded", order.order_number),
+        text,
+    )
+}
+
 /// Subject and text for an order that has been cancelled, also because it could not be paid.
 /// `reason` is shown to the shopper after "Reason: ", so it is theirs to read.
 #[must_use]

@@ -67,13 +67,14 @@ impl<C: Call> Calling<'_, C> {
         let name = format!("{}/{occurrence}", C::NAME);
         let idempotency_key = uuid::Uuid::new_v5(&flow.run.id, name.as_bytes());
 
-        let (intent_seq, intended_at) = match flow.next_entry(Kind::Intent, C::NAME).await? {
-            Some(intent) => (intent.seq, intent.recorded_at),
+        let (intent_seq, intended_at, redelivered) = match flow.next_entry(Kind::Intent, C::NAME).await? {
+            // No failed attempt accounts for this one: whoever made it died with the answer.
+            Some(intent) => (intent.seq, intent.recorded_at, flow.run.attempt == 0),
             None => {
                 let (seq, now) = (flow.next_seq(), flow.now());
                 flow.journal(Kind::Intent, C::NAME, None).await?;
                 flow.flush().await?;
-                (seq, now)
+                (seq, now, false)
             }
         };
         flow.undos.extend(Registered::new::<Option<C::Output>, U>(intent_seq, undo, &serde_json::Value::Null));
@@ -85,7 +86,7 @@ impl<C: Call> Calling<'_, C> {
 
         // Intended but not answered: a safe point, because the undo is registered.
         flow.safe_point().await?;
-        let context = CallContext { idempotency_key, intended_at, now: flow.now() };
+        let context = CallContext { idempotency_key, intended_at, now: flow.now(), redelivered };
         match flow.attempt(&call, &context).await {
             Ok(output) => {
                 let json = match encode(C::NAME, &output) {

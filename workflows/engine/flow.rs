@@ -106,6 +106,11 @@ impl Flow {
         self.run.id
     }
 
+    /// The engine's pool, for calls that keep notes of their own.
+    pub fn pool(&self) -> &sqlx::PgPool {
+        &self.engine.pool
+    }
+
     /// When the run was started, on the engine's clock.
     pub fn started_at(&self) -> DateTime<Utc> {
         self.run.created_at
@@ -188,7 +193,7 @@ impl Flow {
         let now = self.now();
         let result = match self.tx.as_mut() {
             Some(transaction) => {
-                let mut tx = Tx { conn: &mut *transaction, run_id: self.run.id, now };
+                let mut tx = Tx { conn: &mut *transaction, run_id: self.run.id, now, failure: None };
                 steps.run(&mut tx, &mut ran).await
             }
             None => Err(Stopped::Crash),

@@ -89,6 +89,12 @@ pub async fn cancel(conn: &mut PgConnection, run_id: Uuid, why: &str) -> Result<
     Ok(Delivery::Delivered)
 }
 
+/// True while a run takes back what it did: what reaches it now, it will not act on.
+pub async fn is_unwinding(conn: &mut PgConnection, run_id: Uuid) -> Result<bool, sqlx::Error> {
+    let status = sqlx::query_scalar!("select status from engine.runs where id = $1", run_id).fetch_optional(conn).await?;
+    Ok(status.as_deref() == Some("COMPENSATING"))
+}
+
 struct Locked {
     status: String,
     waiting_for: Option<String>,

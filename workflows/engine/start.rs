@@ -45,6 +45,13 @@ impl<W: Workflow> Start<W> {
         self.run_id
     }
 
+    /// The same run under an id the caller has drawn.
+    #[must_use]
+    pub fn with_id(mut self, run_id: Uuid) -> Self {
+        self.run_id = run_id;
+        self
+    }
+
     pub(crate) fn child_of(mut self, parent: Uuid) -> Self {
         self.parent_id = Some(parent);
         self

@@ -49,6 +49,8 @@ pub struct CallContext {
     pub intended_at: DateTime<Utc>,
     /// Now, on the engine's clock.
     pub now: DateTime<Utc>,
+    /// An earlier attempt may have reached the outside without anybody living to say so.
+    pub redelivered: bool,
 }
 
 /// What takes a step back. `O` is what the step answered.
@@ -77,6 +79,7 @@ pub struct Tx<'a> {
     pub(crate) conn: &'a mut PgConnection,
     pub(crate) run_id: Uuid,
     pub(crate) now: DateTime<Utc>,
+    pub(crate) failure: Option<&'a Failure>,
 }
 
 impl fmt::Debug for Tx<'_> {
@@ -99,6 +102,11 @@ impl Tx<'_> {
     /// Now, on the engine's clock (which development may move).
     pub fn now(&self) -> DateTime<Utc> {
         self.now
+    }
+
+    /// Why the run unwinds: an undo may want to say so.
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failure
     }
 
     /// Starts a child in this transaction: how an undo that can take long moves on.

@@ -265,7 +265,7 @@ impl Engine {
             if time < times {
                 savepoint("savepoint first").execute(&mut **transaction).await.map_err(|_| Exit::Outage)?;
             }
-            let mut tx = Tx { conn: &mut *transaction, run_id, now };
+            let mut tx = Tx { conn: &mut *transaction, run_id, now, failure: Some(failure) };
             let done = undo.undo.undo(&mut tx, undo.output.clone()).await;
             match done {
                 Ok(()) => {}

@@ -1,0 +1,61 @@
+-- One rule per order status and payment status. "Sold" is CONFIRMED, PROCESSING, SHIPPED or DELIVERED.
+--
+--   PENDING    any                  its checkout run is live (see orders_runs); nothing is settled yet
+--   sold       PENDING              cash on delivery, or nothing to pay: captured 0
+--   sold       CAPTURED             captured = total exactly, refunded 0;
+--                                   cash on delivery only once it has left the house
+--   sold       PARTIALLY_REFUNDED   captured = total, 0 < refunded < captured
+--   sold       REFUNDED             captured = total = refunded
+--   sold       AUTHORIZED, FAILED   never
+--   CANCELLED  any                  captured - refunded = 0, or somebody alive is giving it back;
+--                                   REFUNDED exactly when something had been captured and all is back
+--   REFUNDED   REFUNDED             captured = refunded, or somebody alive is giving it back
+--
+-- The order and its payment name the same payment status.
+with money as (
+    select o.id, o.order_status as status, o.payment_status as order_says,
+           coalesce(p.payment_status, o.payment_status) as payment_says,
+           p.payment_method = 'COD' or o.payment_method = 'COD' as is_cash,
+           o.total_amount as total, o.checkout_run_id,
+           coalesce(p.amount, o.total_amount) as amount, p.currency is null or p.currency = o.currency as same_currency,
+           coalesce(p.captured_amount, 0) as captured, coalesce(p.refund_amount, 0) as refunded
+      from orders o left join payments p on p.order_id = o.id),
+judged as (
+    select m.*,
+        case
+            when amount <> total or not same_currency then format('a payment over %s in the order''s currency', total)
+            when payment_says <> order_says then 'payment ' || order_says || ', as the order says'
+            when status = 'PENDING' then null
+            when status in ('CONFIRMED', 'PROCESSING', 'SHIPPED', 'DELIVERED') then case
+                when order_says in ('AUTHORIZED', 'FAILED') then 'a payment that is captured, or due on delivery'
+                when total = 0 and captured = 0 and order_says in ('PENDING', 'CAPTURED') then null
+                when order_says = 'PENDING' and not (is_cash and captured = 0) then format('CAPTURED, captured %s', total)
+                when order_says = 'PENDING' then null
+                when is_cash and status in ('CONFIRMED', 'PROCESSING') then 'PENDING until delivery'
+                when captured <> total then format('captured %s', total)
+                when order_says = 'CAPTURED' and refunded <> 0 then 'refunded 0'
+                when order_says = 'PARTIALLY_REFUNDED' and not (refunded > 0 and refunded < captured) then format('refunded between 0 and %s', captured)
+                when order_says = 'REFUNDED' and refunded <> captured then format('refunded %s', captured)
+            end
+            when captured <> refunded then format('refunded %s, or a live run giving it back', captured)
+            when captured > 0 and order_says <> 'REFUNDED' then 'payment REFUNDED'
+            when captured = 0 and order_says in ('CAPTURED', 'PARTIALLY_REFUNDED', 'REFUNDED') then 'a payment that took nothing'
+        end as expected
+      from money m),
+-- The orders that runs alive are settling name themselves in the run's key or input.
+settling as (
+    select distinct named[1]::uuid as order_id
+      from engine.runs r,
+           regexp_matches(r.run_key || ' ' || r.input::text,
+               '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}', 'g') as named
+     where r.workflow in ('refund', 'reconcile', 'cancellation', 'return'))
+select 'order ' || j.id,
+       j.expected,
+       format('order %s, payment %s, order says payment %s, total %s, payment amount %s, captured %s, refunded %s',
+           j.status, j.payment_says, j.order_says, j.total, j.amount, j.captured, j.refunded)
+  from judged j
+ where j.expected is not null
+   and not (j.status in ('CANCELLED', 'REFUNDED') and j.captured <> j.refunded
+            and (j.id in (select order_id from settling)
+                 or exists (select from engine.runs r where r.id = j.checkout_run_id)))
+ order by 1 limit 100

@@ -1,0 +1,161 @@
+//! Checkout: from a cart to a confirmed order, or back to the cart as if nothing had been.
+//!
+//! One file a phase under `checkout/`: each step, then its undo. What happens before the run exists
+//! (the shopper's POST) is [`accept`]; what the gateway says later comes in through [`webhook`].
+
+pub mod accept;
+pub mod confirm;
+pub mod create;
+pub mod pay;
+pub mod reserve;
+pub mod status;
+pub mod validate;
+pub mod webhook;
+
+use std::sync::Arc;
+
+use chrono::NaiveDate;
+use domain::{
+    address::Address,
+    ids::{CartId, OrderId, OrderNumber, UserId},
+    payment::PaymentMethod,
+    pricing::ShippingMethod,
+};
+use engine::{Flow, Nothing, Result, Workflow};
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use self::{
+    confirm::{AppendHistory, CommitReservation, ConfirmOrder, ConvertCart, PublishEvents, ReadReceipt, RecordRedemption, SendNotifications},
+    create::{CancelOrder, CreateOrder, CreateOrderItems, LinkCoupons},
+    pay::{ClosePayment, InitiatePayment, PaymentOutcome, StorePaymentIntent, VoidOrRefund},
+    reserve::{ReleaseInventory, ReserveInventory},
+    validate::{ApplyCoupons, CollectDetails, ReleaseCoupons, UnlockCart, ValidateCart},
+};
+use crate::Shop;
+
+/// What a checkout is started with: the shopper's request, resolved when it was accepted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Request {
+    /// The cart, locked for this run.
+    pub cart_id: CartId,
+    /// The order it will become.
+    pub order_id: OrderId,
+    /// Its number, drawn from the sequence.
+    pub order_number: OrderNumber,
+    /// Who buys; none for a guest.
+    pub user_id: Option<UserId>,
+    /// Where the shop writes to.
+    pub contact_email: String,
+    /// Where the courier calls.
+    pub contact_phone: Option<String>,
+    /// The total the shopper saw.
+    pub expected_total: Option<Decimal>,
+    /// Codes typed at checkout, besides those on the cart.
+    pub coupon_codes: Vec<String>,
+    /// Where it goes.
+    pub shipping_address: Address,
+    /// The saved address it was taken from.
+    pub shipping_address_id: Option<Uuid>,
+    /// Who pays; none means the shipping address.
+    pub billing_address: Option<Address>,
+    /// The saved address it was taken from.
+    pub billing_address_id: Option<Uuid>,
+    /// How it goes there.
+    pub shipping_method: ShippingMethod,
+    /// How it is paid.
+    pub payment_method: PaymentMethod,
+    /// Through whom.
+    pub gateway: String,
+    /// The gateway's token for what the shopper pays with; never a card number.
+    pub payment_token: Option<String>,
+    /// Tells an equal request from a different one.
+    pub fingerprint: String,
+}
+
+/// What the shopper gets.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Receipt {
+    /// The order.
+    pub order_id: OrderId,
+    /// Its number.
+    pub order_number: OrderNumber,
+    /// CONFIRMED.
+    pub status: String,
+    /// When it should arrive.
+    pub estimated_delivery: NaiveDate,
+    /// Where its journey can be followed.
+    #[serde(rename = "trackingURL")]
+    pub tracking_url: String,
+}
+
+/// `checkout/v1`.
+#[derive(Debug, Clone)]
+pub struct Checkout(pub Arc<Shop>);
+
+impl Workflow for Checkout {
+    const NAME: &'static str = "checkout";
+    const QUEUE: &'static str = "checkout";
+    type Input = Request;
+    type Output = Receipt;
+
+    async fn run(&self, flow: &mut Flow, request: Request) -> Result<Receipt> {
+        let shop = &*self.0;
+        let order_id = request.order_id;
+        flow.accepted(UnlockCart { cart_id: request.cart_id });
+
+        // Phase 1 · Pre-checkout validation
+        let cart = flow.tx(ValidateCart { request: &request, shop }).undo(Nothing).await?; //                            1
+        let quote = flow.tx(ApplyCoupons { request: &request, cart: &cart, shop }).undo(ReleaseCoupons { order_id }).await?; // 2
+        let details = flow.tx(CollectDetails { request: &request, shop }).undo(Nothing).await?; //                        3
+
+        // Phase 2 · Inventory reservation
+        flow.tx(ReserveInventory { cart: &cart, order_id, hold: shop.rules.hold() }).undo(ReleaseInventory { order_id }).await?; // 4
+
+        // Phase 3 · Order creation: these three commit together
+        flow.tx((
+            CreateOrder { request: &request, quote: &quote, details: &details }, //                                      5
+            CreateOrderItems { order_id, cart: &cart, quote: &quote },           //                                      6
+            LinkCoupons { order_id, quote: &quote },                             //                                      7
+        ))
+        .undo(CancelOrder { order_id })
+        .await?;
+
+        // Phase 4 · Payment
+        let mut payment = None;
+        if request.payment_method != PaymentMethod::Cod && !quote.total.is_zero() {
+            let gateway = shop.gateway(&request.gateway);
+            let undo = VoidOrRefund { order_id, gateway: request.gateway.clone() };
+            let intent = flow.call(InitiatePayment { request: &request, quote: &quote, gateway }).undo(undo).await?; //   8
+            flow.tx(StorePaymentIntent { order_id, gateway: &request.gateway, intent: &intent }).undo(Nothing).await?;
+            let outcome = match PaymentOutcome::known(&intent) {
+                Some(outcome) => outcome,
+                None => match flow.wait_for(pay::SIGNAL, shop.rules.payment_window()).await? { //                         9
+                    Some(outcome) => outcome,
+                    // Silence is not "unpaid": the gateway is told to close, and says how it ended.
+                    None => flow.call(ClosePayment { order_id, gateway }).undo(Nothing).await?,
+                },
+            };
+            payment = Some(outcome.captured(&quote)?); //                      declined: this `?` is the arrow to 9a
+        }
+
+        // Phase 5 · Order confirmation: once this commits, only forward
+        let mut flow = flow
+            .point_of_no_return((
+                ConfirmOrder { order_id, payment: payment.as_ref(), details: &details }, //                              10
+                CommitReservation { order_id, cart: &cart, hold: shop.rules.hold() },    //                              11
+                RecordRedemption { order_id, quote: &quote },                            //                              12
+                ConvertCart { cart_id: request.cart_id },                                //                              13
+                AppendHistory { order_id },                                              //                              14
+                PublishEvents { request: &request, quote: &quote, cart: &cart, payment: payment.as_ref() }, //           15
+            ))
+            .await?;
+        if flow.tx(SendNotifications { request: &request, shop }).await? { //                                            16
+            flow.start(confirm::order_confirmed(order_id)).await?;
+        }
+        flow.tx(ReadReceipt { request: &request, details: &details, shop }).await //                                     17
+    }
+}

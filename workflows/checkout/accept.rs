@@ -1,0 +1,399 @@
+//! Accepting a checkout: the transaction that answers `POST /api/checkout`. It locks the cart, refuses
+//! what cannot be sold, and starts the run; cart, run and the client's idempotency key commit together.
+
+use chrono::{DateTime, Utc};
+use domain::{
+    address::Address,
+    cart::CartStatus,
+    ids::{AddressId, CartId, OrderId, OrderNumber, UserId},
+    money::to_wire,
+    payment::PaymentMethod,
+    pricing::{Quote, ShippingMethod},
+};
+use engine::{Failure, Start, StepError};
+use rust_decimal::Decimal;
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Checkout, Request, validate};
+use crate::{
+    Shop,
+    store::{
+        addresses,
+        carts::{self, PriceChange, Shortage, StoredCart},
+        coupons, orders_of,
+    },
+};
+
+/// Who checks out.
+#[derive(Debug, Clone)]
+pub enum Shopper {
+    /// Logged in.
+    User(UserId),
+    /// A guest, where the shop allows it.
+    Guest {
+        /// Hash of the cart session's secret.
+        session_hash: Vec<u8>,
+        /// Where the shop writes to.
+        email: String,
+        /// Where the courier calls.
+        phone: Option<String>,
+    },
+}
+
+/// An address as the shopper gives it.
+#[derive(Debug, Clone)]
+pub enum AddressChoice {
+    /// Written out.
+    Inline(Address),
+    /// One of the shopper's saved ones.
+    Saved(AddressId),
+}
+
+/// What the shopper asks for.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// Who.
+    pub shopper: Shopper,
+    /// Which cart; none means the open one.
+    pub cart_id: Option<CartId>,
+    /// The total they saw.
+    pub expected_total: Option<Decimal>,
+    /// Where it goes.
+    pub shipping: AddressChoice,
+    /// Who pays, if it is another address.
+    pub billing: Option<AddressChoice>,
+    /// How it goes.
+    pub shipping_method: ShippingMethod,
+    /// How it is paid.
+    pub payment_method: PaymentMethod,
+    /// Through whom, if not the shop's default.
+    pub payment_gateway: Option<String>,
+    /// The gateway's token.
+    pub payment_token: Option<String>,
+    /// Coupons typed at checkout.
+    pub coupon_codes: Vec<String>,
+    /// Equal requests have equal fingerprints.
+    pub fingerprint: String,
+}
+
+/// The run that has the cart: a new one, or the one an equal request started before.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accepted {
+    /// The run.
+    pub workflow_id: Uuid,
+    /// The order it will make, or has made.
+    pub order_id: OrderId,
+    /// Its number.
+    pub order_number: OrderNumber,
+    /// RUNNING, or what has become of it since.
+    pub status: String,
+}
+
+/// Why a checkout does not start, or why its run gives up: the same rule, the same code.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such cart of this shopper.
+    #[error("there is no such cart")]
+    CartNotFound,
+    /// Nothing to buy.
+    #[error("the cart is empty")]
+    CartEmpty,
+    /// The cart is neither open nor converted.
+    #[error("the cart is {0}")]
+    CartNotActive(CartStatus),
+    /// Less in stock than asked for.
+    #[error("Out of stock")]
+    OutOfStock {
+        /// The lines that cannot be had.
+        lines: Vec<Shortage>,
+    },
+    /// Dearer than what the shopper saw.
+    #[error("the total is now {}, {expected} was expected", quote.total)]
+    PriceChanged {
+        /// What the shopper saw.
+        expected: Decimal,
+        /// Lines whose price moved since they were added.
+        lines: Vec<PriceChange>,
+        /// Today's prices.
+        quote: Box<Quote>,
+    },
+    /// A typed coupon does not apply.
+    #[error("coupon {code} does not apply: {reason}")]
+    CouponInvalid {
+        /// The code.
+        code: String,
+        /// Stable reason.
+        reason: String,
+    },
+    /// Below the shop's minimum.
+    #[error("orders start at {minimum}; this cart comes to {subtotal}")]
+    MinimumOrderValue {
+        /// The shop's minimum.
+        minimum: Decimal,
+        /// Merchandise subtotal.
+        subtotal: Decimal,
+    },
+    /// Another, different checkout has the cart.
+    #[error("the cart is being checked out")]
+    CartInCheckout {
+        /// By this run.
+        workflow_id: Uuid,
+    },
+    /// The pricing rules cannot price it.
+    #[error("the cart cannot be priced: {detail}")]
+    Unpriceable {
+        /// Why.
+        detail: String,
+    },
+    /// The saved address is not the shopper's.
+    #[error("there is no such address")]
+    AddressNotFound,
+    /// The gateway is not configured.
+    #[error("payment gateway {name} is not available")]
+    GatewayUnknown {
+        /// The name that was given.
+        name: String,
+    },
+    /// Too much to pay on delivery.
+    #[error("cash on delivery is possible up to {limit}")]
+    CodLimit {
+        /// The shop's limit.
+        limit: Decimal,
+    },
+    /// The user's account has gone.
+    #[error("an e-mail address is needed")]
+    ContactMissing,
+    /// The request cannot be made a run.
+    #[error(transparent)]
+    Failure(#[from] Failure),
+    /// Postgres.
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+impl Refusal {
+    /// Stable, kebab-case.
+    pub fn code(&self) -> &str {
+        match self {
+            Refusal::CartNotFound => "cart-not-found",
+            Refusal::CartEmpty => "cart-empty",
+            Refusal::CartNotActive(_) => "cart-not-active",
+            Refusal::OutOfStock { .. } => "out-of-stock",
+            Refusal::PriceChanged { .. } => "price-changed",
+            Refusal::CouponInvalid { .. } => "coupon-invalid",
+            Refusal::MinimumOrderValue { .. } => "minimum-order-value",
+            Refusal::CartInCheckout { .. } => "cart-in-checkout",
+            Refusal::Unpriceable { .. } => "unpriceable",
+            Refusal::AddressNotFound => "address-not-found",
+            Refusal::GatewayUnknown { .. } => "gateway-unknown",
+            Refusal::CodLimit { .. } => "cod-limit-exceeded",
+            Refusal::ContactMissing => "contact-missing",
+            Refusal::Failure(failure) => &failure.code,
+            Refusal::Database(_) => "internal",
+        }
+    }
+
+    /// A sentence for people.
+    pub fn detail(&self) -> String {
+        self.to_string()
+    }
+
+    /// What a client needs to act on it.
+    pub fn data(&self) -> Option<Value> {
+        match self {
+            Refusal::OutOfStock { lines } => {
+                let available = lines.first().map_or(0, |line| line.available);
+                Some(json!({ "lines": lines, "available": available }))
+            }
+            Refusal::PriceChanged { expected, lines, quote } => {
+                let wire = |amount| to_wire(amount, quote.currency);
+                Some(json!({
+                    "expectedTotal": wire(*expected),
+                    "lines": lines,
+                    "currency": quote.currency,
+                    "priceBreakdown": {
+                        "subtotal": wire(quote.subtotal), "discount": wire(quote.discount), "tax": wire(quote.tax),
+                        "shipping": wire(quote.shipping), "total": wire(quote.total),
+                    },
+                }))
+            }
+            Refusal::CouponInvalid { code, reason } => Some(json!({ "couponCode": code, "reason": reason })),
+            Refusal::MinimumOrderValue { minimum, subtotal } => Some(json!({ "minimum": minimum, "subtotal": subtotal })),
+            Refusal::CartInCheckout { workflow_id } => Some(json!({ "workflowId": workflow_id })),
+            Refusal::CodLimit { limit } => Some(json!({ "limit": limit })),
+            Refusal::Failure(failure) => failure.data.clone(),
+            Refusal::CartNotFound
+            | Refusal::CartEmpty
+            | Refusal::CartNotActive(_)
+            | Refusal::Unpriceable { .. }
+            | Refusal::AddressNotFound
+            | Refusal::GatewayUnknown { .. }
+            | Refusal::ContactMissing
+            | Refusal::Database(_) => None,
+        }
+    }
+}
+
+impl From<Refusal> for StepError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Database(error) => error.into(),
+            refusal => {
+                let failure = Failure::new(refusal.code(), refusal.detail());
+                StepError::Terminal(match refusal.data() {
+                    Some(data) => failure.with(data),
+                    None => failure,
+                })
+            }
+        }
+    }
+}
+
+/// Accepts a checkout, or says why not. Everything happens in the caller's transaction.
+pub async fn accept(conn: &mut PgConnection, shop: &Shop, order: Order) -> Result<Accepted, Refusal> {
+    let gateway = order.payment_gateway.clone().unwrap_or_else(|| shop.rules.default_gateway.clone());
+    if order.payment_method != PaymentMethod::Cod && shop.gateway(&gateway).is_none() {
+        return Err(Refusal::GatewayUnknown { name: gateway });
+    }
+    let Some(cart_id) = cart_of(conn, &order).await? else {
+        // A second click that comes after the first has been confirmed names no cart: it means that one.
+        return match orders_of::just_converted(conn, &order).await? {
+            Some(run_id) => same_run(conn, run_id, &order.fingerprint).await,
+            None => Err(Refusal::CartEmpty),
+        };
+    };
+    // Whoever else wants this cart waits here, and then finds what became of it.
+    carts::lock(conn, cart_id).await?;
+    let cart = carts::load(conn, cart_id).await?.filter(|cart| owns(&order.shopper, cart)).ok_or(Refusal::CartNotFound)?;
+    match (cart.status, cart.checkout_run_id) {
+        (CartStatus::Active | CartStatus::Abandoned, _) => {}
+        (CartStatus::Checkout | CartStatus::Converted, Some(run_id)) => {
+            return same_run(conn, run_id, &order.fingerprint).await;
+        }
+        (status @ (CartStatus::Checkout | CartStatus::Converted | CartStatus::Expired), _) => {
+            return Err(Refusal::CartNotActive(status));
+        }
+    }
+    start(conn, shop, order, gateway, cart).await
+}
+
+async fn start(conn: &mut PgConnection, shop: &Shop, order: Order, gateway: String, cart: StoredCart) -> Result<Accepted, Refusal> {
+    validate::check_lines(&cart.lines)?;
+    let subtotal = cart.lines.iter().map(carts::CartLine::total).sum();
+    validate::check_minimum(shop, subtotal)?;
+    let (user_id, contact_email, contact_phone) = contact(conn, &order.shopper).await?;
+    let (shipping_address, shipping_address_id) = resolve(conn, user_id, order.shipping).await?;
+    let (billing_address, billing_address_id) = match order.billing {
+        Some(choice) => {
+            let (address, id) = resolve(conn, user_id, choice).await?;
+            (Some(address), id)
+        }
+        None => (None, shipping_address_id),
+    };
+    let run_id = Uuid::now_v7();
+    let mut request = Request {
+        cart_id: cart.id,
+        order_id: OrderId::generate(),
+        order_number: OrderNumber::from_sequence(0),
+        user_id,
+        contact_email,
+        contact_phone,
+        expected_total: order.expected_total,
+        coupon_codes: order.coupon_codes,
+        shipping_address,
+        shipping_address_id,
+        billing_address,
+        billing_address_id,
+        shipping_method: order.shipping_method,
+        payment_method: order.payment_method,
+        gateway,
+        payment_token: order.payment_token,
+        fingerprint: order.fingerprint,
+    };
+    let candidates = coupons::candidates(conn, cart.id, user_id, &request.coupon_codes).await?;
+    let now: DateTime<Utc> = sqlx::query_scalar!(r#"select engine.now() as "now!""#).fetch_one(&mut *conn).await?;
+    let quote = validate::quote(shop, &cart.lines, &candidates, &request, now)?;
+    if let (PaymentMethod::Cod, Some(limit)) = (request.payment_method, shop.rules.cod_limit)
+        && quote.total > limit
+    {
+        return Err(Refusal::CodLimit { limit });
+    }
+    let number = carts::hold_for_checkout(conn, cart.id, run_id).await?;
+    request.order_number = OrderNumber::from_sequence(number.unsigned_abs());
+    let key = format!("{}/{}", cart.id, cart.generation);
+    let run = Start::<Checkout>::new(key, &request)?.with_id(run_id);
+    let started = engine::start::start_at(conn, &run, now).await?;
+    if !started.is_new {
+        // The cart's row is locked, so its generation cannot have been used: a defect, not a race.
+        return Err(Failure::new("internal", "the cart's generation was used before").into());
+    }
+    Ok(Accepted {
+        workflow_id: run_id,
+        order_id: request.order_id,
+        order_number: request.order_number,
+        status: "RUNNING".to_owned(),
+    })
+}
+
+async fn cart_of(conn: &mut PgConnection, order: &Order) -> Result<Option<CartId>, sqlx::Error> {
+    match (order.cart_id, &order.shopper) {
+        (Some(cart_id), _) => Ok(Some(cart_id)),
+        (None, Shopper::User(user_id)) => carts::open_cart_of_user(conn, *user_id).await,
+        (None, Shopper::Guest { session_hash, .. }) => carts::open_cart_of_session(conn, session_hash).await,
+    }
+}
+
+fn owns(shopper: &Shopper, cart: &StoredCart) -> bool {
+    match shopper {
+        Shopper::User(user_id) => cart.user_id == Some(*user_id),
+        Shopper::Guest { session_hash, .. } => cart.user_id.is_none() && cart.session_hash.as_ref() == Some(session_hash),
+    }
+}
+
+/// An equal request gets the run that has the cart; a different one is told which run that is.
+async fn same_run(conn: &mut PgConnection, run_id: Uuid, fingerprint: &str) -> Result<Accepted, Refusal> {
+    let row = sqlx::query!(
+        r#"select input as "input!", status as "status!", waiting_for from engine.runs where id = $1
+           union all
+           select input, status, null from engine.finished_runs where id = $1"#,
+        run_id
+    )
+    .fetch_optional(conn)
+    .await?
+    .ok_or(Refusal::CartInCheckout { workflow_id: run_id })?;
+    let request: Request =
+        serde_json::from_value(row.input).map_err(|error| Failure::new("input-unreadable", error.to_string()))?;
+    let status = super::status::shown(&row.status, row.waiting_for.as_deref());
+    if request.fingerprint != fingerprint && status != "COMPLETED" {
+        return Err(Refusal::CartInCheckout { workflow_id: run_id });
+    }
+    Ok(Accepted {
+        workflow_id: run_id,
+        order_id: request.order_id,
+        order_number: request.order_number,
+        status: status.to_owned(),
+    })
+}
+
+async fn contact(conn: &mut PgConnection, shopper: &Shopper) -> Result<(Option<UserId>, String, Option<String>), Refusal> {
+    match shopper {
+        Shopper::User(user_id) => {
+            let (email, phone) = addresses::contact(conn, *user_id).await?.ok_or(Refusal::ContactMissing)?;
+            Ok((Some(*user_id), email, phone))
+        }
+        Shopper::Guest { email, phone, .. } => Ok((None, email.clone(), phone.clone())),
+    }
+}
+
+async fn resolve(conn: &mut PgConnection, user_id: Option<UserId>, choice: AddressChoice) -> Result<(Address, Option<Uuid>), Refusal> {
+    match choice {
+        AddressChoice::Inline(address) => Ok((address, None)),
+        AddressChoice::Saved(id) => {
+            let user_id = user_id.ok_or(Refusal::AddressNotFound)?;
+            let address = addresses::saved(conn, user_id, id).await?.ok_or(Refusal::AddressNotFound)?;
+            Ok((address, Some(id.into())))
+        }
+    }
+}

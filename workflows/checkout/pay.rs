@@ -1,0 +1,200 @@
+//! Phase 4: money. Nothing here runs inside a transaction but the notes it leaves.
+
+use std::sync::Arc;
+
+use domain::{
+    ids::OrderId,
+    money::Money,
+    ports::{GatewayError, GatewayPayment, GatewayPaymentStatus, PaymentGateway, PaymentRequest},
+    pricing::Quote,
+};
+use engine::{Call, CallContext, Failure, RetryPolicy, Start, Step, StepError, Tx, Undo};
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+
+use super::Request;
+use crate::{
+    refund::{RefundPayment, RefundRequest},
+    store::orders,
+};
+
+/// The signal a webhook becomes.
+pub const SIGNAL: &str = "payment";
+
+/// How a payment ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PaymentOutcome {
+    /// The gateway's id.
+    pub gateway_payment_id: String,
+    /// What was captured, if it was.
+    pub captured: Option<Money>,
+    /// Why it was not.
+    pub failure: Option<String>,
+    /// It was not paid in time, rather than refused.
+    pub expired: bool,
+}
+
+impl PaymentOutcome {
+    /// What the gateway's answer already settles; `None` while the shopper or the gateway is at work.
+    pub fn known(payment: &GatewayPayment) -> Option<Self> {
+        let outcome = |captured, failure, expired| {
+            Some(PaymentOutcome { gateway_payment_id: payment.gateway_payment_id.clone(), captured, failure, expired })
+        };
+        match payment.status {
+            GatewayPaymentStatus::Pending | GatewayPaymentStatus::RequiresAction | GatewayPaymentStatus::Authorized => None,
+            GatewayPaymentStatus::Captured => {
+                outcome(Some(Money::rounded(payment.captured, payment.amount.currency())), None, false)
+            }
+            GatewayPaymentStatus::Failed => {
+                outcome(None, Some(payment.failure.clone().unwrap_or_else(|| "declined".to_owned())), false)
+            }
+            GatewayPaymentStatus::Closed => outcome(None, Some("not paid in time".to_owned()), true),
+        }
+    }
+
+    /// The captured payment, or the failure that unwinds the checkout. Another amount or currency than
+    /// the order's never confirms it.
+    pub fn captured(self, quote: &Quote) -> Result<Captured, Failure> {
+        let PaymentOutcome { gateway_payment_id, captured, failure, expired } = self;
+        match captured {
+            Some(money) if money.amount() == quote.total && money.currency() == quote.currency => {
+                Ok(Captured { gateway_payment_id, amount: money.amount() })
+            }
+            Some(money) => Err(Failure::new(
+                "payment-declined",
+                format!("{} {} was captured, {} was due; it is refunded", money.amount(), money.currency(), quote.total),
+            )),
+            None if expired => Err(Failure::new("payment-expired", "the payment was not completed in time")),
+            None => Err(Failure::new(
+                "payment-declined",
+                format!("the payment was declined: {}", failure.unwrap_or_else(|| "no reason given".to_owned())),
+            )),
+        }
+    }
+}
+
+/// A payment of exactly the order's total.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Captured {
+    /// The gateway's id.
+    pub gateway_payment_id: String,
+    /// What it brought.
+    pub amount: Decimal,
+}
+
+/// How a gateway's error is read: refused is final, anything else is "unknown", and tried again under
+/// the same key until it is known.
+pub(crate) fn unless_refused(error: GatewayError) -> StepError {
+    match error {
+        GatewayError::Refused { code, detail } => StepError::Terminal(Failure::new("payment-declined", format!("{code}: {detail}"))),
+        GatewayError::Unknown(why) => StepError::Unknown(why.into()),
+    }
+}
+
+pub(crate) fn configured<'a>(gateway: Option<&'a Arc<dyn PaymentGateway>>) -> Result<&'a Arc<dyn PaymentGateway>, StepError> {
+    // Another worker of the pool may have it.
+    gateway.ok_or_else(|| StepError::Unknown("the payment gateway is not configured on this worker".into()))
+}
+
+/// Box 8: asks the gateway for the money. The order id travels as metadata, so that a webhook or a
+/// look-up finds its way back.
+#[derive(Clone)]
+pub struct InitiatePayment<'a> {
+    pub(super) request: &'a Request,
+    pub(super) quote: &'a Quote,
+    pub(super) gateway: Option<&'a Arc<dyn PaymentGateway>>,
+}
+
+impl Call for InitiatePayment<'_> {
+    const NAME: &'static str = "InitiatePayment";
+    type Output = GatewayPayment;
+
+    async fn run(&self, context: &CallContext) -> Result<GatewayPayment, StepError> {
+        let gateway = configured(self.gateway)?;
+        // A gateway forgets idempotency keys. Well before that we only ask what became of the payment.
+        let age = (context.now - context.intended_at).to_std().unwrap_or_default();
+        if age > gateway.key_lifetime() / 2 {
+            let found = gateway.find(self.request.order_id).await.map_err(unless_refused)?;
+            return found
+                .into_iter()
+                .next()
+                .ok_or_else(|| Failure::new("payment-expired", "the gateway never took the payment up").into());
+        }
+        let payment = PaymentRequest {
+            order_id: self.request.order_id,
+            attempt: 1,
+            amount: Money::rounded(self.quote.total, self.quote.currency),
+            method: self.request.payment_method,
+            token: self.request.payment_token.clone(),
+            return_url: None,
+        };
+        gateway.initiate(context.idempotency_key, &payment).await.map_err(unless_refused)
+    }
+
+    fn policy(&self) -> RetryPolicy {
+        RetryPolicy { longest: std::time::Duration::from_secs(10), ..RetryPolicy::default() }
+    }
+}
+
+/// Box 8, the note: the gateway's payment id, and where the shopper must go.
+#[derive(Debug)]
+pub struct StorePaymentIntent<'a> {
+    pub(super) order_id: OrderId,
+    pub(super) gateway: &'a str,
+    pub(super) intent: &'a GatewayPayment,
+}
+
+impl Step for StorePaymentIntent<'_> {
+    const NAME: &'static str = "StorePaymentIntent";
+    type Output = ();
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
+        let (run_id, now) = (tx.run_id(), tx.now());
+        orders::store_intent(tx.conn(), run_id, self.order_id, self.gateway, self.intent, now).await?;
+        Ok(())
+    }
+}
+
+/// The payment window has passed: closes the payment at the gateway and learns how it ended.
+#[derive(Clone)]
+pub struct ClosePayment<'a> {
+    pub(super) order_id: OrderId,
+    pub(super) gateway: Option<&'a Arc<dyn PaymentGateway>>,
+}
+
+impl Call for ClosePayment<'_> {
+    const NAME: &'static str = "ClosePayment";
+    type Output = PaymentOutcome;
+
+    async fn run(&self, context: &CallContext) -> Result<PaymentOutcome, StepError> {
+        let payments =
+            configured(self.gateway)?.close(context.idempotency_key, self.order_id).await.map_err(unless_refused)?;
+        let captured = payments.iter().find(|payment| payment.status == GatewayPaymentStatus::Captured);
+        let outcome = captured.or(payments.first()).and_then(PaymentOutcome::known);
+        outcome.ok_or_else(|| StepError::Unknown("the gateway has not closed the payment yet".into()))
+    }
+}
+
+/// Whatever the gateway has or will have captured goes back. A gateway may be away for days, so this
+/// starts a run of its own and moves on: stock, coupons and cart are free at once.
+#[derive(Debug)]
+pub struct VoidOrRefund {
+    pub(super) order_id: OrderId,
+    pub(super) gateway: String,
+}
+
+impl Undo<Option<GatewayPayment>> for VoidOrRefund {
+    const NAME: Option<&'static str> = Some("VoidOrRefund");
+
+    async fn undo(&self, tx: &mut Tx<'_>, payment: &Option<GatewayPayment>) -> Result<(), StepError> {
+        let certainly_unpaid = payment.as_ref().is_some_and(|payment| payment.status == GatewayPaymentStatus::Failed);
+        if !certainly_unpaid {
+            let reason = tx.failure().map(|failure| failure.code.clone()).unwrap_or_default();
+            let request = RefundRequest { order_id: self.order_id, gateway: self.gateway.clone(), reason };
+            let key = format!("{}/unwind", self.order_id);
+            tx.start(Start::<RefundPayment>::new(key, &request)?).await?;
+        }
+        Ok(())
+    }
+}

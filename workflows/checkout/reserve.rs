@@ -1,0 +1,58 @@
+//! Phase 2: the stock is held for ten minutes.
+
+use std::time::Duration;
+
+use domain::ids::OrderId;
+use engine::{Step, StepError, Tx, Undo};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{accept::Refusal, validate::ValidCart};
+use crate::store::inventory::{self, Wanted};
+
+/// The reservations this checkout holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Hold {
+    /// One a line, in variant order.
+    pub reservations: Vec<Uuid>,
+}
+
+/// Box 4: available −q, reserved +q for each line, or nothing at all.
+#[derive(Debug)]
+pub struct ReserveInventory<'a> {
+    pub(super) cart: &'a ValidCart,
+    pub(super) order_id: OrderId,
+    pub(super) hold: Duration,
+}
+
+impl Step for ReserveInventory<'_> {
+    const NAME: &'static str = "ReserveInventory";
+    type Output = Hold;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Hold, StepError> {
+        let wanted = Wanted::of(&self.cart.lines);
+        let (now, expires_at) = (tx.now(), tx.now() + self.hold);
+        let short = inventory::hold(tx.conn(), self.order_id, &wanted, now, expires_at).await?;
+        if !short.is_empty() {
+            let lines = self.cart.lines.iter().filter_map(|line| line.short_of(&short)).collect();
+            return Err(Refusal::OutOfStock { lines }.into());
+        }
+        Ok(Hold { reservations: wanted.into_iter().map(|wanted| wanted.reservation_id).collect() })
+    }
+}
+
+/// Gives back what is still held; what expired meanwhile has been given back already.
+#[derive(Debug)]
+pub struct ReleaseInventory {
+    pub(super) order_id: OrderId,
+}
+
+impl Undo<Hold> for ReleaseInventory {
+    const NAME: Option<&'static str> = Some("ReleaseInventory");
+
+    async fn undo(&self, tx: &mut Tx<'_>, _: &Hold) -> Result<(), StepError> {
+        let now = tx.now();
+        inventory::release(tx.conn(), self.order_id, now).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,191 @@
+//! Phase 1: is there anything to sell, at what price, to where.
+
+use chrono::{Days, NaiveDate};
+use domain::{
+    cart::CartStatus,
+    ids::{CartId, OrderId},
+    pricing::{Destination, Quote, ShippingMethod},
+};
+use engine::{Failure, Step, StepError, Tx, Undo};
+use serde::{Deserialize, Serialize};
+
+use super::{Request, accept::Refusal};
+use crate::{
+    Shop,
+    store::{
+        carts::{self, CartLine},
+        coupons,
+    },
+};
+
+/// The cart as this checkout sells it: journalled, so that every later step means the same lines.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ValidCart {
+    /// Lines in variant order.
+    pub lines: Vec<CartLine>,
+}
+
+/// Box 1: the cart is ours, not empty, and everything in it is for sale in that quantity.
+#[derive(Debug)]
+pub struct ValidateCart<'a> {
+    pub(super) request: &'a Request,
+    pub(super) shop: &'a Shop,
+}
+
+impl Step for ValidateCart<'_> {
+    const NAME: &'static str = "ValidateCart";
+    type Output = ValidCart;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<ValidCart, StepError> {
+        let run_id = tx.run_id();
+        let Some(cart) = carts::load(tx.conn(), self.request.cart_id).await? else {
+            return Err(Failure::new("cart-not-found", "the cart no longer exists").into());
+        };
+        if cart.status != CartStatus::Checkout || cart.checkout_run_id != Some(run_id) {
+            return Err(Failure::new("cart-not-active", "the cart is not held by this checkout").into());
+        }
+        check_lines(&cart.lines)?;
+        let subtotal = cart.lines.iter().map(CartLine::total).sum();
+        check_minimum(self.shop, subtotal)?;
+        Ok(ValidCart { lines: cart.lines })
+    }
+}
+
+/// Not empty, and every line is active and in stock. The same rule answers the POST.
+pub(super) fn check_lines(lines: &[CartLine]) -> Result<(), Refusal> {
+    if lines.is_empty() {
+        return Err(Refusal::CartEmpty);
+    }
+    let short: Vec<_> = lines.iter().filter(|line| line.for_sale() < line.quantity).map(CartLine::shortage).collect();
+    if short.is_empty() { Ok(()) } else { Err(Refusal::OutOfStock { lines: short }) }
+}
+
+pub(super) fn check_minimum(shop: &Shop, subtotal: rust_decimal::Decimal) -> Result<(), Refusal> {
+    match shop.rules.pricing.minimum_order_value {
+        Some(minimum) if subtotal < minimum => Err(Refusal::MinimumOrderValue { minimum, subtotal }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Box 2: prices the cart with its coupons, holds those coupons, and compares with what the shopper saw.
+#[derive(Debug)]
+pub struct ApplyCoupons<'a> {
+    pub(super) request: &'a Request,
+    pub(super) cart: &'a ValidCart,
+    pub(super) shop: &'a Shop,
+}
+
+impl Step for ApplyCoupons<'_> {
+    const NAME: &'static str = "ApplyCoupons";
+    type Output = Quote;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Quote, StepError> {
+        let (request, now) = (self.request, tx.now());
+        let candidates = coupons::lock_candidates(tx.conn(), request.cart_id, request.user_id, &request.coupon_codes).await?;
+        let quote = quote(self.shop, &self.cart.lines, &candidates, request, now)?;
+        if !quote.coupons.is_empty() {
+            coupons::hold(tx.conn(), request.order_id, request.user_id, &quote.coupons, now).await?;
+        }
+        Ok(quote)
+    }
+}
+
+/// Prices `lines` for this request, and refuses what the shopper did not agree to.
+pub(super) fn quote(
+    shop: &Shop,
+    lines: &[CartLine],
+    candidates: &[coupons::Candidate],
+    request: &Request,
+    now: chrono::DateTime<chrono::Utc>,
+) -> Result<Quote, Refusal> {
+    let destination = destination(request);
+    let coupons = coupons::eligible(candidates, &request.coupon_codes, lines, now)?;
+    let inputs: Vec<_> = lines.iter().map(CartLine::input).collect();
+    let quote = shop
+        .pricing
+        .quote(&inputs, &coupons, Some(&destination), request.shipping_method)
+        .map_err(|error| Refusal::Unpriceable { detail: error.to_string() })?;
+    if let Some((code, rejection)) =
+        quote.rejected.iter().find(|(code, _)| request.coupon_codes.iter().any(|typed| typed.eq_ignore_ascii_case(code)))
+    {
+        return Err(Refusal::CouponInvalid { code: code.clone(), reason: rejection.reason().to_owned() });
+    }
+    match request.expected_total {
+        Some(expected) if quote.total > expected => Err(Refusal::PriceChanged {
+            expected,
+            lines: lines.iter().filter_map(CartLine::price_change).collect(),
+            quote: Box::new(quote),
+        }),
+        Some(_) | None => Ok(quote),
+    }
+}
+
+fn destination(request: &Request) -> Destination {
+    Destination { country: request.shipping_address.country.clone(), state: request.shipping_address.state.clone() }
+}
+
+/// Gives the held coupons back.
+#[derive(Debug)]
+pub struct ReleaseCoupons {
+    pub(super) order_id: OrderId,
+}
+
+impl Undo<Quote> for ReleaseCoupons {
+    const NAME: Option<&'static str> = Some("ReleaseCoupons");
+
+    async fn undo(&self, tx: &mut Tx<'_>, quote: &Quote) -> Result<(), StepError> {
+        if !quote.coupons.is_empty() {
+            let now = tx.now();
+            coupons::release(tx.conn(), self.order_id, now).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What delivery has been promised.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Details {
+    /// When it should arrive.
+    pub estimated_delivery: NaiveDate,
+}
+
+/// Box 3: addresses and methods came with the request; what follows from them is settled here.
+#[derive(Debug)]
+pub struct CollectDetails<'a> {
+    pub(super) request: &'a Request,
+    pub(super) shop: &'a Shop,
+}
+
+impl Step for CollectDetails<'_> {
+    const NAME: &'static str = "CollectDetails";
+    type Output = Details;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Details, StepError> {
+        let rules = &self.shop.rules;
+        let days = match self.request.shipping_method {
+            ShippingMethod::Standard => rules.standard_delivery_days,
+            ShippingMethod::Express => rules.express_delivery_days,
+        };
+        let today = tx.now().date_naive();
+        Ok(Details { estimated_delivery: today.checked_add_days(Days::new(days.into())).unwrap_or(today) })
+    }
+}
+
+/// The last undo: the cart is the shopper's again, one generation older, so that it may check out anew.
+#[derive(Debug)]
+pub struct UnlockCart {
+    pub(super) cart_id: CartId,
+}
+
+impl Undo<()> for UnlockCart {
+    const NAME: Option<&'static str> = Some("UnlockCart");
+
+    async fn undo(&self, tx: &mut Tx<'_>, (): &()) -> Result<(), StepError> {
+        let (run_id, now) = (tx.run_id(), tx.now());
+        carts::unlock(tx.conn(), self.cart_id, run_id, now).await?;
+        Ok(())
+    }
+}
+

@@ -1,0 +1,65 @@
+//! What a shop's owner may decide.
+
+use std::time::Duration;
+
+use domain::pricing::PricingPolicy;
+use serde::{Deserialize, Serialize};
+
+/// The shop's rules, as read from the configuration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rules {
+    /// Prices, tax and shipping.
+    pub pricing: PricingPolicy,
+    /// How long stock is held for a checkout, in seconds.
+    pub hold_s: u64,
+    /// How long a shopper has to pay, in seconds; shorter than the hold, so that a payment that came
+    /// in time still finds its stock.
+    pub payment_window_s: u64,
+    /// Payment gateway used when a checkout names none.
+    pub default_gateway: String,
+    /// Most units that may be paid for on delivery, in the shop's currency; none means no limit.
+    pub cod_limit: Option<rust_decimal::Decimal>,
+    /// Guests may check out with an e-mail address and a phone number.
+    pub allow_guest_checkout: bool,
+    /// A guest's cart expires after so many seconds without activity.
+    pub guest_cart_ttl_s: u64,
+    /// Days from confirmation to the estimated delivery, STANDARD.
+    pub standard_delivery_days: u16,
+    /// The same, EXPRESS.
+    pub express_delivery_days: u16,
+    /// Sender of the shop's e-mail.
+    pub mail_from: String,
+    /// Where shoppers reach the shop; tracking links start with it.
+    pub public_url: String,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Rules {
+            pricing: PricingPolicy::default(),
+            hold_s: 600,
+            payment_window_s: 480,
+            default_gateway: "sandbox".to_owned(),
+            cod_limit: None,
+            allow_guest_checkout: false,
+            guest_cart_ttl_s: 24 * 3600,
+            standard_delivery_days: 5,
+            express_delivery_days: 2,
+            mail_from: "Cart Engine <orders@example.com>".to_owned(),
+            public_url: "http://127.0.0.1:8080".to_owned(),
+        }
+    }
+}
+
+impl Rules {
+    /// How long stock is held.
+    pub fn hold(&self) -> Duration {
+        Duration::from_secs(self.hold_s)
+    }
+
+    /// How long a shopper has to pay.
+    pub fn payment_window(&self) -> Duration {
+        Duration::from_secs(self.payment_window_s)
+    }
+}

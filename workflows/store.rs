@@ -1,0 +1,14 @@
+//! The SQL, one file a table family. Functions take a connection and say in their name what they do;
+//! whoever calls them owns the transaction.
+
+pub mod addresses;
+pub mod carts;
+pub mod catalogue;
+pub mod coupons;
+pub mod inventory;
+pub mod messages;
+pub mod orders;
+pub mod orders_of;
+pub mod orders_summary;
+pub mod payments;
+pub mod users;

@@ -1,0 +1,275 @@
+//! `carts`, `cart_items`, `cart_coupons`.
+
+use chrono::{DateTime, Utc};
+use domain::{
+    cart::CartStatus,
+    ids::{CartId, ProductId, UserId, VariantId},
+    pricing::LineInput,
+};
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::inventory::Short;
+
+/// A cart with its lines at today's prices and stock.
+#[derive(Debug, Clone)]
+pub struct StoredCart {
+    /// Its id.
+    pub id: CartId,
+    /// Owner, unless it is a guest's.
+    pub user_id: Option<UserId>,
+    /// Hash of the guest's secret token.
+    pub session_hash: Option<Vec<u8>>,
+    /// Where it stands.
+    pub status: CartStatus,
+    /// Its one currency.
+    pub currency: String,
+    /// Raised by every write: the ETag.
+    pub version: i64,
+    /// Raised by every undone checkout.
+    pub generation: i32,
+    /// The run that holds it, or that converted it.
+    pub checkout_run_id: Option<Uuid>,
+    /// In variant order.
+    pub lines: Vec<CartLine>,
+}
+
+/// A line, with everything an order or an answer says about it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CartLine {
+    /// What.
+    pub variant_id: VariantId,
+    /// Of which product.
+    pub product_id: ProductId,
+    /// Of which category, for coupons' scopes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category_id: Option<Uuid>,
+    /// How many.
+    pub quantity: u32,
+    /// Today's price.
+    pub price: Decimal,
+    /// The price when it was put in the cart.
+    pub price_when_added: Decimal,
+    /// Percent.
+    pub tax_rate: Decimal,
+    /// The variant's SKU.
+    pub sku: String,
+    /// Product and variant name.
+    pub name: String,
+    /// e.g. size and colour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attributes: Option<serde_json::Value>,
+    /// Picture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_url: Option<String>,
+    /// Product and variant are for sale at all.
+    pub is_active: bool,
+    /// Units nobody holds.
+    pub available: u32,
+}
+
+/// A line that cannot be sold as asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shortage {
+    /// What.
+    pub variant_id: VariantId,
+    /// Its SKU.
+    pub sku: String,
+    /// Asked for.
+    pub requested: u32,
+    /// To be had.
+    pub available: u32,
+}
+
+/// A line whose price is not what it was when it was added.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PriceChange {
+    /// What.
+    pub variant_id: VariantId,
+    /// Its SKU.
+    pub sku: String,
+    /// Price when added.
+    pub old_price: String,
+    /// Price now.
+    pub new_price: String,
+}
+
+impl CartLine {
+    /// Quantity × price, before anything is taken off.
+    pub fn total(&self) -> Decimal {
+        self.price * Decimal::from(self.quantity)
+    }
+
+    /// Units that can be sold: none of what is not for sale.
+    pub fn for_sale(&self) -> u32 {
+        if self.is_active { self.available } else { 0 }
+    }
+
+    /// The line as the pricing pipeline wants it.
+    pub fn input(&self) -> LineInput {
+        LineInput {
+            variant_id: self.variant_id,
+            product_id: self.product_id,
+            category_id: self.category_id,
+            quantity: self.quantity,
+            unit_price: self.price,
+            tax_rate: self.tax_rate,
+        }
+    }
+
+    pub(crate) fn shortage(&self) -> Shortage {
+        let available = self.for_sale();
+        Shortage { variant_id: self.variant_id, sku: self.sku.clone(), requested: self.quantity, available }
+    }
+
+    pub(crate) fn short_of(&self, short: &[Short]) -> Option<Shortage> {
+        let found = short.iter().find(|short| short.variant_id == self.variant_id)?;
+        Some(Shortage { available: found.available, ..self.shortage() })
+    }
+
+    pub(crate) fn price_change(&self) -> Option<PriceChange> {
+        let wire = |amount| domain::money::to_wire(amount, domain::money::Currency::INR);
+        (self.price != self.price_when_added).then(|| PriceChange {
+            variant_id: self.variant_id,
+            sku: self.sku.clone(),
+            old_price: wire(self.price_when_added),
+            new_price: wire(self.price),
+        })
+    }
+}
+
+/// Reads a cart with its lines.
+pub async fn load(conn: &mut PgConnection, cart_id: CartId) -> Result<Option<StoredCart>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"
+        select c.user_id, c.session_hash, c.status, c.currency as "currency!", c.version, c.generation, c.checkout_run_id,
+               i.variant_id as "variant_id?", i.quantity as "quantity?", i.price as "price_when_added?",
+               v.sku as "sku?", v.price as "price?", v.tax_rate as "tax_rate?", v.variant_name, v.attributes,
+               p.id as "product_id?", p.product_name as "product_name?", p.category_id, p.image_url,
+               (v.is_active and p.is_active) as is_active, coalesce(s.available_quantity, 0) as "available!"
+          from carts c
+          left join cart_items i on i.cart_id = c.id
+          left join product_variants v on v.id = i.variant_id
+          left join products p on p.id = v.product_id
+          left join inventory s on s.variant_id = v.id
+         where c.id = $1
+         order by i.variant_id
+        "#,
+        Uuid::from(cart_id)
+    )
+    .fetch_all(conn)
+    .await?;
+    let Some(first) = rows.first() else { return Ok(None) };
+    let mut cart = StoredCart {
+        id: cart_id,
+        user_id: first.user_id.map(UserId::from),
+        session_hash: first.session_hash.clone(),
+        status: first.status.parse().map_err(|_| sqlx::Error::Decode("an unknown cart status".into()))?,
+        currency: first.currency.clone(),
+        version: first.version,
+        generation: first.generation,
+        checkout_run_id: first.checkout_run_id,
+        lines: Vec::with_capacity(rows.len()),
+    };
+    for row in rows {
+        let (Some(variant_id), Some(product_id)) = (row.variant_id, row.product_id) else { continue };
+        let product_name = row.product_name.unwrap_or_default();
+        cart.lines.push(CartLine {
+            variant_id: variant_id.into(),
+            product_id: product_id.into(),
+            category_id: row.category_id,
+            quantity: u32::try_from(row.quantity.unwrap_or_default()).unwrap_or_default(),
+            price: row.price.unwrap_or_default(),
+            price_when_added: row.price_when_added.unwrap_or_default(),
+            tax_rate: row.tax_rate.unwrap_or_default(),
+            sku: row.sku.unwrap_or_default(),
+            name: match row.variant_name {
+                Some(variant_name) => format!("{product_name}, {variant_name}"),
+                None => product_name,
+            },
+            attributes: row.attributes,
+            image_url: row.image_url,
+            is_active: row.is_active.unwrap_or_default(),
+            available: u32::try_from(row.available).unwrap_or_default(),
+        });
+    }
+    Ok(Some(cart))
+}
+
+/// Locks a cart's row until the transaction ends; false if there is none.
+pub async fn lock(conn: &mut PgConnection, cart_id: CartId) -> Result<bool, sqlx::Error> {
+    let found = sqlx::query_scalar!("select id from carts where id = $1 for update", Uuid::from(cart_id))
+        .fetch_optional(conn)
+        .await?;
+    Ok(found.is_some())
+}
+
+/// The user's open cart: ACTIVE, CHECKOUT or ABANDONED.
+pub async fn open_cart_of_user(conn: &mut PgConnection, user_id: UserId) -> Result<Option<CartId>, sqlx::Error> {
+    let id = sqlx::query_scalar!(
+        "select id from carts where user_id = $1 and status in ('ACTIVE', 'CHECKOUT', 'ABANDONED')",
+        Uuid::from(user_id)
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(id.map(CartId::from))
+}
+
+/// The guest's open cart.
+pub async fn open_cart_of_session(conn: &mut PgConnection, session_hash: &[u8]) -> Result<Option<CartId>, sqlx::Error> {
+    let id = sqlx::query_scalar!(
+        "select id from carts
+          where session_hash = $1 and user_id is null and status in ('ACTIVE', 'CHECKOUT', 'ABANDONED')",
+        session_hash
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(id.map(CartId::from))
+}
+
+/// Gives the locked cart to a checkout, and draws the order's number.
+pub async fn hold_for_checkout(conn: &mut PgConnection, cart_id: CartId, run_id: Uuid) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"update carts set status = 'CHECKOUT', checkout_run_id = $2, version = version + 1, updated_at = engine.now(),
+                            last_activity_at = engine.now()
+            where id = $1 returning nextval('order_number_seq') as "number!""#,
+        Uuid::from(cart_id),
+        run_id
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// The cart has become an order.
+pub async fn convert(conn: &mut PgConnection, cart_id: CartId, run_id: Uuid, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update carts set status = 'CONVERTED', version = version + 1, updated_at = $3
+          where id = $1 and status = 'CHECKOUT' and checkout_run_id = $2",
+        Uuid::from(cart_id),
+        run_id,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The cart is the shopper's again.
+pub async fn unlock(conn: &mut PgConnection, cart_id: CartId, run_id: Uuid, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update carts set status = 'ACTIVE', generation = generation + 1, version = version + 1,
+                          checkout_run_id = null, updated_at = $3, last_activity_at = $3
+          where id = $1 and status = 'CHECKOUT' and checkout_run_id = $2",
+        Uuid::from(cart_id),
+        run_id,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

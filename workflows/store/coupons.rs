@@ -1,0 +1,202 @@
+//! `coupons`, `coupon_redemption_log`.
+//!
+//! Coupon rows are locked in id order, and `held + used ≤ limit` is a constraint besides.
+
+use chrono::{DateTime, Utc};
+use domain::{
+    coupon::{Coupon, CouponKind, CouponRejection, CouponScope},
+    ids::{CartId, OrderId, UserId},
+    pricing::AppliedCoupon,
+};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::carts::CartLine;
+use crate::checkout::accept::Refusal;
+
+/// A coupon that may apply, and how often this user has it in use.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The coupon.
+    pub coupon: Coupon,
+    /// Redemptions of this user, held ones included.
+    pub redeemed_by_user: i64,
+}
+
+macro_rules! candidates {
+    ($conn:expr, $cart_id:expr, $user_id:expr, $codes:expr, $lock:literal) => {{
+        let upper: Vec<String> = $codes.iter().map(|code| code.trim().to_uppercase()).collect();
+        let rows = sqlx::query!(
+            r#"
+            select c.id, c.code, c.kind, c.value, c.min_order_value, c.max_discount, c.starts_at, c.ends_at,
+                   c.usage_limit, c.per_user_limit, c.current_usage_count, c.held_count, c.stackable, c.auto_apply,
+                   c.scope, c.scope_ids, c.buy_quantity, c.get_quantity, c.is_active,
+                   (select count(*) from coupon_redemption_log l
+                     where l.user_id = $3 and l.coupon_id = c.id and l.status in ('HELD', 'SUCCESS')) as "redeemed!"
+              from coupons c
+             where upper(c.code) = any($1)
+                or c.id in (select coupon_id from cart_coupons where cart_id = $2)
+                or (c.auto_apply and c.is_active)
+             order by c.id
+            "# + $lock,
+            &upper,
+            Uuid::from($cart_id),
+            $user_id.map(Uuid::from),
+        )
+        .fetch_all($conn)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                let unknown = || sqlx::Error::Decode(format!("an unknown kind of coupon: {}", row.kind).into());
+                Ok(Candidate {
+                    redeemed_by_user: row.redeemed,
+                    coupon: Coupon {
+                        kind: kind(&row.kind).ok_or_else(unknown)?,
+                        scope: scope(&row.scope, &row.scope_ids).ok_or_else(unknown)?,
+                        id: row.id.into(),
+                        code: row.code,
+                        value: row.value,
+                        min_order_value: row.min_order_value,
+                        max_discount: row.max_discount,
+                        starts_at: row.starts_at,
+                        ends_at: row.ends_at,
+                        usage_limit: row.usage_limit,
+                        per_user_limit: row.per_user_limit,
+                        current_usage_count: row.current_usage_count,
+                        held_count: row.held_count,
+                        stackable: row.stackable,
+                        auto_apply: row.auto_apply,
+                        buy_quantity: row.buy_quantity.and_then(|n| u32::try_from(n).ok()),
+                        get_quantity: row.get_quantity.and_then(|n| u32::try_from(n).ok()),
+                        is_active: row.is_active,
+                    },
+                })
+            })
+            .collect::<Result<Vec<_>, sqlx::Error>>()
+    }};
+}
+
+/// Coupons that may apply to a cart: the codes given, those on the cart, and automatic ones.
+pub async fn candidates(
+    conn: &mut PgConnection,
+    cart_id: CartId,
+    user_id: Option<UserId>,
+    codes: &[String],
+) -> Result<Vec<Candidate>, sqlx::Error> {
+    candidates!(conn, cart_id, user_id, codes, "")
+}
+
+/// The same, their rows locked until the transaction ends.
+pub async fn lock_candidates(
+    conn: &mut PgConnection,
+    cart_id: CartId,
+    user_id: Option<UserId>,
+    codes: &[String],
+) -> Result<Vec<Candidate>, sqlx::Error> {
+    candidates!(conn, cart_id, user_id, codes, "for update of c")
+}
+
+/// Those that apply now. A typed code that does not is refused with its reason; one that came along
+/// with the cart, or by itself, is left out.
+pub fn eligible(
+    candidates: &[Candidate],
+    typed: &[String],
+    lines: &[CartLine],
+    now: DateTime<Utc>,
+) -> Result<Vec<Coupon>, Refusal> {
+    for code in typed {
+        if !candidates.iter().any(|candidate| candidate.coupon.code.eq_ignore_ascii_case(code.trim())) {
+            let reason = CouponRejection::UnknownCode.reason().to_owned();
+            return Err(Refusal::CouponInvalid { code: code.clone(), reason });
+        }
+    }
+    let subtotal = lines.iter().map(CartLine::total).sum();
+    let mut eligible = Vec::with_capacity(candidates.len());
+    for Candidate { coupon, redeemed_by_user } in candidates {
+        match coupon.check(now, subtotal, *redeemed_by_user) {
+            Ok(()) => eligible.push(coupon.clone()),
+            Err(rejection) if typed.iter().any(|code| code.trim().eq_ignore_ascii_case(&coupon.code)) => {
+                return Err(Refusal::CouponInvalid { code: coupon.code.clone(), reason: rejection.reason().to_owned() });
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(eligible)
+}
+
+/// Holds the applied coupons for an order: their rows are locked, and were checked under that lock.
+pub async fn hold(
+    conn: &mut PgConnection,
+    order_id: OrderId,
+    user_id: Option<UserId>,
+    coupons: &[AppliedCoupon],
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let ids: Vec<Uuid> = coupons.iter().map(|coupon| coupon.coupon_id.into()).collect();
+    let discounts: Vec<_> = coupons.iter().map(|coupon| coupon.discount).collect();
+    sqlx::query!(
+        "with held as (
+            update coupons set held_count = held_count + 1, updated_at = $5 where id = any($3) returning id)
+         insert into coupon_redemption_log (coupon_id, user_id, order_id, discount_applied, status, created_at, updated_at)
+         select u.id, $2, $1, u.discount, 'HELD', $5, $5
+           from unnest($3::uuid[], $4::numeric[]) as u(id, discount) join held on held.id = u.id",
+        Uuid::from(order_id),
+        user_id.map(Uuid::from),
+        &ids,
+        &discounts,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// HELD → RELEASED, once.
+pub async fn release(conn: &mut PgConnection, order_id: OrderId, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "with freed as (
+            update coupon_redemption_log set status = 'RELEASED', updated_at = $2
+             where order_id = $1 and status = 'HELD' returning coupon_id)
+         update coupons set held_count = held_count - 1, updated_at = $2 where id in (select coupon_id from freed)",
+        Uuid::from(order_id),
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// HELD → SUCCESS, once.
+pub async fn redeem(conn: &mut PgConnection, order_id: OrderId, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "with used as (
+            update coupon_redemption_log set status = 'SUCCESS', updated_at = $2
+             where order_id = $1 and status = 'HELD' returning coupon_id)
+         update coupons set held_count = held_count - 1, current_usage_count = current_usage_count + 1, updated_at = $2
+          where id in (select coupon_id from used)",
+        Uuid::from(order_id),
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+fn kind(text: &str) -> Option<CouponKind> {
+    match text {
+        "PERCENT" => Some(CouponKind::Percent),
+        "FIXED" => Some(CouponKind::Fixed),
+        "FREE_SHIPPING" => Some(CouponKind::FreeShipping),
+        "BUY_X_GET_Y" => Some(CouponKind::BuyXGetY),
+        _ => None,
+    }
+}
+
+fn scope(text: &str, ids: &[Uuid]) -> Option<CouponScope> {
+    match text {
+        "ALL" => Some(CouponScope::All),
+        "PRODUCTS" => Some(CouponScope::Products(ids.to_vec())),
+        "CATEGORIES" => Some(CouponScope::Categories(ids.to_vec())),
+        _ => None,
+    }
+}

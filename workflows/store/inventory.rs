@@ -1,0 +1,213 @@
+//! `inventory`, `inventory_reservations`, `inventory_movements`.
+//!
+//! Lock order: reservations first, then inventory rows in variant order. Every change moves a
+//! reservation by a guarded update and writes its movement, so stock is never given back twice and
+//! Σ movements = counters.
+
+use chrono::{DateTime, Utc};
+use domain::ids::{OrderId, VariantId};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::carts::CartLine;
+
+/// Units wanted of a variant, under a reservation to be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wanted {
+    /// What.
+    pub variant_id: VariantId,
+    /// How many.
+    pub quantity: i32,
+    /// The reservation's id.
+    pub reservation_id: Uuid,
+}
+
+impl Wanted {
+    /// One a line; lines are in variant order and name each variant once.
+    pub fn of(lines: &[CartLine]) -> Vec<Wanted> {
+        lines
+            .iter()
+            .map(|line| Wanted {
+                variant_id: line.variant_id,
+                quantity: i32::try_from(line.quantity).unwrap_or(i32::MAX),
+                reservation_id: Uuid::now_v7(),
+            })
+            .collect()
+    }
+}
+
+/// A variant of which there is not enough.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Short {
+    /// What.
+    pub variant_id: VariantId,
+    /// What there is.
+    pub available: u32,
+}
+
+/// Holds everything wanted, or nothing: then answers what is short. One statement.
+pub async fn hold(
+    conn: &mut PgConnection,
+    order_id: OrderId,
+    wanted: &[Wanted],
+    now: DateTime<Utc>,
+    expires_at: DateTime<Utc>,
+) -> Result<Vec<Short>, sqlx::Error> {
+    let variants: Vec<Uuid> = wanted.iter().map(|w| w.variant_id.into()).collect();
+    let quantities: Vec<i32> = wanted.iter().map(|w| w.quantity).collect();
+    let reservations: Vec<Uuid> = wanted.iter().map(|w| w.reservation_id).collect();
+    let short = sqlx::query!(
+        r#"
+        with wanted as (
+            select * from unnest($1::uuid[], $2::int[], $3::uuid[]) as w(variant_id, quantity, reservation_id)),
+        -- Locked in variant order; what is read is what the lock's holder left.
+        locked as materialized (
+            select i.variant_id, i.available_quantity
+              from inventory i
+             where i.variant_id = any($1)
+             order by i.variant_id
+               for update),
+        short as (
+            select w.variant_id, coalesce(l.available_quantity, 0) as available
+              from wanted w left join locked l using (variant_id)
+             where coalesce(l.available_quantity, 0) < w.quantity),
+        taken as (
+            update inventory i
+               set available_quantity = i.available_quantity - w.quantity,
+                   reserved_quantity = i.reserved_quantity + w.quantity,
+                   version = i.version + 1, updated_at = $5
+              from wanted w
+             where i.variant_id = w.variant_id and not exists (select from short)
+            returning w.reservation_id, i.variant_id, w.quantity, i.available_quantity as left_over, i.low_stock_threshold),
+        held as (
+            insert into inventory_reservations
+                (id, order_id, variant_id, quantity_reserved, status, created_at, expires_at)
+            select reservation_id, $4, variant_id, quantity, 'ACTIVE', $5, $6 from taken),
+        moved as (
+            insert into inventory_movements (variant_id, kind, available_delta, reserved_delta, reservation_id, created_at)
+            select variant_id, 'HOLD', -quantity, quantity, reservation_id, $5 from taken),
+        -- One alert a crossing: only the sale that takes it from above the threshold to at or below it.
+        alerted as (
+            insert into outbox_events (event_id, event_type, subject, data, occurred_at)
+            select gen_random_uuid(), 'inventory.low_stock', variant_id::text,
+                   jsonb_build_object('variantId', variant_id, 'available', left_over, 'threshold', low_stock_threshold), $5
+              from taken
+             where left_over <= low_stock_threshold and left_over + quantity > low_stock_threshold)
+        select variant_id as "variant_id!", available as "available!" from short
+        "#,
+        &variants,
+        &quantities,
+        &reservations,
+        Uuid::from(order_id),
+        now,
+        expires_at,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(short
+        .into_iter()
+        .map(|row| Short { variant_id: row.variant_id.into(), available: u32::try_from(row.available).unwrap_or_default() })
+        .collect())
+}
+
+/// ACTIVE → CONFIRMED, reserved −q. Answers which variants were committed; the others' holds have expired.
+pub async fn commit(conn: &mut PgConnection, order_id: OrderId, now: DateTime<Utc>) -> Result<Vec<VariantId>, sqlx::Error> {
+    let committed = sqlx::query_scalar!(
+        r#"
+        with confirmed as (
+            update inventory_reservations set status = 'CONFIRMED'
+             where order_id = $1 and status = 'ACTIVE'
+            returning id, variant_id, quantity_reserved),
+        locked as materialized (
+            select i.variant_id from inventory i
+             where i.variant_id in (select variant_id from confirmed)
+             order by i.variant_id
+               for update),
+        sold as (
+            update inventory i
+               set reserved_quantity = i.reserved_quantity - c.quantity_reserved, version = i.version + 1, updated_at = $2
+              from confirmed c join locked l using (variant_id)
+             where i.variant_id = c.variant_id),
+        moved as (
+            insert into inventory_movements (variant_id, kind, available_delta, reserved_delta, reservation_id, created_at)
+            select variant_id, 'COMMIT', 0, -quantity_reserved, id, $2 from confirmed)
+        select variant_id as "variant_id!" from confirmed
+        "#,
+        Uuid::from(order_id),
+        now
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(committed.into_iter().map(VariantId::from).collect())
+}
+
+/// ACTIVE → RELEASED, available +q, reserved −q, once. Also tells the world, if anything was released.
+pub async fn release(conn: &mut PgConnection, order_id: OrderId, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    let ids = sqlx::query_scalar!(
+        "select id from inventory_reservations where order_id = $1 and status = 'ACTIVE' order by variant_id for update",
+        Uuid::from(order_id)
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    give_back(conn, &ids, "RELEASED", now).await
+}
+
+/// Expires up to `batch` holds whose time has passed; answers how many. A run that confirms later
+/// takes the stock afresh.
+pub async fn expire(conn: &mut PgConnection, batch: i64, now: DateTime<Utc>) -> Result<usize, sqlx::Error> {
+    let ids = sqlx::query_scalar!(
+        "select id from inventory_reservations
+          where expires_at <= $1 and status = 'ACTIVE'
+          order by expires_at limit $2
+            for update skip locked",
+        now,
+        batch
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    give_back(conn, &ids, "EXPIRED", now).await?;
+    Ok(ids.len())
+}
+
+/// The caller has locked these reservations, and they are ACTIVE.
+async fn give_back(conn: &mut PgConnection, ids: &[Uuid], status: &str, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        r#"
+        with released as (
+            update inventory_reservations set status = $2, released_at = $3
+             where id = any($1) and status = 'ACTIVE'
+            returning id, order_id, variant_id, quantity_reserved),
+        units as (
+            select variant_id, sum(quantity_reserved)::int as quantity from released group by variant_id),
+        locked as materialized (
+            select i.variant_id from inventory i
+             where i.variant_id in (select variant_id from units)
+             order by i.variant_id
+               for update),
+        returned as (
+            update inventory i
+               set available_quantity = i.available_quantity + u.quantity,
+                   reserved_quantity = i.reserved_quantity - u.quantity, version = i.version + 1, updated_at = $3
+              from units u join locked l using (variant_id)
+             where i.variant_id = u.variant_id),
+        moved as (
+            insert into inventory_movements (variant_id, kind, available_delta, reserved_delta, reservation_id, created_at)
+            select variant_id, case $2 when 'EXPIRED' then 'EXPIRE' else 'RELEASE' end,
+                   quantity_reserved, -quantity_reserved, id, $3 from released)
+        insert into outbox_events (event_id, event_type, subject, data, occurred_at)
+        select gen_random_uuid(), 'inventory.released', order_id::text,
+               jsonb_build_object('orderId', order_id, 'cause', $2::text,
+                   'items', jsonb_agg(jsonb_build_object('variantId', variant_id, 'quantity', quantity_reserved))), $3
+          from released where order_id is not null group by order_id
+        "#,
+        ids,
+        status,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

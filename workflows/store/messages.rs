@@ -1,0 +1,154 @@
+//! `outbox_events`, `notifications`, `webhook_inbox`: what the shop tells others, and hears from them.
+
+use chrono::{DateTime, Utc};
+use domain::{money::to_wire, pricing::Quote};
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::carts::CartLine;
+use crate::checkout::{Request, pay::Captured};
+
+/// Writes events about one subject, in order, in the transaction that makes them true.
+pub async fn publish(
+    conn: &mut PgConnection,
+    subject: Uuid,
+    events: &[(&'static str, Value)],
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let types: Vec<String> = events.iter().map(|(event_type, _)| (*event_type).to_owned()).collect();
+    let data: Vec<Value> = events.iter().map(|(_, data)| data.clone()).collect();
+    sqlx::query!(
+        "insert into outbox_events (event_id, event_type, subject, data, occurred_at)
+         select gen_random_uuid(), e.event_type, $1, e.data, $2
+           from unnest($3::text[], $4::jsonb[]) with ordinality as e(event_type, data, position)
+          order by e.position",
+        subject.to_string(),
+        now,
+        &types,
+        &data
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What a confirmation tells the world.
+pub fn confirmation_events(
+    request: &Request,
+    quote: &Quote,
+    lines: &[CartLine],
+    payment: Option<&Captured>,
+) -> Vec<(&'static str, Value)> {
+    let order_id = request.order_id;
+    let amount = |value| to_wire(value, quote.currency);
+    let items: Vec<_> =
+        lines.iter().map(|line| json!({ "variantId": line.variant_id, "sku": line.sku, "quantity": line.quantity })).collect();
+    let mut events = Vec::with_capacity(4);
+    if let Some(payment) = payment {
+        events.push((
+            "payment.captured",
+            json!({ "orderId": order_id, "gatewayPaymentId": payment.gateway_payment_id, "amount": amount(payment.amount), "currency": quote.currency }),
+        ));
+    }
+    events.push((
+        "order.confirmed",
+        json!({ "orderId": order_id, "orderNumber": request.order_number, "totalAmount": amount(quote.total), "currency": quote.currency }),
+    ));
+    events.push(("inventory.committed", json!({ "orderId": order_id, "items": items })));
+    for coupon in &quote.coupons {
+        events.push((
+            "coupon.redeemed",
+            json!({ "orderId": order_id, "couponId": coupon.coupon_id, "code": coupon.code, "discount": amount(coupon.discount) }),
+        ));
+    }
+    events
+}
+
+/// A message about to be sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Outgoing<'a> {
+    /// The row's id; the Message-ID is made of it.
+    pub id: Uuid,
+    /// The order it is about.
+    pub subject_id: Uuid,
+    /// What happened.
+    pub event: &'a str,
+    /// To whom.
+    pub recipient: &'a str,
+    /// Stable across retries.
+    pub message_id: &'a str,
+}
+
+/// Records a message as SENDING; false if the shopper does not want it or it was recorded before.
+pub async fn record_sending(conn: &mut PgConnection, message: Outgoing<'_>, user_id: Option<Uuid>, now: DateTime<Utc>) -> Result<bool, sqlx::Error> {
+    let status = sqlx::query_scalar!(
+        "insert into notifications (id, event, subject_id, channel, recipient, message_id, status, created_at)
+         values ($1, $2, $3, 'EMAIL', $4, $5,
+                 case when exists (select from notification_preferences where user_id = $6 and channel = 'EMAIL')
+                      then 'SKIPPED' else 'SENDING' end, $7)
+         on conflict on constraint notifications_once do nothing
+         returning status",
+        message.id,
+        message.event,
+        message.subject_id,
+        message.recipient,
+        message.message_id,
+        user_id,
+        now
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(status.as_deref() == Some("SENDING"))
+}
+
+/// Records that a message had no way out.
+pub async fn skip(
+    conn: &mut PgConnection,
+    subject_id: Uuid,
+    event: &str,
+    recipient: &str,
+    why: &str,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let id = Uuid::now_v7();
+    sqlx::query!(
+        "insert into notifications (id, event, subject_id, channel, recipient, message_id, status, detail, created_at)
+         values ($1, $2, $3, 'EMAIL', $4, $5, 'SKIPPED', $6, $7)
+         on conflict on constraint notifications_once do nothing",
+        id,
+        event,
+        subject_id,
+        recipient,
+        id.to_string(),
+        why,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// SENDING → IN_DOUBT: whoever sent it did not live to say whether it went.
+pub async fn doubt(conn: &mut PgConnection, id: Uuid) -> Result<(), sqlx::Error> {
+    sqlx::query!("update notifications set status = 'IN_DOUBT', sends = sends + 1 where id = $1 and status in ('SENDING', 'IN_DOUBT')", id)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// → SENT, or FAILED with the reason.
+pub async fn settle(conn: &mut PgConnection, id: Uuid, refused: Option<&str>, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update notifications
+            set status = case when $2::text is null then 'SENT' else 'FAILED' end, detail = $2, sends = sends + 1,
+                sent_at = case when $2::text is null then $3::timestamptz end
+          where id = $1 and status in ('SENDING', 'IN_DOUBT')",
+        id,
+        refused,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

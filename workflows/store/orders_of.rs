@@ -1,0 +1,27 @@
+//! Finding a shopper's recent order, and what a gateway's message is about.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::checkout::accept::{Order, Shopper};
+
+/// The run that converted this shopper's latest cart within the last ten minutes, if it was started
+/// by an equal request.
+pub async fn just_converted(conn: &mut PgConnection, order: &Order) -> Result<Option<Uuid>, sqlx::Error> {
+    let (user_id, session_hash) = match &order.shopper {
+        Shopper::User(user_id) => (Some(Uuid::from(*user_id)), None),
+        Shopper::Guest { session_hash, .. } => (None, Some(session_hash.as_slice())),
+    };
+    let latest = sqlx::query!(
+        r#"select c.checkout_run_id as "run_id!", r.input ->> 'fingerprint' as fingerprint
+             from carts c join engine.finished_runs r on r.id = c.checkout_run_id
+            where (c.user_id = $1 or (c.user_id is null and c.session_hash = $2))
+              and c.status = 'CONVERTED' and c.updated_at > engine.now() - interval '10 minutes'
+            order by c.updated_at desc limit 1"#,
+        user_id,
+        session_hash
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(latest.filter(|found| found.fingerprint.as_deref() == Some(&order.fingerprint)).map(|found| found.run_id))
+}

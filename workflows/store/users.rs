@@ -1,0 +1,351 @@
+//! People: users, their refresh tokens, and the keys of other services. Only hashes of secrets pass
+//! through here.
+
+use std::{fmt, str::FromStr};
+
+use chrono::{DateTime, Utc};
+use domain::ids::UserId;
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// What a user may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Role {
+    /// Buys.
+    Customer,
+    /// Sees and serves everybody's orders.
+    Staff,
+    /// Also acts on workflows.
+    Admin,
+}
+
+impl Role {
+    /// As stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Customer => "CUSTOMER",
+            Role::Staff => "STAFF",
+            Role::Admin => "ADMIN",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// No role has that name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no role; there are CUSTOMER, STAFF and ADMIN")]
+pub struct UnknownRole(pub String);
+
+impl FromStr for Role {
+    type Err = UnknownRole;
+
+    fn from_str(text: &str) -> Result<Self, UnknownRole> {
+        match text {
+            "CUSTOMER" => Ok(Role::Customer),
+            "STAFF" => Ok(Role::Staff),
+            "ADMIN" => Ok(Role::Admin),
+            other => Err(UnknownRole(other.to_owned())),
+        }
+    }
+}
+
+fn role(text: &str) -> Result<Role, sqlx::Error> {
+    text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}
+
+/// A user, without his password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Who.
+    pub id: UserId,
+    /// In lower case.
+    pub email: String,
+    /// Given name.
+    pub first_name: Option<String>,
+    /// Family name.
+    pub last_name: Option<String>,
+    /// As the user wrote it.
+    pub phone_number: Option<String>,
+    /// What he may do.
+    pub role: Role,
+    /// When he registered.
+    pub created_at: DateTime<Utc>,
+}
+
+/// A user who may log in, with what his password is checked against.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// Who it would be.
+    pub user: User,
+    /// PHC string.
+    pub password_hash: String,
+}
+
+/// A user to be.
+#[derive(Debug, Clone)]
+pub struct NewUser<'a> {
+    /// In lower case.
+    pub email: &'a str,
+    /// PHC string.
+    pub password_hash: &'a str,
+    /// What he may do.
+    pub role: Role,
+    /// Given name, at most 100 characters.
+    pub first_name: Option<&'a str>,
+    /// Family name, at most 100 characters.
+    pub last_name: Option<&'a str>,
+    /// At most 20 characters.
+    pub phone_number: Option<&'a str>,
+}
+
+/// Writes a new user; a taken address violates `users_email_key`.
+///
+/// # Errors
+/// The database's own.
+pub async fn insert_user(conn: &mut PgConnection, new: &NewUser<'_>) -> Result<User, sqlx::Error> {
+    let id = UserId::generate();
+    let created_at = sqlx::query_scalar!(
+        "insert into users (id, email, password_hash, role, first_name, last_name, phone_number)
+         values ($1, $2, $3, $4, $5, $6, $7)
+         returning created_at",
+        id.0,
+        new.email,
+        new.password_hash,
+        new.role.as_str(),
+        new.first_name,
+        new.last_name,
+        new.phone_number,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(User {
+        id,
+        email: new.email.to_owned(),
+        first_name: new.first_name.map(str::to_owned),
+        last_name: new.last_name.map(str::to_owned),
+        phone_number: new.phone_number.map(str::to_owned),
+        role: new.role,
+        created_at,
+    })
+}
+
+/// The active user of that address (lower case), to check his password.
+///
+/// # Errors
+/// The database's own.
+pub async fn find_login(conn: &mut PgConnection, email: &str) -> Result<Option<Login>, sqlx::Error> {
+    let Some(row) = sqlx::query!(
+        "select id, email, password_hash, first_name, last_name, phone_number, role, created_at
+           from users where email = $1 and is_active",
+        email
+    )
+    .fetch_optional(conn)
+    .await?
+    else {
+        return Ok(None);
+    };
+    let user = User {
+        id: UserId(row.id),
+        email: row.email,
+        first_name: row.first_name,
+        last_name: row.last_name,
+        phone_number: row.phone_number,
+        role: role(&row.role)?,
+        created_at: row.created_at,
+    };
+    Ok(Some(Login { user, password_hash: row.password_hash }))
+}
+
+/// An active user.
+///
+/// # Errors
+/// The database's own.
+pub async fn find_user(conn: &mut PgConnection, id: UserId) -> Result<Option<User>, sqlx::Error> {
+    let Some(row) = sqlx::query!(
+        "select id, email, first_name, last_name, phone_number, role, created_at
+           from users where id = $1 and is_active",
+        id.0
+    )
+    .fetch_optional(conn)
+    .await?
+    else {
+        return Ok(None);
+    };
+    Ok(Some(User {
+        id: UserId(row.id),
+        email: row.email,
+        first_name: row.first_name,
+        last_name: row.last_name,
+        phone_number: row.phone_number,
+        role: role(&row.role)?,
+        created_at: row.created_at,
+    }))
+}
+
+/// Notes that a user has just logged in.
+///
+/// # Errors
+/// The database's own.
+pub async fn record_login(conn: &mut PgConnection, id: UserId) -> Result<(), sqlx::Error> {
+    sqlx::query!("update users set last_login_at = now() where id = $1", id.0).execute(conn).await?;
+    Ok(())
+}
+
+/// Writes a refresh token of a family; a login starts a family of its own.
+///
+/// # Errors
+/// The database's own.
+pub async fn insert_refresh_token(
+    conn: &mut PgConnection,
+    user: UserId,
+    family: Uuid,
+    token_hash: &[u8],
+    expires_at: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "insert into refresh_tokens (id, user_id, family_id, token_hash, expires_at) values ($1, $2, $3, $4, $5)",
+        Uuid::now_v7(),
+        user.0,
+        family,
+        token_hash,
+        expires_at,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What became of a refresh token that was shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Redeemed {
+    /// It was good, and is now used up; the next token joins its family.
+    Fresh {
+        /// Whose it is.
+        user: UserId,
+        /// Its family.
+        family: Uuid,
+    },
+    /// It had been used before. Whoever shows it now or showed it then is a thief, so the whole family
+    /// is revoked.
+    Reused {
+        /// Whose it was.
+        user: UserId,
+    },
+    /// Unknown, expired or revoked.
+    Refused,
+}
+
+/// Uses a refresh token up, once, under its row's lock. The caller commits in every case: revoking the
+/// family of a reused token must last although the request is refused.
+///
+/// # Errors
+/// The database's own.
+pub async fn redeem_refresh_token(conn: &mut PgConnection, token_hash: &[u8]) -> Result<Redeemed, sqlx::Error> {
+    let Some(token) = sqlx::query!(
+        r#"select t.id, t.user_id, t.family_id, t.used_at is not null as "is_used!",
+                  (t.revoked_at is not null or t.expires_at <= now() or not u.is_active) as "is_dead!"
+             from refresh_tokens t join users u on u.id = t.user_id
+            where t.token_hash = $1
+              for update of t"#,
+        token_hash
+    )
+    .fetch_optional(&mut *conn)
+    .await?
+    else {
+        return Ok(Redeemed::Refused);
+    };
+    if token.is_used {
+        revoke_family(conn, token.family_id).await?;
+        return Ok(Redeemed::Reused { user: UserId(token.user_id) });
+    }
+    if token.is_dead {
+        return Ok(Redeemed::Refused);
+    }
+    sqlx::query!("update refresh_tokens set used_at = now() where id = $1", token.id).execute(conn).await?;
+    Ok(Redeemed::Fresh { user: UserId(token.user_id), family: token.family_id })
+}
+
+async fn revoke_family(conn: &mut PgConnection, family: Uuid) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update refresh_tokens set revoked_at = now() where family_id = $1 and revoked_at is null",
+        family
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Revokes the family of a token, or every token of a user when none is named: logging out.
+///
+/// # Errors
+/// The database's own.
+pub async fn revoke_refresh_tokens(
+    conn: &mut PgConnection,
+    user: UserId,
+    token_hash: Option<&[u8]>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update refresh_tokens set revoked_at = now()
+          where user_id = $1 and revoked_at is null
+            and ($2::bytea is null or family_id = (select family_id from refresh_tokens where token_hash = $2))",
+        user.0,
+        token_hash,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Another service's key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKey {
+    /// Which.
+    pub id: Uuid,
+    /// What it is good for.
+    pub scopes: Vec<String>,
+}
+
+/// The key with that hash, unless it was revoked.
+///
+/// # Errors
+/// The database's own.
+pub async fn find_api_key(conn: &mut PgConnection, key_hash: &[u8]) -> Result<Option<ApiKey>, sqlx::Error> {
+    sqlx::query_as!(
+        ApiKey,
+        "select id, scopes from api_keys where key_hash = $1 and revoked_at is null",
+        key_hash
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// Writes another service's key, or replaces the one of that name.
+///
+/// # Errors
+/// The database's own.
+pub async fn upsert_api_key(
+    conn: &mut PgConnection,
+    name: &str,
+    key_hash: &[u8],
+    scopes: &[String],
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "insert into api_keys (id, name, key_hash, scopes) values ($1, $2, $3, $4)
+         on conflict (name) do update
+            set key_hash = excluded.key_hash, scopes = excluded.scopes, revoked_at = null",
+        Uuid::now_v7(),
+        name,
+        key_hash,
+        scopes,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
