@@ -1,1 +1,103 @@
-//! api
+//! The HTTP API: a thin axum layer that authenticates, validates, starts workflows and reports on them.
+//!
+//! One file a resource, each with a `routes()` that [`router`] merges. What must not live here: rules of
+//! commerce (they are `domain`'s), SQL over the shop's tables (`workflows::store`), and waiting for
+//! anything slow (a workflow does that; the API answers 202).
+
+pub mod accounts;
+pub mod caller;
+pub mod error;
+pub mod extract;
+pub mod idempotency;
+pub mod page;
+pub mod state;
+pub mod tokens;
+
+mod auth;
+mod catalogue;
+mod dev;
+mod health;
+mod observe;
+mod openapi;
+mod webhooks;
+
+use std::{future::Future, io, net::SocketAddr};
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::StatusCode,
+    middleware::{from_fn, from_fn_with_state},
+};
+use tokio::{net::TcpListener, sync::oneshot};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::router::OpenApiRouter;
+
+pub use caller::{Caller, CartSession};
+pub use error::ApiError;
+pub use state::{ApiConfig, AppState, DevState};
+pub use tokens::AuthKeys;
+
+/// Every resource, with its part of the OpenAPI document.
+fn resources(state: &AppState) -> OpenApiRouter<AppState> {
+    let resources = openapi::document()
+        .merge(auth::routes())
+        .merge(catalogue::routes())
+        .merge(webhooks::routes());
+    if state.dev.is_some() { resources.merge(dev::routes()) } else { resources }
+}
+
+/// The whole API. Layers read from the inside out: the nearer to the handler, the earlier in this list.
+pub fn router(state: AppState) -> Router {
+    let (resources, document) = resources(&state).split_for_parts();
+    resources
+        .layer(from_fn_with_state(state.clone(), idempotency::digest_requests))
+        .layer(DefaultBodyLimit::max(state.config.max_body_bytes))
+        .layer(from_fn_with_state(state.clone(), observe::bound))
+        // Health and documentation answer even when the shop is overloaded.
+        .merge(health::routes())
+        .merge(openapi::pages(document))
+        .fallback(async || ApiError::not_found("not-found", "There is nothing here."))
+        .method_not_allowed_fallback(async || {
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "This method is not offered here.")
+        })
+        .layer(CatchPanicLayer::custom(observe::panicked))
+        .layer(from_fn(observe::secure))
+        .layer(from_fn(observe::record))
+        .with_state(state)
+}
+
+/// Serves until `shutdown` resolves, then lets the requests in hand finish, at most
+/// [`ApiConfig::drain_limit`] long.
+///
+/// # Errors
+/// The listener's own.
+pub async fn serve(
+    listener: TcpListener,
+    state: AppState,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let drain_limit = state.config.drain_limit;
+    let (stopping, stopped) = oneshot::channel();
+    let service = router(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(async move {
+        shutdown.await;
+        state.start_draining();
+        // Nobody listens when the server ended by itself.
+        let _ = stopping.send(());
+    });
+    let out_of_patience = async {
+        if stopped.await.is_err() {
+            // The server is gone, and its own branch says how.
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(drain_limit).await;
+    };
+    tokio::select! {
+        ended = server => ended,
+        () = out_of_patience => {
+            tracing::warn!(?drain_limit, "requests were still in hand at the end of the grace period");
+            Ok(())
+        }
+    }
+}

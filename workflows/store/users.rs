@@ -282,24 +282,30 @@ async fn revoke_family(conn: &mut PgConnection, family: Uuid) -> Result<(), sqlx
     Ok(())
 }
 
-/// Revokes the family of a token, or every token of a user when none is named: logging out.
+/// Revokes the whole family of a refresh token, whatever became of the token itself.
 ///
 /// # Errors
 /// The database's own.
-pub async fn revoke_refresh_tokens(
-    conn: &mut PgConnection,
-    user: UserId,
-    token_hash: Option<&[u8]>,
-) -> Result<(), sqlx::Error> {
+pub async fn revoke_login(conn: &mut PgConnection, token_hash: &[u8]) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "update refresh_tokens set revoked_at = now()
-          where user_id = $1 and revoked_at is null
-            and ($2::bytea is null or family_id = (select family_id from refresh_tokens where token_hash = $2))",
-        user.0,
-        token_hash,
+          where revoked_at is null
+            and family_id = (select family_id from refresh_tokens where token_hash = $1)",
+        token_hash
     )
     .execute(conn)
     .await?;
+    Ok(())
+}
+
+/// Revokes every refresh token of a user.
+///
+/// # Errors
+/// The database's own.
+pub async fn revoke_logins(conn: &mut PgConnection, user: UserId) -> Result<(), sqlx::Error> {
+    sqlx::query!("update refresh_tokens set revoked_at = now() where user_id = $1 and revoked_at is null", user.0)
+        .execute(conn)
+        .await?;
     Ok(())
 }
 

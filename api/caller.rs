@@ -1,0 +1,223 @@
+//! Who is asking: a user, a service, a guest, or nobody yet.
+
+use std::fmt::Write as _;
+
+use axum::{
+    extract::{FromRequestParts, OptionalFromRequestParts},
+    http::{HeaderMap, header, request::Parts},
+};
+use chrono::Utc;
+use domain::ids::UserId;
+use secrecy::{ExposeSecret, SecretString};
+use uuid::Uuid;
+use workflows::store::users::{self, Role};
+
+use crate::{error::ApiError, state::AppState, tokens::token_hash};
+
+/// A guest's session, as given in `X-Cart-Session`.
+#[derive(Debug, Clone)]
+pub struct CartSession {
+    /// The secret itself, to be given back to the guest.
+    pub token: SecretString,
+    /// What the database knows of it.
+    pub hash: [u8; 32],
+}
+
+/// Who is asking. A bearer token wins over an API key, and either over a cart session.
+#[derive(Debug, Clone)]
+pub enum Caller {
+    /// Logged in.
+    User {
+        /// Whose token it is.
+        user_id: UserId,
+        /// What he may do, as of when the token was issued.
+        role: Role,
+    },
+    /// Another service of the shop.
+    Service {
+        /// Of the API key.
+        id: Uuid,
+        /// What the key is for, e.g. `inventory:reserve`.
+        scopes: Vec<String>,
+    },
+    /// Not logged in, with a cart.
+    Guest(CartSession),
+    /// Not logged in, without one.
+    Anonymous,
+}
+
+impl Caller {
+    /// The logged-in user.
+    ///
+    /// # Errors
+    /// 401 `login-required` for everybody else.
+    pub fn require_user(&self) -> Result<UserId, ApiError> {
+        match self {
+            Caller::User { user_id, .. } => Ok(*user_id),
+            Caller::Service { .. } | Caller::Guest(_) | Caller::Anonymous => Err(ApiError::login_required()),
+        }
+    }
+
+    /// A user with the role STAFF or ADMIN.
+    ///
+    /// # Errors
+    /// 401 `login-required`, or 403 `forbidden` for a known caller of another kind.
+    pub fn require_staff(&self) -> Result<UserId, ApiError> {
+        self.require_role(|role| match role {
+            Role::Staff | Role::Admin => true,
+            Role::Customer => false,
+        })
+    }
+
+    /// A user with the role ADMIN.
+    ///
+    /// # Errors
+    /// As [`Caller::require_staff`].
+    pub fn require_admin(&self) -> Result<UserId, ApiError> {
+        self.require_role(|role| match role {
+            Role::Admin => true,
+            Role::Staff | Role::Customer => false,
+        })
+    }
+
+    /// A service whose key has this scope.
+    ///
+    /// # Errors
+    /// As [`Caller::require_staff`].
+    pub fn require_scope(&self, scope: &str) -> Result<Uuid, ApiError> {
+        match self {
+            Caller::Service { id, scopes } if scopes.iter().any(|s| s == scope) => Ok(*id),
+            Caller::Service { .. } | Caller::User { .. } => Err(ApiError::forbidden()),
+            Caller::Guest(_) | Caller::Anonymous => Err(ApiError::login_required()),
+        }
+    }
+
+    fn require_role(&self, allows: impl FnOnce(Role) -> bool) -> Result<UserId, ApiError> {
+        match self {
+            Caller::User { user_id, role } if allows(*role) => Ok(*user_id),
+            Caller::User { .. } | Caller::Service { .. } => Err(ApiError::forbidden()),
+            Caller::Guest(_) | Caller::Anonymous => Err(ApiError::login_required()),
+        }
+    }
+
+    /// Whether this is a user with the role STAFF or ADMIN.
+    pub fn is_staff(&self) -> bool {
+        self.require_staff().is_ok()
+    }
+
+    /// The name under which answers are kept for a retry, and actions are attributed: `user:<id>`,
+    /// `session:<hash in hex>` or `service:<id>`.
+    ///
+    /// # Errors
+    /// 401 `login-required` for an anonymous caller: a name shared by everybody would hand one
+    /// stranger's answer to the next.
+    pub fn key(&self) -> Result<String, ApiError> {
+        match self {
+            Caller::User { user_id, .. } => Ok(format!("user:{user_id}")),
+            Caller::Service { id, .. } => Ok(format!("service:{id}")),
+            Caller::Guest(session) => Ok(session.hash.iter().fold("session:".to_owned(), |mut key, byte| {
+                // Writing into a String cannot fail.
+                let _ = write!(key, "{byte:02x}");
+                key
+            })),
+            Caller::Anonymous => Err(ApiError::login_required()),
+        }
+    }
+}
+
+impl FromRequestParts<AppState> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
+            return value
+                .to_str()
+                .ok()
+                .and_then(bearer)
+                .and_then(|token| state.auth.verify(token, Utc::now()))
+                .map(|(user_id, role)| Caller::User { user_id, role })
+                .ok_or_else(|| ApiError::unauthorized("login-required", "The access token is not valid, or not any more."));
+        }
+        if let Some(value) = parts.headers.get("x-api-key") {
+            let mut conn = state.pool.acquire().await?;
+            let key = users::find_api_key(&mut conn, &token_hash(value.to_str().unwrap_or_default())).await?;
+            return match key {
+                Some(key) => Ok(Caller::Service { id: key.id, scopes: key.scopes }),
+                None => Err(ApiError::unauthorized("login-required", "The API key is not valid.")),
+            };
+        }
+        Ok(cart_session(&parts.headers).map_or(Caller::Anonymous, Caller::Guest))
+    }
+}
+
+/// The session beside a bearer token, as the merge of two carts needs it.
+impl OptionalFromRequestParts<AppState> for CartSession {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Option<Self>, ApiError> {
+        Ok(cart_session(&parts.headers))
+    }
+}
+
+/// A token that cannot be one of ours is no session: the guest gets a new one with his next cart.
+fn cart_session(headers: &HeaderMap) -> Option<CartSession> {
+    let token = headers.get("x-cart-session")?.to_str().ok()?;
+    (16..=128).contains(&token.len()).then(|| CartSession { token: token.into(), hash: token_hash(token) })
+}
+
+/// The token of `Bearer <token>`; the scheme's case does not matter (RFC 9110 §11.1).
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+impl CartSession {
+    /// A new session.
+    pub fn generate(rng: &mut (impl rand::CryptoRng + ?Sized)) -> Self {
+        let token = SecretString::from(crate::tokens::random_token(rng));
+        CartSession { hash: token_hash(token.expose_secret()), token }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+
+    use super::*;
+
+    fn user(role: Role) -> Caller {
+        Caller::User { user_id: UserId::generate(), role }
+    }
+
+    #[test]
+    fn staff_routes_open_to_staff_and_admins_only() {
+        assert!(user(Role::Staff).require_staff().is_ok());
+        assert!(user(Role::Admin).require_staff().is_ok());
+        let refused = |caller: Caller| caller.require_staff().expect_err("refused").status();
+        assert_eq!(refused(user(Role::Customer)), StatusCode::FORBIDDEN);
+        assert_eq!(refused(Caller::Anonymous), StatusCode::UNAUTHORIZED);
+        assert_eq!(refused(Caller::Guest(CartSession::generate(&mut rand::rng()))), StatusCode::UNAUTHORIZED);
+    }
+
+    #[test]
+    fn a_scope_is_needed_by_name() {
+        let service = Caller::Service { id: Uuid::now_v7(), scopes: vec!["inventory".to_owned()] };
+        assert!(service.require_scope("inventory").is_ok());
+        assert_eq!(service.require_scope("payments").expect_err("refused").status(), StatusCode::FORBIDDEN);
+    }
+
+    #[test]
+    fn a_guest_is_known_by_the_hash_of_his_session_only() {
+        let session = CartSession::generate(&mut rand::rng());
+        let (token, key) = (session.token.clone(), Caller::Guest(session).key().expect("a key"));
+        assert!(key.starts_with("session:") && key.len() == 8 + 64);
+        assert!(!key.contains(token.expose_secret()));
+    }
+
+    #[test]
+    fn the_bearer_scheme_is_case_insensitive() {
+        assert_eq!(bearer("bearer abc"), Some("abc"));
+        assert_eq!(bearer("Basic abc"), None);
+        assert_eq!(bearer("abc"), None);
+    }
+}

@@ -1,0 +1,286 @@
+//! From a request to types: every rejection is a problem, and says where.
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, OptionalFromRequest, Request, rejection::BytesRejection},
+    http::{HeaderMap, StatusCode, header, request::Parts},
+    response::IntoResponse,
+};
+use domain::card_data::find_card_data;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_path_to_error::{Path as ErrorPath, Segment};
+
+use crate::{
+    error::{ApiError, FieldError},
+    state::AppState,
+};
+
+/// A JSON body of ours. Malformed → 400 `malformed-json`; another media type → 415; wrong, missing or
+/// unknown fields → 422 `validation-failed` with a pointer. Nesting is bounded by the parser (128).
+#[derive(Debug, Clone, Copy)]
+pub struct Json<T>(pub T);
+
+/// The same for bodies that may tempt a client to send a card: card numbers and codes are refused with
+/// 422 `card-data-refused`, and neither echoed nor logged. Cards are the gateway's business: only
+/// tokens reach us.
+#[derive(Debug, Clone, Copy)]
+pub struct CheckedJson<T>(pub T);
+
+/// Query parameters; anything unexpected → 422 `validation-failed`.
+#[derive(Debug, Clone, Copy)]
+pub struct Query<T>(pub T);
+
+/// Path parameters; one that cannot be an id of ours → 404 `not-found`.
+#[derive(Debug, Clone, Copy)]
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<AppState> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        let body = json_bytes(request, state).await?;
+        parse_value(&body)?;
+        parse_typed(&body).map(Json)
+    }
+}
+
+impl<T: DeserializeOwned> FromRequest<AppState> for CheckedJson<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        let body = json_bytes(request, state).await?;
+        refuse_card_data(&parse_value(&body)?)?;
+        parse_typed(&body).map(CheckedJson)
+    }
+}
+
+/// No body at all is `None`; anything else must be what it should.
+impl<T: DeserializeOwned> OptionalFromRequest<AppState> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Option<Self>, ApiError> {
+        if !request.headers().contains_key(header::CONTENT_TYPE) {
+            let body = read_body(request, state).await?;
+            if body.is_empty() {
+                return Ok(None);
+            }
+            return Err(unsupported_media_type());
+        }
+        <Self as FromRequest<AppState>>::from_request(request, state).await.map(Some)
+    }
+}
+
+impl<T: serde::Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> axum::response::Response {
+        axum::Json(self.0).into_response()
+    }
+}
+
+async fn json_bytes(request: Request, state: &AppState) -> Result<Bytes, ApiError> {
+    if !is_json(request.headers()) {
+        return Err(unsupported_media_type());
+    }
+    read_body(request, state).await
+}
+
+fn unsupported_media_type() -> ApiError {
+    ApiError::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported-media-type",
+        "Send the body as application/json.",
+    )
+}
+
+/// The whole body, up to the configured limit.
+///
+/// # Errors
+/// 413 `body-too-large`, or 400 `malformed-body` when the connection broke within it.
+pub(crate) async fn read_body(request: Request, state: &AppState) -> Result<Bytes, ApiError> {
+    Bytes::from_request(request, state).await.map_err(|rejection: BytesRejection| {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            ApiError::body_too_large(state.config.max_body_bytes)
+        } else {
+            ApiError::bad_request("malformed-body", "The body could not be read.").caused_by(rejection)
+        }
+    })
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(media_type) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+fn parse_value(body: &[u8]) -> Result<Value, ApiError> {
+    let value = serde_json::from_slice(body).map_err(|error| {
+        ApiError::bad_request(
+            "malformed-json",
+            format!("The body is not JSON: line {}, column {}.", error.line(), error.column()),
+        )
+    })?;
+    match find_nul(&value) {
+        Some(pointer) => Err(ApiError::invalid(vec![FieldError::new(pointer, "contains the character U+0000")])),
+        None => Ok(value),
+    }
+}
+
+/// Reads the type from the text and not from the value, so that a field given twice is noticed.
+fn parse_typed<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let message = error.inner().to_string();
+        ApiError::invalid(vec![field_error(error.path(), &message)])
+    })
+}
+
+pub(crate) fn refuse_card_data(value: &Value) -> Result<(), ApiError> {
+    match find_card_data(value) {
+        Some(pointer) => {
+            let refusal = ApiError::unprocessable(
+                "card-data-refused",
+                "Card data must never be sent here; send the payment token that the gateway gave you.",
+            );
+            Err(refusal.with_errors(vec![FieldError::new(pointer, "looks like card data")]))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Postgres can store every character but one.
+fn find_nul(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => text.contains('\0').then(String::new),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .find_map(|(index, item)| find_nul(item).map(|rest| format!("/{index}{rest}"))),
+        Value::Object(members) => members.iter().find_map(|(name, member)| {
+            if name.contains('\0') {
+                return Some(String::new());
+            }
+            find_nul(member).map(|rest| format!("/{}{rest}", escape(name)))
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => None,
+    }
+}
+
+/// serde says *what*, the path says *where*; for a missing or unknown field the name is only in serde's
+/// sentence.
+fn field_error(path: &ErrorPath, message: &str) -> FieldError {
+    let mut pointer = String::new();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
+            Segment::Map { key } => pointer.push_str(&format!("/{}", escape(key))),
+            Segment::Enum { .. } | Segment::Unknown => {}
+        }
+    }
+    // serde_json appends its position, which the pointer replaces.
+    let message = message.rsplit_once(" at line ").map_or(message, |(sentence, _)| sentence);
+    for prefix in ["missing field `", "unknown field `", "duplicate field `"] {
+        if let Some(name) = message.strip_prefix(prefix).and_then(|rest| rest.split('`').next()) {
+            let name = format!("/{}", escape(name));
+            if !pointer.ends_with(&name) || prefix.starts_with("missing") {
+                pointer.push_str(&name);
+            }
+        }
+    }
+    FieldError::new(pointer, message)
+}
+
+/// RFC 6901 §3.
+fn escape(segment: &str) -> String {
+    segment.replace('~', "~0").replace('/', "~1")
+}
+
+impl<T: DeserializeOwned> FromRequestParts<AppState> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
+        let axum::extract::Query(query) = axum::extract::Query::try_from_uri(&parts.uri).map_err(|rejection| {
+            let text = rejection.body_text();
+            let message = text.rsplit_once("query string: ").map_or(text.as_str(), |(_, message)| message);
+            let (pointer, detail) = match message.split_once(": ") {
+                Some((name, detail)) if !name.contains(' ') => (format!("/{}", escape(name)), detail),
+                Some(_) | None => (String::new(), message),
+            };
+            ApiError::invalid(vec![FieldError::new(pointer, detail)])
+        })?;
+        Ok(Query(query))
+    }
+}
+
+impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        match axum::extract::Path::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(path)) => Ok(Path(path)),
+            Err(_) => Err(ApiError::not_found("not-found", "There is nothing here.")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "camelCase", deny_unknown_fields)]
+    #[expect(dead_code, reason = "only parsed")]
+    struct Order {
+        order_lines: Vec<Line>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only parsed")]
+    struct Line {
+        sku: String,
+        quantity: u32,
+    }
+
+    fn pointer_of(body: &str) -> String {
+        let mut reader = serde_json::Deserializer::from_str(body);
+        let error = serde_path_to_error::deserialize::<_, Order>(&mut reader).expect_err("invalid");
+        field_error(error.path(), &error.inner().to_string()).pointer
+    }
+
+    #[test]
+    fn an_invalid_field_is_pointed_at() {
+        for (body, pointer) in [
+            (r#"{}"#, "/orderLines"),
+            (r#"{"orderLines":[{"sku":"A","quantity":"two"}]}"#, "/orderLines/0/quantity"),
+            (r#"{"orderLines":[{"sku":"A","quantity":1},{"sku":"B"}]}"#, "/orderLines/1/quantity"),
+            (r#"{"orderLines":[{"sku":"A","quantity":1,"x/y":0}]}"#, "/orderLines/0/x~1y"),
+            (r#"{"orderLines":[{"sku":"A","sku":"B","quantity":1}]}"#, "/orderLines/0/sku"),
+        ] {
+            assert_eq!(pointer_of(body), pointer, "{body}");
+        }
+    }
+
+    #[test]
+    fn the_character_postgres_cannot_store_is_found_wherever_it_is() {
+        assert_eq!(find_nul(&json!({"a": [{"b": "x\0y"}]})).as_deref(), Some("/a/0/b"));
+        assert_eq!(find_nul(&json!({"a": ["fine", 1, null]})), None);
+    }
+
+    #[test]
+    fn json_is_known_by_its_media_type() {
+        let check = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, value.parse().expect("a header value"));
+            is_json(&headers)
+        };
+        assert!(check("application/json; charset=utf-8"));
+        assert!(check("application/merge-patch+json"));
+        assert!(!check("text/plain"));
+        assert!(!is_json(&HeaderMap::new()));
+    }
+}

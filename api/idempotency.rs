@@ -1,0 +1,184 @@
+//! The same key and the same request get the same answer, however often they come.
+//!
+//! The answer is stored in the transaction whose effect it describes: no answer without its effect, no
+//! effect without its answer. Only 2xx answers are kept, for 24 hours, per caller.
+
+use axum::{
+    extract::{FromRequestParts, OptionalFromRequestParts, Request, State},
+    http::{HeaderName, HeaderValue, StatusCode, request::Parts},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
+
+
+use crate::{error::ApiError, extract::read_body, state::AppState};
+
+mod answers;
+
+use answers::LockError;
+
+const HEADER: &str = "idempotency-key";
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// Longest key, in bytes.
+const MAX_KEY_BYTES: usize = 255;
+
+/// A client's key together with the digest of what it was sent with. As an extractor it is required
+/// (400 `idempotency-key-required`); as `Option<IdempotencyKey>` it is not. It only works on routes
+/// under [`digest_requests`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    key: String,
+    request_hash: [u8; 32],
+}
+
+/// An answer given before; as a response it says `Idempotent-Replayed: true`.
+#[derive(Debug)]
+pub struct Replay {
+    /// The status it had.
+    pub status: StatusCode,
+    /// The body it had.
+    pub body: Value,
+}
+
+/// Whether a request is new.
+#[derive(Debug)]
+pub enum Begun {
+    /// Never answered: do it, then [`finish`].
+    Fresh,
+    /// Answered before: answer the same, change nothing.
+    Replay(Replay),
+}
+
+impl IntoResponse for Replay {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, axum::Json(self.body)).into_response();
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+        response
+    }
+}
+
+/// Takes hold of the key until the transaction of `conn` ends, then looks for an earlier answer.
+///
+/// `caller` is [`crate::Caller::key`]. Waits at most two seconds for a request that has the key in hand,
+/// and leaves that limit on every later lock of the transaction.
+///
+/// # Errors
+/// 409 `idempotency-in-progress` with `Retry-After` while another request with the key is under way;
+/// 422 `idempotency-key-reused` when the key came with another request before.
+pub async fn begin(conn: &mut PgConnection, caller: &str, key: &IdempotencyKey) -> Result<Begun, ApiError> {
+    if let Err(error) = answers::lock(conn, caller, &key.key).await {
+        return Err(match error {
+            LockError::InHand => {
+                ApiError::conflict("idempotency-in-progress", "A request with this key is still being carried out.")
+                    .retry_after(1)
+            }
+            LockError::Database(error) => error.into(),
+        });
+    }
+    let Some(answer) = answers::find(conn, caller, &key.key).await? else { return Ok(Begun::Fresh) };
+    if answer.request_hash != key.request_hash {
+        return Err(ApiError::unprocessable(
+            "idempotency-key-reused",
+            "This key was used for another request; draw a new one.",
+        ));
+    }
+    let status = u16::try_from(answer.status).ok().and_then(|status| StatusCode::from_u16(status).ok());
+    Ok(Begun::Replay(Replay { status: status.unwrap_or(StatusCode::OK), body: answer.body }))
+}
+
+/// Keeps a 2xx answer; the transaction of `conn` must be the one that made it true.
+///
+/// # Errors
+/// The database's own.
+pub async fn finish(
+    conn: &mut PgConnection,
+    caller: &str,
+    key: &IdempotencyKey,
+    status: StatusCode,
+    body: &Value,
+) -> Result<(), ApiError> {
+    debug_assert!(status.is_success(), "only what happened is kept");
+    answers::keep(conn, caller, &key.key, &key.request_hash, i32::from(status.as_u16()), body).await?;
+    Ok(())
+}
+
+/// Digests method, target and body of each request that carries a key, for the extractor to find.
+///
+/// # Errors
+/// 400 `idempotency-key-invalid` for a key that is empty or too long, 413 for too large a body.
+pub async fn digest_requests(State(state): State<AppState>, request: Request, next: Next) -> Result<Response, ApiError> {
+    let Some(value) = request.headers().get(HEADER) else { return Ok(next.run(request).await) };
+    let key = parse(value)?;
+    let (mut parts, body) = request.into_parts();
+    let body = read_body(Request::from_parts(parts.clone(), body), &state).await?;
+    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    let request_hash = digest(parts.method.as_str(), target, &body);
+    parts.extensions.insert(IdempotencyKey { key, request_hash });
+    Ok(next.run(Request::from_parts(parts, body.into())).await)
+}
+
+fn parse(value: &HeaderValue) -> Result<String, ApiError> {
+    let key = value.to_str().unwrap_or_default().trim();
+    if key.is_empty() || key.len() > MAX_KEY_BYTES {
+        return Err(ApiError::bad_request(
+            "idempotency-key-invalid",
+            format!("Idempotency-Key must have 1 to {MAX_KEY_BYTES} printable characters."),
+        ));
+    }
+    Ok(key.to_owned())
+}
+
+/// The lengths keep "/a" + "bc" apart from "/ab" + "c".
+fn digest(method: &str, target: &str, body: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in [method.as_bytes(), target.as_bytes(), body] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+impl FromRequestParts<AppState> for IdempotencyKey {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
+        parts.extensions.get().cloned().ok_or_else(|| {
+            ApiError::bad_request(
+                "idempotency-key-required",
+                "Send an Idempotency-Key header, so that a retry cannot do this twice.",
+            )
+        })
+    }
+}
+
+impl OptionalFromRequestParts<AppState> for IdempotencyKey {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Option<Self>, ApiError> {
+        Ok(parts.extensions.get().cloned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_method_path_or_body_is_another_request() {
+        let base = digest("POST", "/api/checkout", b"{}");
+        assert_eq!(base, digest("POST", "/api/checkout", b"{}"));
+        assert_ne!(base, digest("PUT", "/api/checkout", b"{}"));
+        assert_ne!(base, digest("POST", "/api/checkout{", b"}"));
+    }
+
+    #[test]
+    fn a_key_has_1_to_255_characters() {
+        for (key, fine) in [("k", true), ("", false), ("   ", false), (&"x".repeat(255), true), (&"x".repeat(256), false)] {
+            assert_eq!(parse(&HeaderValue::from_str(key).expect("a value")).is_ok(), fine, "{key}");
+        }
+    }
+}

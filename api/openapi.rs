@@ -1,0 +1,90 @@
+//! The OpenAPI document, generated from the handlers, and the pages that show it.
+
+use axum::{
+    Router,
+    http::{HeaderValue, header},
+    middleware::map_response,
+    response::Response,
+};
+use serde::Serialize;
+use utoipa::{
+    Modify, OpenApi, ToSchema,
+    openapi::{
+        OpenApi as Document,
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
+};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::state::AppState;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Cart Engine",
+        description = "Durable carts, checkout and orders. Money is a decimal string beside its currency; \
+                       times are RFC 3339 in UTC; every refusal is an RFC 9457 problem with a stable `code`."
+    ),
+    components(schemas(Problem)),
+    modifiers(&Security)
+)]
+struct Base;
+
+/// A refusal (RFC 9457). Some codes add members of their own, such as `available`.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Problem {
+    /// Names the kind of problem.
+    r#type: String,
+    /// The kind, in words.
+    title: String,
+    /// The HTTP status.
+    status: u16,
+    /// What happened, for people.
+    detail: String,
+    /// Stable, kebab-case; what programs match on.
+    code: String,
+    /// With 422: every place that is wrong.
+    #[schema(required = false)]
+    errors: Vec<ProblemPlace>,
+}
+
+/// One place of a request that is wrong.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ProblemPlace {
+    /// JSON pointer into the body, or `/name` of a parameter.
+    pointer: String,
+    /// What is wrong there.
+    detail: String,
+}
+
+struct Security;
+
+impl Modify for Security {
+    fn modify(&self, document: &mut Document) {
+        let components = document.components.get_or_insert_default();
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+        for (name, header) in [("cartSession", "X-Cart-Session"), ("apiKey", "X-Api-Key")] {
+            components.add_security_scheme(name, SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new(header))));
+        }
+    }
+}
+
+/// The document without paths; each resource merges its own into it.
+pub(crate) fn document() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(Base::openapi())
+}
+
+/// `/api/openapi.json`, and Swagger UI at `/docs` from files in the binary.
+pub(crate) fn pages(document: Document) -> Router<AppState> {
+    Router::from(SwaggerUi::new("/docs").url("/api/openapi.json", document)).layer(map_response(
+        async |mut response: Response| {
+            // Swagger UI styles itself inline and draws its icons from data URLs.
+            let policy = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+                          frame-ancestors 'none'";
+            response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+            response
+        },
+    ))
+}

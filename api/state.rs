@@ -1,0 +1,125 @@
+//! What every handler shares.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use adapters::notify::DevMailbox;
+use metrics_exporter_prometheus::PrometheusHandle;
+use sqlx::PgPool;
+use tokio::sync::Semaphore;
+use workflows::Shop;
+
+use crate::tokens::AuthKeys;
+
+/// The shared state. Cloning it copies a handful of reference counts.
+#[derive(Clone)]
+pub struct AppState {
+    /// The database, whose schema the caller has already checked.
+    pub pool: PgPool,
+    /// The shop's rules and its gateways.
+    pub shop: Arc<Shop>,
+    /// Signs and verifies access tokens.
+    pub auth: Arc<AuthKeys>,
+    /// Development helpers; without it their routes do not exist.
+    pub dev: Option<Arc<DevState>>,
+    /// Limits on requests.
+    pub config: Arc<ApiConfig>,
+    /// Renders `/metrics`.
+    pub metrics: Option<PrometheusHandle>,
+    /// Requests that may be in hand at once.
+    pub(crate) admission: Arc<Semaphore>,
+    draining: Arc<AtomicBool>,
+}
+
+/// Limits of the API. Every one of them has a default that suits one small machine.
+#[derive(Debug, Clone)]
+pub struct ApiConfig {
+    /// Requests in hand at once; one more is answered 503 `overloaded`.
+    pub max_concurrency: usize,
+    /// A request that takes longer is answered 503 `timeout`. Longer than the longest long poll
+    /// (30 s), so that a poll ends by itself.
+    pub request_timeout: Duration,
+    /// Largest request body, in bytes.
+    pub max_body_bytes: usize,
+    /// How long a graceful stop waits for the requests in hand.
+    pub drain_limit: Duration,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        ApiConfig {
+            max_concurrency: 512,
+            request_timeout: Duration::from_secs(35),
+            max_body_bytes: 256 * 1024,
+            drain_limit: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What only development has.
+pub struct DevState {
+    /// Base URL of the sandbox gateway, without a trailing slash.
+    pub sandbox_url: String,
+    /// Every e-mail the shop would have sent.
+    pub mailbox: DevMailbox,
+    /// Asks the sandbox.
+    pub client: reqwest::Client,
+}
+
+impl AppState {
+    /// State for one API process. The schema of the database behind `pool` must have been checked.
+    pub fn new(pool: PgPool, shop: Arc<Shop>, auth: AuthKeys, config: ApiConfig) -> Self {
+        AppState {
+            pool,
+            shop,
+            auth: Arc::new(auth),
+            dev: None,
+            admission: Arc::new(Semaphore::new(config.max_concurrency)),
+            config: Arc::new(config),
+            metrics: None,
+            draining: Arc::default(),
+        }
+    }
+
+    /// The same with the routes of development.
+    #[must_use]
+    pub fn with_dev(mut self, dev: DevState) -> Self {
+        self.dev = Some(Arc::new(dev));
+        self
+    }
+
+    /// The same with `/metrics`.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: PrometheusHandle) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
+    /// From now on `/readyz` answers 503, so that a load balancer looks elsewhere.
+    pub fn start_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this process is on its way out.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for AppState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppState").field("shop", &self.shop).field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for DevState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DevState").field("sandbox_url", &self.sandbox_url).finish_non_exhaustive()
+    }
+}
