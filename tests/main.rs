@@ -1,1 +1,11 @@
-//! Integration tests.
+//! The integration crate. `world` is the fixture; every other module is one promise, tested.
+//!
+//! One private Postgres serves the whole process; each test has a database of its own, copied from a
+//! migrated template.
+
+mod audit;
+mod checkout_faults;
+mod engine_kit;
+mod gateway;
+mod house;
+mod world;

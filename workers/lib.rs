@@ -1,1 +1,121 @@
-//! workers
+//! Worker pools: apalis delivers tickets, the engine answers them.
+//!
+//! A pool is one incarnation: a heartbeat, a sweep, and one apalis worker a queue. Any number of pools
+//! may run in any number of processes; they share nothing but Postgres. `pace` says when a queue is
+//! polled, `deliver` is everything that touches apalis.
+//!
+//! What must not live here: business rules, SQL on business tables, HTTP.
+
+mod deliver;
+mod pace;
+
+use std::{sync::Arc, time::Duration};
+
+use engine::{Engine, Registry, Settings, sweep::sweep};
+use sqlx::PgPool;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How a pool works.
+#[derive(Debug, Clone)]
+pub struct PoolOptions {
+    /// Turns carried out at the same time, per queue.
+    pub concurrency: usize,
+    /// Queues it serves; empty means all that the registry knows.
+    pub queues: Vec<String>,
+    /// The engine's settings.
+    pub settings: Settings,
+}
+
+impl Default for PoolOptions {
+    fn default() -> Self {
+        PoolOptions { concurrency: 16, queues: Vec::new(), settings: Settings::default() }
+    }
+}
+
+/// How long a pool that was told to stop waits for the turns in hand. What they hold after that is
+/// taken over by others, as after a crash.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// Works until told to stop, then finishes what is in hand, gives back the rest and returns.
+pub async fn run(pool: PgPool, registry: Registry, options: PoolOptions, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let queues: Vec<String> = registry
+        .queues()
+        .iter()
+        .map(|queue| (*queue).to_owned())
+        .filter(|queue| options.queues.is_empty() || options.queues.contains(queue))
+        .collect();
+    if let Some(unknown) = options.queues.iter().find(|queue| !queues.contains(queue)) {
+        anyhow::bail!("there is no queue named {unknown}; there are: {}", registry.queues().join(", "));
+    }
+    let name = deliver::incarnation_name();
+    let engine = Engine::new(pool.clone(), registry, options.settings.clone(), &name).await?;
+    tracing::info!(worker = %engine.incarnation().id(), ?queues, concurrency = options.concurrency, "working");
+
+    let alive = CancellationToken::new();
+    let names = deliver::Names::default();
+    let keeper = tokio::spawn(keep_alive(Arc::clone(&engine), names.clone(), alive.clone()));
+    let sweeper = tokio::spawn(keep_sweeping(Arc::clone(&engine), shutdown.clone()));
+    let turns = TaskTracker::new();
+    let mut deliveries = tokio::task::JoinSet::new();
+    for queue in queues {
+        deliveries.spawn(deliver::serve(
+            Arc::clone(&engine),
+            queue,
+            options.concurrency,
+            names.clone(),
+            turns.clone(),
+            shutdown.clone(),
+        ));
+    }
+    while deliveries.join_next().await.is_some() {}
+    turns.close();
+    if tokio::time::timeout(GRACE, turns.wait()).await.is_err() {
+        tracing::warn!(turns = turns.len(), "some turns did not end in time; others will take them over");
+    }
+    alive.cancel();
+    // Both end when told to; a panic in either has been logged by the runtime.
+    let _ = tokio::join!(keeper, sweeper);
+    engine.incarnation().leave(&pool).await?;
+    names.forget(&pool).await?;
+    // What this pool gave back is ready now, not when the next sweep comes round.
+    sweep(&pool, options.settings.lease).await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Beats for the engine and for apalis until the last turn has ended.
+async fn keep_alive(engine: Arc<Engine>, names: deliver::Names, alive: CancellationToken) {
+    let settings = engine.settings();
+    let mut beat = tokio::time::interval(settings.beat);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = alive.cancelled() => return,
+            _ = beat.tick() => {}
+        }
+        let beaten = async {
+            engine.incarnation().beat(engine.pool(), settings.lease).await?;
+            names.beat(engine.pool()).await
+        };
+        match tokio::time::timeout(settings.lease, beaten).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "a heartbeat failed"),
+            Err(_) => tracing::warn!("a heartbeat took longer than the lease"),
+        }
+    }
+}
+
+async fn keep_sweeping(engine: Arc<Engine>, shutdown: CancellationToken) {
+    let settings = engine.settings();
+    let mut round = tokio::time::interval(settings.sweep);
+    round.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = round.tick() => {}
+        }
+        if let Err(error) = sweep(engine.pool(), settings.lease).await {
+            tracing::warn!(%error, "a sweep failed");
+        }
+    }
+}
