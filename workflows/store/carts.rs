@@ -1,5 +1,7 @@
 //! `carts`, `cart_items`, `cart_coupons`.
 
+mod open;
+
 use chrono::{DateTime, Utc};
 use domain::{
     cart::CartStatus,
@@ -12,6 +14,8 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::inventory::Short;
+
+pub use open::{CartChange, OpenCart, clock, create, expire, find_open, find_variant, lock_open, save};
 
 /// A cart with its lines at today's prices and stock.
 #[derive(Debug, Clone)]
@@ -188,10 +192,7 @@ pub async fn load(conn: &mut PgConnection, cart_id: CartId) -> Result<Option<Sto
             price_when_added: row.price_when_added.unwrap_or_default(),
             tax_rate: row.tax_rate.unwrap_or_default(),
             sku: row.sku.unwrap_or_default(),
-            name: match row.variant_name {
-                Some(variant_name) => format!("{product_name}, {variant_name}"),
-                None => product_name,
-            },
+            name: full_name(product_name, row.variant_name),
             attributes: row.attributes,
             image_url: row.image_url,
             is_active: row.is_active.unwrap_or_default(),
@@ -272,4 +273,12 @@ pub async fn unlock(conn: &mut PgConnection, cart_id: CartId, run_id: Uuid, now:
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// What a variant is called on a line.
+fn full_name(product_name: String, variant_name: Option<String>) -> String {
+    match variant_name {
+        Some(variant_name) => format!("{product_name}, {variant_name}"),
+        None => product_name,
+    }
 }

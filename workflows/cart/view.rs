@@ -1,0 +1,140 @@
+//! What a cart costs today, and what its owner should know about it.
+
+use domain::{
+    cart::{CartNotice, CartStatus},
+    coupon::{Coupon, CouponRejection},
+    ids::VariantId,
+    pricing::{PricingError, Quote, ShippingMethod},
+};
+use serde::Serialize;
+
+use super::{CartRefusal, HeldCart};
+use crate::{
+    Shop,
+    store::{
+        carts::{CartLine, StoredCart},
+        coupons::Candidate,
+    },
+};
+
+/// A cart as its owner sees it.
+#[derive(Debug, Clone)]
+pub struct CartView {
+    /// The cart with its lines, in variant order.
+    pub cart: StoredCart,
+    /// What it costs, shipped STANDARD.
+    pub quote: Quote,
+    /// Codes that count: those that lower the price; while there is nothing to lower, those noted.
+    pub applied_coupons: Vec<String>,
+    /// What changed since the owner last acted.
+    pub notices: Vec<Notice>,
+}
+
+/// Something the owner of a cart should know.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE", rename_all_fields = "camelCase")]
+pub enum Notice {
+    /// The line asks for more than there is now.
+    QuantityUnavailable {
+        /// Which line.
+        variant_id: VariantId,
+        /// Its SKU.
+        sku: String,
+        /// In the cart.
+        quantity: u32,
+        /// To be had.
+        available: u32,
+    },
+    /// A code that was applied does not count, or not any more.
+    CouponDropped {
+        /// The code.
+        code: String,
+        /// Why.
+        reason: CouponRejection,
+    },
+    /// What can be said of any cart, such as a price that changed.
+    #[serde(untagged)]
+    Cart(CartNotice),
+}
+
+impl HeldCart {
+    /// Prices the cart with the coupons that count now.
+    pub(super) fn view(self, shop: &Shop) -> Result<CartView, CartRefusal> {
+        let quote = self.quote(shop)?;
+        let (dropped, noted) = self.coupons_without_effect(&quote);
+        let mut notices = self.notices;
+        notices.extend(self.cart.lines.iter().filter_map(|line| {
+            CartNotice::price_changed(line.variant_id, line.price_when_added, line.price, quote.currency).map(Notice::Cart)
+        }));
+        // While a checkout holds the stock, the cart's own pieces are not to be had any more.
+        if self.cart.status != CartStatus::Checkout {
+            notices.extend(self.cart.lines.iter().filter_map(short_of_stock));
+        }
+        let mut applied_coupons: Vec<String> = quote.coupons.iter().map(|coupon| coupon.code.clone()).collect();
+        if self.cart.lines.is_empty() {
+            applied_coupons.extend(noted);
+        } else {
+            notices.extend(dropped);
+        }
+        Ok(CartView { cart: self.cart, quote, applied_coupons, notices })
+    }
+
+    /// The price with every candidate that may be used.
+    pub(super) fn quote(&self, shop: &Shop) -> Result<Quote, PricingError> {
+        let usable: Vec<Coupon> = self
+            .candidates
+            .iter()
+            .filter(|candidate| self.check(candidate).is_ok())
+            .map(|candidate| candidate.coupon.clone())
+            .collect();
+        let inputs: Vec<_> = self.cart.lines.iter().map(CartLine::input).collect();
+        shop.pricing.quote(&inputs, &usable, None, ShippingMethod::Standard)
+    }
+
+    /// Whether a coupon may be used. The one use that the cart's own checkout holds is not held against it.
+    pub(super) fn check(&self, candidate: &Candidate) -> Result<(), CouponRejection> {
+        let Candidate { coupon, redeemed_by_user } = candidate;
+        match self.cart.status {
+            CartStatus::Checkout => {
+                let own = Coupon { held_count: (coupon.held_count - 1).max(0), ..coupon.clone() };
+                own.check(self.now, self.subtotal(), redeemed_by_user - 1)
+            }
+            CartStatus::Active | CartStatus::Abandoned | CartStatus::Converted | CartStatus::Expired => {
+                coupon.check(self.now, self.subtotal(), *redeemed_by_user)
+            }
+        }
+    }
+
+    /// Notices for the codes on the cart that lower nothing, and those codes.
+    fn coupons_without_effect(&self, quote: &Quote) -> (Vec<Notice>, Vec<String>) {
+        let without_effect = self.candidates.iter().filter(|candidate| {
+            !candidate.coupon.auto_apply && quote.coupons.iter().all(|used| used.coupon_id != candidate.coupon.id)
+        });
+        without_effect
+            .map(|candidate| {
+                let reason = self.rejection(candidate, quote);
+                let code = candidate.coupon.code.clone();
+                (Notice::CouponDropped { code: code.clone(), reason }, code)
+            })
+            .unzip()
+    }
+
+    /// Why a coupon that is not in `quote` is not.
+    pub(super) fn rejection(&self, candidate: &Candidate, quote: &Quote) -> CouponRejection {
+        let priced = || quote.rejected.iter().find(|(code, _)| *code == candidate.coupon.code).map(|&(_, reason)| reason);
+        self.check(candidate).err().or_else(priced).unwrap_or(CouponRejection::NotApplicable)
+    }
+}
+
+fn short_of_stock(line: &CartLine) -> Option<Notice> {
+    let available = line.for_sale();
+    (available < line.quantity).then(|| Notice::QuantityUnavailable {
+        variant_id: line.variant_id,
+        sku: line.sku.clone(),
+        quantity: line.quantity,
+        available,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,259 @@
+//! The one open cart of an owner: finding or making it, and saving what changed in it.
+
+use chrono::{DateTime, Utc};
+use domain::{
+    cart::CartStatus,
+    ids::{CartId, CouponId, VariantId},
+    money::Currency,
+};
+use rust_decimal::Decimal;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{CartLine, full_name};
+use crate::cart::Owner;
+
+/// The row of an owner's open cart.
+#[derive(Debug, Clone, Copy)]
+pub struct OpenCart {
+    /// Its id.
+    pub id: CartId,
+    /// ACTIVE, CHECKOUT or ABANDONED.
+    pub status: CartStatus,
+    /// Raised by every write.
+    pub version: i64,
+    /// The run that holds it while in CHECKOUT.
+    pub checkout_run_id: Option<Uuid>,
+    /// A guest's cart whose time is over, though no sweep has noticed: as good as gone.
+    pub is_stale: bool,
+    /// The engine's clock.
+    pub now: DateTime<Utc>,
+}
+
+// The two halves of the `or` are each answered by their own partial unique index.
+macro_rules! open_cart {
+    ($conn:expr, $owner:expr, $lock:literal) => {{
+        let (user_id, session_hash) = $owner.columns();
+        let row = sqlx::query!(
+            r#"
+            select id, status, version, checkout_run_id, engine.now() as "now!",
+                   coalesce(expires_at <= engine.now() and status <> 'CHECKOUT', false) as "is_stale!"
+              from carts
+             where (user_id = $1 or (session_hash = $2 and user_id is null))
+               and status in ('ACTIVE', 'CHECKOUT', 'ABANDONED')
+            "# + $lock,
+            user_id,
+            session_hash
+        )
+        .fetch_optional($conn)
+        .await?;
+        row.map(|row| {
+            Ok(OpenCart {
+                id: row.id.into(),
+                status: row.status.parse().map_err(|_| sqlx::Error::Decode("an unknown cart status".into()))?,
+                version: row.version,
+                checkout_run_id: row.checkout_run_id,
+                is_stale: row.is_stale,
+                now: row.now,
+            })
+        })
+        .transpose()
+    }};
+}
+
+/// The owner's open cart, if there is one.
+///
+/// # Errors
+/// The database's own.
+pub async fn find_open(conn: &mut PgConnection, owner: &Owner) -> Result<Option<OpenCart>, sqlx::Error> {
+    open_cart!(conn, owner, "")
+}
+
+/// The same, its row locked until the transaction ends.
+///
+/// # Errors
+/// The database's own.
+pub async fn lock_open(conn: &mut PgConnection, owner: &Owner) -> Result<Option<OpenCart>, sqlx::Error> {
+    open_cart!(conn, owner, "for update")
+}
+
+/// The clock that carts see.
+///
+/// # Errors
+/// The database's own.
+pub async fn clock(conn: &mut PgConnection) -> Result<DateTime<Utc>, sqlx::Error> {
+    sqlx::query_scalar!(r#"select engine.now() as "now!""#).fetch_one(conn).await
+}
+
+/// Makes an empty ACTIVE cart, which only its maker can see before the commit; none if the owner has an
+/// open one by now. A guest's ends `guest_ttl_s` seconds after its last activity.
+///
+/// # Errors
+/// The database's own.
+pub async fn create(
+    conn: &mut PgConnection,
+    owner: &Owner,
+    currency: Currency,
+    guest_ttl_s: u64,
+) -> Result<Option<OpenCart>, sqlx::Error> {
+    let id = CartId::generate();
+    let (user_id, session_hash) = owner.columns();
+    let row = sqlx::query!(
+        "insert into carts (id, user_id, session_hash, currency, created_at, updated_at, last_activity_at, expires_at)
+         select $1, $2, $3, $4, t.now, t.now, t.now,
+                case when $2::uuid is null then t.now + make_interval(secs => $5) end
+           from (select engine.now() as now) t
+         on conflict do nothing
+         returning version, created_at",
+        Uuid::from(id),
+        user_id,
+        session_hash,
+        currency.as_str(),
+        seconds(guest_ttl_s)
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| OpenCart {
+        id,
+        status: CartStatus::Active,
+        version: row.version,
+        checkout_run_id: None,
+        is_stale: false,
+        now: row.created_at,
+    }))
+}
+
+/// Ends a cart whose time is over; one that came back to life meanwhile stays.
+///
+/// # Errors
+/// The database's own.
+pub async fn expire(conn: &mut PgConnection, cart_id: CartId) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update carts set status = 'EXPIRED', version = version + 1, updated_at = engine.now()
+          where id = $1 and status in ('ACTIVE', 'ABANDONED') and expires_at <= engine.now()",
+        Uuid::from(cart_id)
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// A variant as a cart would hold it, quantity 0, if it and its product are for sale; `variant` and
+/// `product` are ids or SKUs.
+///
+/// # Errors
+/// The database's own.
+pub async fn find_variant(
+    conn: &mut PgConnection,
+    variant: &str,
+    product: Option<&str>,
+) -> Result<Option<(CartLine, String)>, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"
+        select v.id, v.sku, v.price, v.tax_rate, v.variant_name, v.attributes, p.id as product_id, p.product_name,
+               p.category_id, p.image_url, p.currency as "currency!", coalesce(s.available_quantity, 0) as "available!"
+          from product_variants v
+          join products p on p.id = v.product_id
+          left join inventory s on s.variant_id = v.id
+         where (v.id = $1 or v.sku = $2) and v.is_active and p.is_active
+           and ($3::text is null or p.id::text = lower($3) or p.sku = $3)
+         -- A SKU that looks like another variant's id does not hide that variant.
+         order by v.id = $1 desc nulls last
+         limit 1
+        "#,
+        Uuid::parse_str(variant).ok(),
+        variant,
+        product
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| {
+        let line = CartLine {
+            variant_id: row.id.into(),
+            product_id: row.product_id.into(),
+            category_id: row.category_id,
+            quantity: 0,
+            price: row.price,
+            price_when_added: row.price,
+            tax_rate: row.tax_rate,
+            sku: row.sku,
+            name: full_name(row.product_name, row.variant_name),
+            attributes: row.attributes,
+            image_url: row.image_url,
+            is_active: true,
+            available: u32::try_from(row.available).unwrap_or_default(),
+        };
+        (line, row.currency)
+    }))
+}
+
+/// What happened to a cart: parts that did not change stay empty.
+#[derive(Debug, Clone, Default)]
+pub struct CartChange {
+    /// Lines with their new quantity, and the price to remember if the line is new.
+    pub put: Vec<(VariantId, u32, Decimal)>,
+    /// Lines to be removed.
+    pub take: Vec<VariantId>,
+    /// A coupon to be noted, with what it is worth now.
+    pub add_coupon: Option<(CouponId, Decimal)>,
+    /// Coupons to be forgotten.
+    pub drop_coupons: Vec<CouponId>,
+}
+
+/// Saves a change in one statement, which also makes the cart ACTIVE, raises its version and puts a
+/// guest's end off. The cart is locked. Answers the new version.
+///
+/// # Errors
+/// The database's own.
+pub async fn save(
+    conn: &mut PgConnection,
+    cart_id: CartId,
+    change: &CartChange,
+    guest_ttl_s: u64,
+    now: DateTime<Utc>,
+) -> Result<i64, sqlx::Error> {
+    let variants: Vec<Uuid> = change.put.iter().map(|&(variant_id, _, _)| variant_id.into()).collect();
+    let quantities: Vec<i32> =
+        change.put.iter().map(|&(_, quantity, _)| i32::try_from(quantity).unwrap_or(i32::MAX)).collect();
+    let prices: Vec<Decimal> = change.put.iter().map(|&(_, _, price)| price).collect();
+    let taken: Vec<Uuid> = change.take.iter().map(|&variant_id| variant_id.into()).collect();
+    let dropped: Vec<Uuid> = change.drop_coupons.iter().map(|&coupon_id| coupon_id.into()).collect();
+    sqlx::query_scalar!(
+        "with taken as (
+            delete from cart_items where cart_id = $1 and variant_id = any($2)),
+         put as (
+            insert into cart_items (cart_id, variant_id, quantity, price, added_at, updated_at)
+            select $1, i.variant_id, i.quantity, i.price, $3, $3
+              from unnest($4::uuid[], $5::int[], $6::numeric[]) as i(variant_id, quantity, price)
+            on conflict on constraint cart_items_once do update
+               set quantity = excluded.quantity, updated_at = excluded.updated_at),
+         dropped as (
+            delete from cart_coupons where cart_id = $1 and coupon_id = any($7)),
+         added as (
+            insert into cart_coupons (cart_id, coupon_id, applied_at, discount_calculated)
+            select $1, $8, $3, $9 where $8::uuid is not null
+            on conflict on constraint cart_coupons_once do update set discount_calculated = excluded.discount_calculated)
+         update carts
+            set status = 'ACTIVE', version = version + 1, updated_at = $3, last_activity_at = $3,
+                expires_at = case when user_id is null then $3::timestamptz + make_interval(secs => $10) end
+          where id = $1
+         returning version",
+        Uuid::from(cart_id),
+        &taken,
+        now,
+        &variants,
+        &quantities,
+        &prices,
+        &dropped,
+        change.add_coupon.map(|(coupon_id, _)| Uuid::from(coupon_id)),
+        change.add_coupon.map_or(Decimal::ZERO, |(_, discount)| discount),
+        seconds(guest_ttl_s)
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// As Postgres' intervals take them.
+fn seconds(seconds: u64) -> f64 {
+    f64::from(u32::try_from(seconds).unwrap_or(u32::MAX))
+}
