@@ -11,7 +11,7 @@ with announced as (
            count(*) filter (where event_type = 'payment.failed') as failed,
            count(*) filter (where event_type = 'coupon.redeemed') as redeemed,
            min(id) filter (where event_type = 'inventory.reserved') > min(id) filter (where event_type = 'inventory.committed') as sold_before_held
-      from outbox_events where event_type ~ '^(inventory|payment|coupon)\.' group by subject),
+      from outbox_events where event_type not like 'order.%' group by subject),
 stock as (
     select order_id,
            bool_or(status in ('CONFIRMED', 'RETURNED')) as committed,
@@ -24,33 +24,40 @@ given_back as (
       from refunds r join payments p on p.id = r.payment_id where r.status = 'SUCCEEDED' group by p.order_id),
 redeemed as (
     select order_id, count(*) as coupons
-      from coupon_redemption_log where status in ('SUCCESS', 'REVERSED') group by order_id)
-select 'order ' || o.id, e.event || ' ' || e.expected, e.event || ' × ' || e.actual
-  from orders o
-  left join announced a on a.subject = o.id::text
-  left join stock s on s.order_id = o.id
-  left join payments p on p.order_id = o.id
-  left join given_back g on g.order_id = o.id
-  left join redeemed c on c.order_id = o.id
- cross join lateral (values
-    ('inventory.reserved', 'at least once, before inventory.committed', coalesce(a.reserved, 0),
-        s.order_id is null or a.reserved > 0 and a.sold_before_held is not true),
-    ('inventory.committed', case when s.committed then 'once' else 'never' end, coalesce(a.committed, 0),
-        coalesce(a.committed, 0) = coalesce(s.committed, false)::int),
-    ('inventory.released', case when s.released then 'at least once' else 'never' end, coalesce(a.released, 0),
-        s.expired or coalesce(a.released > 0, false) = coalesce(s.released, false)),
-    ('inventory.refunded', case when s.returned then 'at least once' else 'never' end, coalesce(a.restocked, 0),
-        coalesce(a.restocked > 0, false) = coalesce(s.returned, false)),
-    -- Money that came for an order that was never sold is given back; its arrival may go untold.
-    ('payment.captured', case when p.captured_amount > 0 then 'once' else 'never' end, coalesce(a.captured, 0),
-        case when o.confirmed_at is null then coalesce(a.captured, 0) <= 1
-             else coalesce(a.captured, 0) = coalesce(p.captured_amount > 0, false)::int end),
-    ('payment.refunded', format('%s times', coalesce(g.refunds, 0)), coalesce(a.refunded, 0),
-        coalesce(a.refunded, 0) = coalesce(g.refunds, 0)),
-    ('payment.failed', 'at least once', coalesce(a.failed, 0),
-        p.payment_status is distinct from 'FAILED' or a.failed > 0),
-    ('coupon.redeemed', format('%s times', coalesce(c.coupons, 0)), coalesce(a.redeemed, 0),
-        coalesce(a.redeemed, 0) = coalesce(c.coupons, 0))
- ) as e (event, expected, actual, holds)
- where e.holds is not true
- order by 1, 2 limit 100
+      from coupon_redemption_log where status in ('SUCCESS', 'REVERSED') group by order_id),
+facts as materialized (
+    select o.id, o.confirmed_at, p.payment_status, coalesce(p.captured_amount > 0, false) as took_money,
+           s.order_id is not null as held, coalesce(s.committed, false) as sold, coalesce(s.released, false) as released,
+           coalesce(s.expired, false) as expired, coalesce(s.returned, false) as returned,
+           coalesce(g.refunds, 0) as refunds, coalesce(c.coupons, 0) as coupons,
+           coalesce(a.reserved, 0) as told_reserved, coalesce(a.committed, 0) as told_committed,
+           coalesce(a.released, 0) as told_released, coalesce(a.restocked, 0) as told_restocked,
+           coalesce(a.captured, 0) as told_captured, coalesce(a.refunded, 0) as told_refunded,
+           coalesce(a.failed, 0) as told_failed, coalesce(a.redeemed, 0) as told_redeemed,
+           coalesce(a.sold_before_held, false) as sold_before_held
+      from orders o
+      left join announced a on a.subject = o.id::text
+      left join stock s on s.order_id = o.id
+      left join payments p on p.order_id = o.id
+      left join given_back g on g.order_id = o.id
+      left join redeemed c on c.order_id = o.id),
+breaches (subject, expected, actual) as materialized (
+    select 'order ' || f.id, e.event || ' ' || e.expected, e.event || ' × ' || e.actual
+      from facts f
+     cross join lateral (values
+        ('inventory.reserved', 'at least once, before inventory.committed', told_reserved,
+            not held or told_reserved > 0 and not sold_before_held),
+        ('inventory.committed', case when sold then 'once' else 'never' end, told_committed, told_committed = sold::int),
+        ('inventory.released', case when released then 'at least once' else 'never' end, told_released,
+            expired or (told_released > 0) = released),
+        ('inventory.refunded', case when returned then 'at least once' else 'never' end, told_restocked,
+            (told_restocked > 0) = returned),
+        -- Money that came for an order that was never sold is given back; its arrival may go untold.
+        ('payment.captured', case when took_money then 'once' else 'never' end, told_captured,
+            case when confirmed_at is null then told_captured <= 1 else told_captured = took_money::int end),
+        ('payment.refunded', refunds || ' times', told_refunded, told_refunded = refunds),
+        ('payment.failed', 'at least once', told_failed, payment_status is distinct from 'FAILED' or told_failed > 0),
+        ('coupon.redeemed', coupons || ' times', told_redeemed, told_redeemed = coupons)
+     ) as e (event, expected, actual, holds)
+     where not e.holds)
+select subject, expected, actual from breaches order by subject, expected limit 100

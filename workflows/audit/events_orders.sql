@@ -12,8 +12,9 @@ announced as (
     select subject, string_agg(event_type, ', ' order by id) as told
       from outbox_events
      where event_type in ('order.created', 'order.confirmed', 'order.shipped', 'order.delivered', 'order.cancelled')
-     group by subject)
-select 'order ' || subject, coalesce(h.told, 'no events: no such order'), coalesce(a.told, 'no events')
-  from history h full join announced a using (subject)
- where h.told is distinct from a.told
- order by 1 limit 100
+     group by subject),
+breaches (subject, expected, actual) as materialized (
+    select 'order ' || subject, coalesce(h.told, 'no events: no such order'), coalesce(a.told, 'no events')
+      from history h full join announced a using (subject)
+     where h.told is distinct from a.told)
+select subject, expected, actual from breaches order by subject, expected limit 100

@@ -1,9 +1,10 @@
 -- What a payment says was refunded = Σ its refunds that succeeded, and never more than was captured.
 with given_back as (
-    select payment_id, sum(amount) filter (where status = 'SUCCEEDED') as amount from refunds group by payment_id)
-select 'order ' || p.order_id,
-       format('refunded %s, at most %s', coalesce(g.amount, 0), p.captured_amount),
-       format('refunded %s', p.refund_amount)
-  from payments p left join given_back g on g.payment_id = p.id
- where p.refund_amount <> coalesce(g.amount, 0) or p.refund_amount > p.captured_amount
- order by 1 limit 100
+    select payment_id, sum(amount) filter (where status = 'SUCCEEDED') as amount from refunds group by payment_id),
+breaches (subject, expected, actual) as materialized (
+    select 'order ' || p.order_id,
+           format('refunded %s, at most %s', coalesce(g.amount, 0), p.captured_amount),
+           format('refunded %s', p.refund_amount)
+      from payments p left join given_back g on g.payment_id = p.id
+     where p.refund_amount <> coalesce(g.amount, 0) or p.refund_amount > p.captured_amount)
+select subject, expected, actual from breaches order by subject, expected limit 100

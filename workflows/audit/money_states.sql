@@ -43,19 +43,20 @@ judged as (
         end as expected
       from money m),
 -- The orders that runs alive are settling name themselves in the run's key or input.
-settling as (
+settling as materialized (
     select distinct named[1]::uuid as order_id
       from engine.runs r,
            regexp_matches(r.run_key || ' ' || r.input::text,
                '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}', 'g') as named
-     where r.workflow in ('refund', 'reconcile', 'cancellation', 'return'))
-select 'order ' || j.id,
-       j.expected,
-       format('order %s, payment %s, order says payment %s, total %s, payment amount %s, captured %s, refunded %s',
-           j.status, j.payment_says, j.order_says, j.total, j.amount, j.captured, j.refunded)
-  from judged j
- where j.expected is not null
-   and not (j.status in ('CANCELLED', 'REFUNDED') and j.captured <> j.refunded
-            and (j.id in (select order_id from settling)
-                 or exists (select from engine.runs r where r.id = j.checkout_run_id)))
- order by 1 limit 100
+     where r.workflow in ('refund', 'reconcile', 'cancellation', 'return')),
+breaches (subject, expected, actual) as materialized (
+    select 'order ' || j.id,
+           j.expected,
+           format('order %s, payment %s, order says payment %s, total %s, payment amount %s, captured %s, refunded %s',
+               j.status, j.payment_says, j.order_says, j.total, j.amount, j.captured, j.refunded)
+      from judged j
+     where j.expected is not null
+       and not (j.status in ('CANCELLED', 'REFUNDED') and j.captured <> j.refunded
+                and (j.id in (select order_id from settling)
+                     or exists (select from engine.runs r where r.id = j.checkout_run_id))))
+select subject, expected, actual from breaches order by subject, expected limit 100

@@ -20,26 +20,25 @@ told as (
            (status = 'EXPIRED')::int as must_expire,
            case when status = 'ACTIVE' then -q when status in ('RELEASED', 'EXPIRED') then 0 else back - q end as must_available,
            case when status = 'ACTIVE' then q else 0 end as must_reserved
-      from story s)
-(select 'reservation ' || id,
-        format('%s: HOLD 1, COMMIT %s, RELEASE %s, EXPIRE %s, returned %s, Σ available %s, Σ reserved %s, one variant',
-            status, must_commit, must_release, must_expire, back, must_available, must_reserved),
-        format('HOLD %s, COMMIT %s, RELEASE %s, EXPIRE %s, returned %s, Σ available %s, Σ reserved %s%s',
-            holds, commits, releases, expiries, returned, available, reserved,
-            case when one_variant then '' else ', several variants' end)
-   from told
-  where holds <> 1 or commits <> must_commit or releases <> must_release or expiries <> must_expire
-     or returned <> back or available <> must_available or reserved <> must_reserved or not one_variant
-  limit 100)
-union all
--- Rows purged together with their cart leave their movements behind: a hold must not be among them.
-(select 'reservation ' || coalesce(m.reservation_id::text, '(none) of variant ' || m.variant_id),
-        'a reservation, or nothing left reserved',
-        format('no such reservation, Σ reserved %s', sum(m.reserved_delta))
-   from inventory_movements m
-  where m.kind not in ('RESTOCK', 'ADJUST')
-    and not exists (select from inventory_reservations r where r.id = m.reservation_id)
-  group by m.reservation_id, m.variant_id
- having sum(m.reserved_delta) <> 0 or m.reservation_id is null
-  limit 100)
- limit 100
+      from story s),
+breaches (subject, expected, actual) as materialized (
+    select 'reservation ' || id,
+            format('%s: HOLD 1, COMMIT %s, RELEASE %s, EXPIRE %s, returned %s, Σ available %s, Σ reserved %s, one variant',
+                status, must_commit, must_release, must_expire, back, must_available, must_reserved),
+            format('HOLD %s, COMMIT %s, RELEASE %s, EXPIRE %s, returned %s, Σ available %s, Σ reserved %s%s',
+                holds, commits, releases, expiries, returned, available, reserved,
+                case when one_variant then '' else ', several variants' end)
+       from told
+      where holds <> 1 or commits <> must_commit or releases <> must_release or expiries <> must_expire
+         or returned <> back or available <> must_available or reserved <> must_reserved or not one_variant
+    union all
+    -- Rows purged together with their cart leave their movements behind: a hold must not be among them.
+    select 'reservation ' || coalesce(m.reservation_id::text, '(none) of variant ' || m.variant_id),
+            'a reservation, or nothing left reserved',
+            format('no such reservation, Σ reserved %s', sum(m.reserved_delta))
+       from inventory_movements m
+      where m.kind not in ('RESTOCK', 'ADJUST')
+        and not exists (select from inventory_reservations r where r.id = m.reservation_id)
+      group by m.reservation_id, m.variant_id
+     having sum(m.reserved_delta) <> 0 or m.reservation_id is null)
+select subject, expected, actual from breaches order by subject, expected limit 100

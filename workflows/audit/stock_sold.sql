@@ -17,16 +17,15 @@ stocked as (
       from inventory_movements where kind in ('RESTOCK', 'ADJUST') group by variant_id),
 gone as (
     select variant_id, sum(quantity_reserved - quantity_returned) as quantity
-      from inventory_reservations where status in ('CONFIRMED', 'RETURNED') group by variant_id)
-(select format('order %s, variant %s', order_id, variant_id),
-        format('%s committed', coalesce(s.quantity, 0)),
-        format('%s committed', coalesce(c.quantity, 0))
-   from sold s full join committed c using (order_id, variant_id)
-  where coalesce(s.quantity, 0) <> coalesce(c.quantity, 0)
-  limit 100)
-union all
-(select 'variant ' || g.variant_id, format('at most %s sold', coalesce(s.quantity, 0)), format('%s sold', g.quantity)
-   from gone g left join stocked s using (variant_id)
-  where g.quantity > coalesce(s.quantity, 0)
-  limit 100)
- limit 100
+      from inventory_reservations where status in ('CONFIRMED', 'RETURNED') group by variant_id),
+breaches (subject, expected, actual) as materialized (
+    select format('order %s, variant %s', order_id, variant_id),
+            format('%s committed', coalesce(s.quantity, 0)),
+            format('%s committed', coalesce(c.quantity, 0))
+       from sold s full join committed c using (order_id, variant_id)
+      where coalesce(s.quantity, 0) <> coalesce(c.quantity, 0)
+    union all
+    select 'variant ' || g.variant_id, format('at most %s sold', coalesce(s.quantity, 0)), format('%s sold', g.quantity)
+       from gone g left join stocked s using (variant_id)
+      where g.quantity > coalesce(s.quantity, 0))
+select subject, expected, actual from breaches order by subject, expected limit 100
