@@ -1,0 +1,107 @@
+//! `cart-engine bench`: what the shop does at saturation, beside what Postgres itself could do.
+//!
+//! Each run has a database of its own, lived-in from the start, on the server it is pointed at, and
+//! drops it at the end.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use sqlx::{
+    AssertSqlSafe, Connection, PgConnection, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+mod figures;
+mod limit;
+mod world;
+
+pub(crate) use figures::Figures;
+
+/// What to measure, and how.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    work: Work,
+}
+
+/// The works that can be measured.
+#[derive(Debug, Subcommand)]
+enum Work {
+    /// The same business rows changed by three functions, one commit each: what this Postgres could do.
+    Limit {
+        /// Every checkout takes the same variant.
+        #[arg(long)]
+        hot: bool,
+        #[command(flatten)]
+        load: Load,
+    },
+}
+
+/// What every work needs to know.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Load {
+    /// Seconds to measure for.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds: u64,
+    /// Orders the shop has had before; fewer make a database that does not look lived-in.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i32).range(0..=5_000_000))]
+    pub(crate) orders: i32,
+    /// Which carts are drawn.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: i64,
+    /// Ends with one JSON object instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Measures, prints the figures, and answers whether the books balanced.
+///
+/// # Errors
+/// When the server cannot be reached, does not let us create a database, or a checkout fails.
+pub(crate) async fn run(args: &BenchArgs, server: &PgConnectOptions) -> anyhow::Result<bool> {
+    match &args.work {
+        Work::Limit { hot, load } => {
+            let figures = in_world(server, load.orders, async |options, pool| {
+                let limit = limit::limit(options, pool, &limit::LimitSettings { seconds: load.seconds, hot: *hot, seed: load.seed }).await?;
+                let books = workflows::audit::books(pool).await.context("the books could not be read")?;
+                let mut settings = figures::server_settings(pool).await?;
+                settings.extend([
+                    ("work".to_owned(), if *hot { "limit, hot" } else { "limit" }.to_owned()),
+                    ("seconds".to_owned(), load.seconds.to_string()),
+                    ("past_orders".to_owned(), load.orders.to_string()),
+                    ("clients".to_owned(), limit.clients.to_string()),
+                ]);
+                Ok(Figures::of_limit(&limit, books.balanced, settings))
+            })
+            .await?;
+            figures.print(load.json)?;
+            Ok(figures.books_balanced)
+        }
+    }
+}
+
+/// Runs a measurement in a fresh lived-in database, which is dropped whatever happened.
+pub(crate) async fn in_world<T>(
+    server: &PgConnectOptions,
+    past_orders: i32,
+    measure: impl AsyncFnOnce(&PgConnectOptions, &PgPool) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let name = format!("cart_engine_bench_{}", uuid::Uuid::now_v7().simple());
+    let mut admin = PgConnection::connect_with(server).await.context("the server cannot be reached")?;
+    sqlx::raw_sql(AssertSqlSafe(format!("create database {name}"))).execute(&mut admin).await?;
+    let options = server.clone().database(&name);
+    let pool = PgPoolOptions::new()
+        .max_connections(4)
+        .acquire_timeout(Duration::from_secs(10))
+        .connect_lazy_with(options.clone());
+    let measured = async {
+        migrations::run(&pool).await?;
+        world::build(&pool, past_orders).await.context("the lived-in database could not be built")?;
+        measure(&options, &pool).await
+    }
+    .await;
+    pool.close().await;
+    sqlx::raw_sql(AssertSqlSafe(format!("drop database if exists {name} with (force)"))).execute(&mut admin).await?;
+    measured
+}

@@ -1,0 +1,204 @@
+//! What can be configured, and where it comes from: defaults, then the file, then the environment,
+//! then the flags. A later layer wins.
+
+mod layers;
+
+use std::{path::PathBuf, time::Duration};
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize, Serializer};
+use url::Url;
+
+use crate::failure::Failure;
+
+pub(crate) use layers::{Flags, Loaded, load};
+
+/// The effective configuration.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Where the truth is kept.
+    pub(crate) database: Database,
+    /// The HTTP API.
+    pub(crate) api: Api,
+    /// Who may do what.
+    pub(crate) auth: Auth,
+    /// What carries the workflows.
+    pub(crate) worker: Worker,
+    /// The sandbox payment gateway.
+    pub(crate) sandbox: Sandbox,
+    /// How e-mail leaves the house.
+    pub(crate) mail: Mail,
+    /// The shop's rules.
+    pub(crate) shop: workflows::Rules,
+}
+
+/// `[database]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Database {
+    /// Which Postgres to use; without it the embedded one.
+    #[serde(serialize_with = "masked_url")]
+    pub(crate) url: Option<SecretString>,
+    /// Where the embedded one lives; without it a folder for this user's application data.
+    pub(crate) data_dir: Option<PathBuf>,
+    /// A folder with `postgres` and `initdb` for the embedded one.
+    pub(crate) bin_dir: Option<PathBuf>,
+    /// Whether an installed Postgres may be used.
+    pub(crate) discovery: bool,
+    /// Refuses to download a Postgres.
+    pub(crate) offline: bool,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Database { url: None, data_dir: None, bin_dir: None, discovery: true, offline: false }
+    }
+}
+
+/// `[api]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Api {
+    /// Where to listen, as `host:port`.
+    pub(crate) listen: String,
+    /// Connections to the database.
+    pub(crate) connections: u32,
+    /// Requests in hand at once; one more is shed.
+    pub(crate) max_concurrency: usize,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Api { listen: "127.0.0.1:8080".to_owned(), connections: 20, max_concurrency: 512 }
+    }
+}
+
+/// `[auth]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Auth {
+    /// Signs access tokens; at least 32 bytes. Every API process needs the same.
+    #[serde(serialize_with = "masked")]
+    pub(crate) jwt_secret: Option<SecretString>,
+}
+
+/// `[worker]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Worker {
+    /// Runs a worker has in hand at once.
+    pub(crate) concurrency: usize,
+    /// Which queues it serves; empty means all.
+    pub(crate) queues: Vec<String>,
+    /// A worker that has not been heard of for so long, in milliseconds, is dead: others take over.
+    pub(crate) lease_ms: u64,
+    /// How often it is heard of, in milliseconds; well below the lease.
+    pub(crate) beat_ms: u64,
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Worker { concurrency: 16, queues: Vec::new(), lease_ms: 8_000, beat_ms: 2_000 }
+    }
+}
+
+impl Worker {
+    /// What the engine is told.
+    ///
+    /// # Errors
+    /// Numbers that would let nothing run, or declare a healthy worker dead.
+    pub(crate) fn settings(&self) -> Result<engine::Settings, Failure> {
+        if self.concurrency == 0 {
+            return Err(Failure::new("worker.concurrency is 0").hint("one run at a time is the least: --concurrency 1"));
+        }
+        // Two beats may be lost before the lease ends.
+        if self.beat_ms == 0 || self.beat_ms.saturating_mul(3) > self.lease_ms {
+            return Err(Failure::new(format!(
+                "worker.beat_ms ({}) must be at most a third of worker.lease_ms ({}), and not 0",
+                self.beat_ms, self.lease_ms
+            )));
+        }
+        Ok(engine::Settings {
+            lease: Duration::from_millis(self.lease_ms),
+            beat: Duration::from_millis(self.beat_ms),
+            ..engine::Settings::default()
+        })
+    }
+}
+
+/// `[sandbox]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Sandbox {
+    /// Where the gateway is reached. Beside a development shop its own is found by itself.
+    pub(crate) url: Option<String>,
+    /// Signs its webhooks: `whsec_` and base64.
+    #[serde(serialize_with = "masked")]
+    pub(crate) webhook_secret: Option<SecretString>,
+    /// Where the gateway sends its webhooks; without it to the API at its default address.
+    pub(crate) webhook_url: Option<String>,
+    /// Where a shopper's browser reaches the gateway; without it at the address it listens on.
+    pub(crate) public_url: Option<String>,
+}
+
+/// `[mail]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Mail {
+    /// The mail server, e.g. `smtps://user:password@host`.
+    #[serde(serialize_with = "masked_url")]
+    pub(crate) smtp_url: Option<SecretString>,
+}
+
+const MASK: &str = "***";
+
+/// A secret shows whether it is set, and nothing else.
+#[expect(clippy::ref_option, reason = "the signature is serde's")]
+fn masked<S: Serializer>(secret: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
+    secret.as_ref().map(|_| MASK).serialize(serializer)
+}
+
+/// A URL shows all but its password.
+#[expect(clippy::ref_option, reason = "the signature is serde's")]
+fn masked_url<S: Serializer>(url: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
+    url.as_ref().map(|url| without_password(url.expose_secret())).serialize(serializer)
+}
+
+/// A URL as it may be shown.
+pub(crate) fn without_password(url: &str) -> String {
+    let Ok(mut parsed) = Url::parse(url) else {
+        return MASK.to_owned();
+    };
+    // libpq also takes a password as a parameter.
+    let in_query = parsed.query_pairs().any(|(name, _)| name.contains("password"));
+    if in_query || (parsed.password().is_some() && parsed.set_password(Some(MASK)).is_err()) {
+        return MASK.to_owned();
+    }
+    parsed.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_heard_of_three_times_in_its_lease() {
+        let beats = |beat_ms, lease_ms| Worker { beat_ms, lease_ms, ..Worker::default() }.settings().is_ok();
+        assert!(Worker::default().settings().is_ok());
+        assert!(beats(100, 300) && !beats(101, 300) && !beats(0, 300));
+        assert!(Worker { concurrency: 0, ..Worker::default() }.settings().is_err());
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        for (url, shown) in [
+            ("postgres://a:hunter2@db.example/shop", "postgres://a:***@db.example/shop"),
+            ("postgres://a@db.example/shop", "postgres://a@db.example/shop"),
+            ("postgres://db.example/shop?password=hunter2", "***"),
+            ("host=db password=hunter2", "***"),
+        ] {
+            assert_eq!(without_password(url), shown);
+        }
+    }
+}

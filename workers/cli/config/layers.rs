@@ -1,0 +1,235 @@
+//! The layers of the configuration, and who wins.
+
+use std::{collections::BTreeMap, path::Path};
+
+use config::{File, FileFormat, Map, Source, Value, ValueKind, builder::DefaultState};
+
+use super::Config;
+use crate::failure::Failure;
+
+/// The file that is read when it is there and none is named.
+const DEFAULT_FILE: &str = "cart-engine.toml";
+
+/// Any key can come from the environment: `CART_ENGINE__API__LISTEN` is `api.listen`.
+const PREFIX: &str = "CART_ENGINE__";
+
+/// Variables with names of their own, which win over the prefixed ones.
+const NAMED: [(&str, &str); 6] = [
+    ("DATABASE_URL", "database.url"),
+    ("CART_ENGINE_PG_DISCOVERY", "database.discovery"),
+    ("JWT_SECRET", "auth.jwt_secret"),
+    ("SANDBOX_URL", "sandbox.url"),
+    ("SANDBOX_WEBHOOK_SECRET", "sandbox.webhook_secret"),
+    ("SMTP_URL", "mail.smtp_url"),
+];
+
+/// Keys whose value in the environment is a list with commas.
+const LISTS: [&str; 1] = ["worker.queues"];
+
+/// What the command line says, by key.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Flags(Layer);
+
+impl Flags {
+    /// Adds what `flag` says about `key`, if it was given.
+    #[must_use]
+    pub(crate) fn with(mut self, flag: &'static str, key: &str, value: Option<impl Into<ValueKind>>) -> Self {
+        if let Some(value) = value {
+            self.0.set(flag, key, value);
+        }
+        self
+    }
+}
+
+/// The configuration and where each value came from.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) config: Config,
+    origins: BTreeMap<String, String>,
+}
+
+impl Loaded {
+    /// Every value as `key = value  # origin`, secrets masked.
+    ///
+    /// # Errors
+    /// None is expected: every part of the configuration can be written as JSON.
+    pub(crate) fn describe(&self) -> Result<String, Failure> {
+        let mut lines = Vec::new();
+        flatten("", &serde_json::to_value(&self.config)?, &mut |key, value| {
+            let origin = self.origins.get(key).map_or("default", String::as_str);
+            lines.push(format!("{key} = {value}  # {origin}\n"));
+        });
+        Ok(lines.concat())
+    }
+}
+
+/// Calls `leaf` for each value below `value` that is no table, in order.
+fn flatten(prefix: &str, value: &serde_json::Value, leaf: &mut impl FnMut(&str, &serde_json::Value)) {
+    match value.as_object() {
+        Some(table) => {
+            for (name, value) in table {
+                let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                flatten(&key, value, leaf);
+            }
+        }
+        None => leaf(prefix, value),
+    }
+}
+
+/// Reads all layers. `environment` is the process' own, or a test's.
+///
+/// # Errors
+/// A file that cannot be read, a key nobody knows, a value that makes no sense; each names its key.
+pub(crate) fn load(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+    flags: Flags,
+) -> Result<Loaded, Failure> {
+    let read = config::ConfigBuilder::<DefaultState>::default()
+        .add_source(match file {
+            Some(path) => File::from(path).format(FileFormat::Toml).required(true),
+            None => File::new(DEFAULT_FILE, FileFormat::Toml).required(false),
+        })
+        .add_source(from_environment(environment))
+        .add_source(flags.0)
+        .build()
+        .map_err(|error| Failure::caused_by("the configuration cannot be read", &error))?;
+
+    let mut origins = BTreeMap::new();
+    for (name, value) in read.collect().unwrap_or_default() {
+        note_origins(&name, &value, &mut origins);
+    }
+    let config = read.try_deserialize().map_err(|error| Failure::caused_by("the configuration is wrong", &error))?;
+    Ok(Loaded { config, origins })
+}
+
+fn note_origins(key: &str, value: &Value, origins: &mut BTreeMap<String, String>) {
+    if let ValueKind::Table(table) = &value.kind {
+        for (name, value) in table {
+            note_origins(&format!("{key}.{name}"), value, origins);
+        }
+    } else if let Some(origin) = value.origin() {
+        origins.insert(key.to_owned(), origin.to_owned());
+    }
+}
+
+fn from_environment(variables: impl IntoIterator<Item = (String, String)>) -> Layer {
+    // An empty variable is an unset one: that is how a shell or a container file takes one back.
+    let variables: BTreeMap<String, String> = variables.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+    let prefixed = variables
+        .iter()
+        .filter_map(|(name, value)| Some((name, name.strip_prefix(PREFIX)?.to_lowercase().replace("__", "."), value)));
+    let named = NAMED.into_iter().filter_map(|(name, key)| {
+        let (name, value) = variables.get_key_value(name)?;
+        Some((name, key.to_owned(), value))
+    });
+    let mut layer = Layer::default();
+    for (name, key, value) in prefixed.chain(named) {
+        if LISTS.contains(&&*key) {
+            layer.set(name, &key, value.split(',').map(|item| item.trim().to_owned()).collect::<Vec<String>>());
+        } else {
+            // As text, which the reader turns into what the key wants: a secret of digits stays
+            // what it is.
+            layer.set(name, &key, value.clone());
+        }
+    }
+    layer
+}
+
+/// One source whose every value knows its own origin.
+#[derive(Debug, Clone, Default)]
+struct Layer(Map<String, Value>);
+
+impl Layer {
+    fn set(&mut self, origin: &str, key: &str, value: impl Into<ValueKind>) {
+        self.0.insert(key.to_owned(), Value::new(Some(&origin.to_owned()), value));
+    }
+}
+
+impl Source for Layer {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, config::ConfigError> {
+        Ok(self.0.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    fn loaded(file: &str, environment: &[(&str, &str)], flags: Flags) -> Result<Loaded, Failure> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("shop.toml");
+        std::fs::write(&path, file).expect("a file");
+        load(Some(&path), environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())), flags)
+    }
+
+    fn listen(value: &str) -> Flags {
+        Flags::default().with("--listen", "api.listen", Some(value))
+    }
+
+    #[test]
+    fn a_later_layer_wins() {
+        let (file, variable) = ("api.listen = 'file:1'", [("CART_ENGINE__API__LISTEN", "variable:1")]);
+        let none = Flags::default;
+        for (file, environment, flags, wins) in [
+            ("", &[][..], none(), "127.0.0.1:8080"),
+            (file, &[], none(), "file:1"),
+            (file, &variable, none(), "variable:1"),
+            (file, &variable, listen("flag:1"), "flag:1"),
+            (file, &[("CART_ENGINE__API__LISTEN", "")], none(), "file:1"),
+        ] {
+            assert_eq!(loaded(file, environment, flags).expect("a configuration").config.api.listen, wins);
+        }
+    }
+
+    #[test]
+    fn a_variable_becomes_what_its_key_wants() {
+        let environment = [
+            ("CART_ENGINE__WORKER__CONCURRENCY", "7"),
+            ("CART_ENGINE__WORKER__QUEUES", "checkout, refund"),
+            ("CART_ENGINE__SHOP__HOLD_S", "60"),
+            ("CART_ENGINE_PG_DISCOVERY", "off"),
+            ("JWT_SECRET", "00000000000000000000000000000042"),
+        ];
+        let config = loaded("", &environment, Flags::default()).expect("a configuration").config;
+        assert_eq!((config.worker.concurrency, config.shop.hold_s, config.database.discovery), (7, 60, false));
+        assert_eq!(config.worker.queues, ["checkout", "refund"]);
+        let secret = config.auth.jwt_secret.expect("a secret");
+        assert_eq!(secret.expose_secret(), "00000000000000000000000000000042");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_in_one_line() {
+        for (file, environment, named) in [
+            ("api.lisen = 'x'", &[][..], "lisen"),
+            ("[shop]\nhold = 3", &[], "hold"),
+            ("worker.concurrency = 'many'", &[], "worker.concurrency"),
+            ("api = [", &[], "shop.toml"),
+            ("", &[("CART_ENGINE__API__LISEN", "x")], "lisen"),
+        ] {
+            let report = loaded(file, environment, Flags::default()).expect_err("a mistake").report();
+            assert!(report.contains(named), "{report}");
+            assert_eq!(report.lines().count(), 1, "{report}");
+        }
+    }
+
+    #[test]
+    fn the_description_tells_origins_and_no_secrets() {
+        let environment = [("JWT_SECRET", "hunter2hunter2hunter2hunter2hunter2")];
+        let text = loaded("worker.beat_ms = 1000", &environment, listen("flag:1"))
+            .expect("a configuration")
+            .describe()
+            .expect("a description");
+        assert!(text.contains("api.listen = \"flag:1\"  # --listen\n"), "{text}");
+        assert!(text.contains("auth.jwt_secret = \"***\"  # JWT_SECRET\n"), "{text}");
+        assert!(text.contains("worker.concurrency = 16  # default\n"), "{text}");
+        assert!(text.lines().any(|line| line.starts_with("worker.beat_ms = 1000  # ") && line.ends_with("shop.toml")), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}

@@ -1,0 +1,140 @@
+//! What a command says when it cannot do its work: one line, and one more if there is something to
+//! do about it. No backtraces: whoever reads this runs a shop, and does not debug one.
+
+use std::error::Error;
+
+/// Why a command ended without doing its work.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failure {
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure in one sentence, without a full stop.
+    pub(crate) fn new(message: impl AsRef<str>) -> Self {
+        Failure { message: one_line(message.as_ref()), hint: None }
+    }
+
+    /// What failed, and why.
+    pub(crate) fn caused_by(what: &str, cause: &(dyn Error + 'static)) -> Self {
+        Failure::new(format!("{what}: {}", chain(cause)))
+    }
+
+    /// The same, told as the reason why something larger failed.
+    #[must_use]
+    pub(crate) fn within(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
+    /// Adds what the reader can do about it.
+    #[must_use]
+    pub(crate) fn hint(mut self, hint: impl AsRef<str>) -> Self {
+        self.hint = Some(one_line(hint.as_ref()));
+        self
+    }
+
+    /// What goes to stderr.
+    pub(crate) fn report(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("cart-engine: {}\nhint: {hint}", self.message),
+            None => format!("cart-engine: {}", self.message),
+        }
+    }
+}
+
+/// An error and its causes. A cause that an error's own text already tells is not told twice.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let reason = error.to_string();
+        if !text.contains(&reason) {
+            text = format!("{text}: {reason}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+impl From<embedded::Error> for Failure {
+    fn from(error: embedded::Error) -> Self {
+        let text = chain(&error);
+        let failure = match text.rsplit_once('\n') {
+            // Their last line says what to install, or how to do without.
+            Some((message, advice))
+                if matches!(error, embedded::Error::NotFound { .. } | embedded::Error::Offline { .. }) =>
+            {
+                Failure::new(message).hint(advice)
+            }
+            Some(_) | None => Failure::new(&text),
+        };
+        if matches!(error, embedded::Error::InUse { .. }) {
+            return failure.hint("stop that process, or choose another --data-dir, or try --ephemeral");
+        }
+        failure
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Failure::new(chain(&*error))
+    }
+}
+
+macro_rules! from_errors {
+    ($($error:ty),+ $(,)?) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Failure::new(chain(&error))
+            }
+        })+
+    };
+}
+
+from_errors!(
+    adapters::notify::ConfigError,
+    adapters::payments::ConfigError,
+    api::accounts::CreateUserError,
+    migrations::Error,
+    reqwest::Error,
+    sandbox::Error,
+    serde_json::Error,
+    sqlx::Error,
+    std::io::Error,
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_one_line_whatever_it_was_made_of() {
+        let failure = Failure::new("initdb failed:\n  no space\n\tleft").hint("make\nroom");
+        assert_eq!(failure.report(), "cart-engine: initdb failed: no space left\nhint: make room");
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let inner = std::io::Error::other("disk full");
+        let error = migrations::Error::Database(sqlx::Error::Io(inner));
+        let report = Failure::from(error).report();
+        assert_eq!(report.matches("disk full").count(), 1, "{report}");
+        assert_eq!(report.lines().count(), 1, "{report}");
+    }
+
+    #[test]
+    fn a_missing_postgres_says_how_to_get_one() {
+        let error = embedded::Error::NotFound { tried: "\n  /usr/bin: no initdb".to_owned() };
+        let report = Failure::from(error).report();
+        let (message, hint) = report.split_once('\n').expect("a hint");
+        assert!(message.contains("no usable PostgreSQL") && message.contains("no initdb"), "{report}");
+        assert!(hint.starts_with("hint: Install it"), "{report}");
+    }
+}

@@ -1,0 +1,199 @@
+//! `cart-engine inspect`: looking at runs.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use chrono::SecondsFormat;
+use engine::inspect::{self, JournalEntry, Run};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tokio::time::MissedTickBehavior;
+use uuid::Uuid;
+
+use crate::{
+    Ended, arguments::InspectCommand, config::Config, database::IfMissing, failure::Failure, maintain::on_database, say,
+    shutdown::Stop,
+};
+
+/// How often `tail` looks.
+const TAIL_EVERY: Duration = Duration::from_millis(500);
+/// How many of the newest runs it follows.
+const TAIL_RUNS: i64 = 500;
+/// Characters of a journal's JSON shown in a line.
+const SHOWN: usize = 160;
+
+/// Shows what was asked for.
+///
+/// # Errors
+/// The database's own, or no such run.
+pub(crate) async fn run(config: &Config, command: InspectCommand) -> Result<Ended, Failure> {
+    on_database(config, IfMissing::Refuse, async |pool| {
+        migrations::check(pool).await?;
+        match command {
+            InspectCommand::Runs { workflow, status, limit, json } => {
+                let status = status.map(|status| status.to_uppercase());
+                show(&inspect::runs(pool, workflow.as_deref(), status.as_deref(), limit).await?, json)
+            }
+            InspectCommand::Stuck { limit, json } => {
+                let parked = inspect::runs(pool, None, Some("STUCK"), limit).await?;
+                if parked.is_empty() && !json {
+                    say("nothing is stuck");
+                    return Ok(());
+                }
+                show(&parked, json)
+            }
+            InspectCommand::Run { id, json } => one(pool, id, json).await,
+            InspectCommand::Tail => tail(pool).await,
+        }
+    })
+    .await?;
+    Ok(Ended::Well)
+}
+
+fn show(runs: &[Run], as_json: bool) -> Result<(), Failure> {
+    if as_json {
+        say(&serde_json::to_string(&json!({ "items": runs }))?);
+    } else {
+        runs.iter().for_each(|run| say(&line(run)));
+    }
+    Ok(())
+}
+
+async fn one(pool: &PgPool, id: Uuid, as_json: bool) -> Result<(), Failure> {
+    let run = inspect::run(pool, id)
+        .await?
+        .ok_or_else(|| Failure::new(format!("there is no run {id}")).hint("`cart-engine inspect runs` lists the newest"))?;
+    let journal = inspect::journal(pool, id).await?;
+    if as_json {
+        say(&serde_json::to_string(&json!({ "run": run, "journal": journal }))?);
+        return Ok(());
+    }
+    say(&line(&run));
+    for (name, value) in [("input", Some(&run.input)), ("output", run.output.as_ref()), ("failure", run.failure.as_ref())] {
+        if let Some(value) = value {
+            say(&format!("  {name:<8} {value}"));
+        }
+    }
+    journal.iter().for_each(|entry| say(&step(entry)));
+    Ok(())
+}
+
+/// One run in one line: when, which, where it stands, and why it stands there.
+fn line(run: &Run) -> String {
+    let why = match (&run.waiting_for, &run.failure) {
+        (Some(signal), _) => format!("  waits for {signal}"),
+        (None, Some(failure)) => format!("  {}", cut(failure)),
+        (None, None) => String::new(),
+    };
+    format!(
+        "{}  {}  {:<12}  {}/v{}  {}{why}",
+        run.created_at.to_rfc3339_opts(SecondsFormat::Millis, true),
+        run.id,
+        run.status,
+        run.workflow,
+        run.version,
+        run.run_key
+    )
+}
+
+fn step(entry: &JournalEntry) -> String {
+    let what = entry.error.as_ref().or(entry.output.as_ref()).map(cut).unwrap_or_default();
+    format!(
+        "  {:>3}  {}  {:<9}  {}  {what}",
+        entry.seq,
+        entry.recorded_at.to_rfc3339_opts(SecondsFormat::Millis, true),
+        entry.kind,
+        entry.name
+    )
+}
+
+fn cut(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// Prints each run whose state changed, until it is told to stop.
+async fn tail(pool: &PgPool) -> Result<(), Failure> {
+    let mut stop = Stop::listen()?;
+    let mut ticks = tokio::time::interval(TAIL_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut seen: Option<HashMap<Uuid, Seen>> = None;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stop.asked() => return Ok(()),
+        }
+        let mut runs = inspect::runs(pool, None, None, TAIL_RUNS).await?;
+        runs.reverse();
+        for run in changed(&mut seen, &runs) {
+            say(&line(run));
+        }
+    }
+}
+
+/// Where a run stood when it was last shown.
+type Seen = (String, Option<String>);
+
+/// What is to be shown of `runs`: nothing the first time, which only learns what there is.
+fn changed<'a>(seen: &mut Option<HashMap<Uuid, Seen>>, runs: &'a [Run]) -> Vec<&'a Run> {
+    let first = seen.is_none();
+    let seen = seen.get_or_insert_default();
+    let fresh = runs
+        .iter()
+        .filter(|run| {
+            let now = (run.status.clone(), run.waiting_for.clone());
+            seen.insert(run.id, now.clone()).as_ref() != Some(&now) && !first
+        })
+        .collect();
+    // Only the newest are followed, so only they are remembered.
+    let followed: HashSet<Uuid> = runs.iter().map(|run| run.id).collect();
+    seen.retain(|id, _| followed.contains(id));
+    fresh
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+
+    use super::*;
+
+    fn a_run(status: &str) -> Run {
+        Run {
+            id: Uuid::nil(),
+            workflow: "checkout".to_owned(),
+            version: 1,
+            run_key: "cart:1".to_owned(),
+            status: status.to_owned(),
+            input: Value::Null,
+            output: None,
+            failure: None,
+            waiting_for: None,
+            wake_at: None,
+            epoch: 1,
+            crashes: 0,
+            created_at: DateTime::UNIX_EPOCH,
+            finished_at: None,
+        }
+    }
+
+    #[test]
+    fn tail_shows_changes_only() {
+        let mut seen = None;
+        for (status, shown) in [("PENDING", 0), ("RUNNING", 1), ("RUNNING", 0), ("COMPLETED", 1)] {
+            assert_eq!(changed(&mut seen, &[a_run(status)]).len(), shown, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_run_is_one_line() {
+        assert_eq!(
+            line(&Run { waiting_for: Some("payment".to_owned()), ..a_run("WAITING") }),
+            "1970-01-01T00:00:00.000Z  00000000-0000-0000-0000-000000000000  WAITING       checkout/v1  cart:1  waits for payment"
+        );
+    }
+}

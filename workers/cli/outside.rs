@@ -1,0 +1,124 @@
+//! The shop's ways to the outside, from what is configured or what a development shop says.
+
+use std::{sync::Arc, time::Duration};
+
+use adapters::{
+    notify::{DevMailbox, SmtpMailer},
+    payments::SandboxGateway,
+};
+use domain::ports::{Mailer, PaymentGateway};
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::PgPool;
+use url::{Host, Url};
+use workflows::Shop;
+
+use crate::{config::Config, dev::DevSettings, failure::Failure};
+
+/// How long connecting to a service outside may take.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The shop by its configured rules. What the configuration names wins; else what the development shop
+/// behind `pool` has; else there is none of it: checkouts through that gateway are refused, and
+/// messages recorded as skipped.
+///
+/// # Errors
+/// A configured address or secret that makes no sense.
+pub(crate) fn shop(config: &Config, dev: Option<&DevSettings>, pool: &PgPool) -> Result<Arc<Shop>, Failure> {
+    Ok(Shop::new(config.shop.clone(), gateways(config, dev)?, mailer(config, dev, pool)?))
+}
+
+fn gateways(config: &Config, dev: Option<&DevSettings>) -> Result<Vec<Arc<dyn PaymentGateway>>, Failure> {
+    let Some(url) = sandbox_url(config, dev) else {
+        return Ok(Vec::new());
+    };
+    let secret = webhook_secret(config, dev)?;
+    let sandbox = SandboxGateway::new(&url, &secret, client(&url)?)?;
+    Ok(vec![Arc::new(sandbox)])
+}
+
+fn mailer(config: &Config, dev: Option<&DevSettings>, pool: &PgPool) -> Result<Option<Arc<dyn Mailer>>, Failure> {
+    let from = &config.shop.mail_from;
+    if let Some(url) = &config.mail.smtp_url {
+        return Ok(Some(Arc::new(SmtpMailer::from_url(url.expose_secret(), from)?)));
+    }
+    if dev.is_some() {
+        return Ok(Some(Arc::new(DevMailbox::new(pool.clone(), from)?)));
+    }
+    tracing::warn!("SMTP_URL is not set: no e-mail will be sent");
+    Ok(None)
+}
+
+/// Where the sandbox gateway is reached, without a trailing slash.
+pub(crate) fn sandbox_url(config: &Config, dev: Option<&DevSettings>) -> Option<String> {
+    let url = config.sandbox.url.clone().or_else(|| dev?.sandbox_url.clone())?;
+    Some(url.trim_end_matches('/').to_owned())
+}
+
+/// What the sandbox signs its webhooks with.
+///
+/// # Errors
+/// None configured, outside of development.
+pub(crate) fn webhook_secret(config: &Config, dev: Option<&DevSettings>) -> Result<SecretString, Failure> {
+    config.sandbox.webhook_secret.clone().or_else(|| Some(dev?.webhook_secret.clone())).ok_or_else(|| {
+        Failure::new("SANDBOX_WEBHOOK_SECRET is not set")
+            .hint("set it to whsec_ followed by base64, the same for the sandbox and the shop")
+    })
+}
+
+/// An HTTP client for the service at `url`. A proxy is for the world outside: a service on this
+/// machine is spoken to directly.
+///
+/// # Errors
+/// None is expected.
+pub(crate) fn client(url: &str) -> Result<reqwest::Client, Failure> {
+    let client = reqwest::Client::builder().connect_timeout(CONNECT_PATIENCE);
+    let client = if is_loopback(url) { client.no_proxy() } else { client };
+    Ok(client.build()?)
+}
+
+fn is_loopback(url: &str) -> bool {
+    let parsed = Url::parse(url).ok();
+    parsed.as_ref().and_then(Url::host).is_some_and(|host| match host {
+        Host::Domain(name) => name == "localhost",
+        Host::Ipv4(address) => address.is_loopback(),
+        Host::Ipv6(address) => address.is_loopback(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said() -> DevSettings {
+        DevSettings {
+            sandbox_url: Some("http://127.0.0.1:1/".to_owned()),
+            jwt_secret: "j".into(),
+            webhook_secret: "whsec_ZA==".into(),
+        }
+    }
+
+    #[test]
+    fn what_is_configured_wins_over_what_the_development_shop_says() {
+        let mut config = Config::default();
+        assert_eq!(sandbox_url(&config, None), None);
+        assert_eq!(sandbox_url(&config, Some(&said())).as_deref(), Some("http://127.0.0.1:1"));
+        config.sandbox.url = Some("https://sandbox.example".to_owned());
+        assert_eq!(sandbox_url(&config, Some(&said())).as_deref(), Some("https://sandbox.example"));
+    }
+
+    #[test]
+    fn a_sandbox_outside_development_needs_its_secret() {
+        let config = Config::default();
+        assert!(webhook_secret(&config, None).is_err());
+        assert!(webhook_secret(&config, Some(&said())).is_ok());
+    }
+
+    #[test]
+    fn only_this_machine_is_reached_without_a_proxy() {
+        for (url, direct) in
+            [("http://127.0.0.1:9", true), ("http://[::1]:9", true), ("http://localhost", true), ("http://10.0.0.1", false)]
+        {
+            assert_eq!(is_loopback(url), direct, "{url}");
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! `cart-engine worker`: carries workflows. Any number of them share one database.
+
+use std::sync::Arc;
+
+use sqlx::PgPool;
+use workers::PoolOptions;
+use workflows::Shop;
+
+use crate::{
+    config::Config,
+    database::{Database, Purpose},
+    dev,
+    failure::Failure,
+    outside,
+    parts::Parts,
+    say,
+    shutdown::Stop,
+};
+
+/// Connections beside those of the runs in hand: fetching tickets, beating, sweeping, e-mail.
+const SPARE_CONNECTIONS: usize = 6;
+
+/// Works until it is told to stop; runs in hand go back to the others.
+///
+/// # Errors
+/// What keeps it from working.
+pub(crate) async fn run(config: &Config) -> Result<(), Failure> {
+    let stop = Stop::listen()?;
+    let database = Database::shared(&config.database).await?;
+    let pool = pool(config, &database);
+    migrations::check(&pool).await?;
+    let dev = dev::settings(&pool).await?;
+    let shop = outside::shop(config, dev.as_ref(), &pool)?;
+    let mut parts = Parts::default();
+    start(&mut parts, config, &pool, &shop)?;
+    say(&format!("a worker is ready for {} runs at once", config.worker.concurrency));
+    let ended = parts.run(stop).await;
+    pool.close().await;
+    ended
+}
+
+/// Connections for one worker.
+pub(crate) fn pool(config: &Config, database: &Database) -> PgPool {
+    let size = config.worker.concurrency.saturating_add(SPARE_CONNECTIONS);
+    database.pool("worker", u32::try_from(size).unwrap_or(u32::MAX), Purpose::Serve)
+}
+
+/// Adds a worker to the parts of this process; each is an incarnation of its own.
+///
+/// # Errors
+/// Settings that make no sense.
+pub(crate) fn start(parts: &mut Parts, config: &Config, pool: &PgPool, shop: &Arc<Shop>) -> Result<(), Failure> {
+    let options = PoolOptions {
+        concurrency: config.worker.concurrency,
+        queues: config.worker.queues.clone(),
+        settings: config.worker.settings()?,
+    };
+    parts.start("worker", workers::run(pool.clone(), workflows::registry(shop), options, parts.token()));
+    Ok(())
+}
