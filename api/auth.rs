@@ -133,7 +133,10 @@ impl From<CreateUserError> for ApiError {
         (status = 422, description = "`validation-failed`", body = Problem, content_type = "application/problem+json"),
     )
 )]
-async fn register(State(state): State<AppState>, Json(body): Json<RegisterBody>) -> Result<impl IntoResponse, ApiError> {
+async fn register(
+    State(state): State<AppState>,
+    Json(body): Json<RegisterBody>,
+) -> Result<impl IntoResponse, ApiError> {
     let account = NewAccount {
         email: body.email,
         password: body.password,

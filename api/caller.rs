@@ -6,13 +6,17 @@ use axum::{
     extract::{FromRequestParts, OptionalFromRequestParts},
     http::{HeaderMap, header, request::Parts},
 };
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use domain::ids::UserId;
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 use workflows::store::users::{self, Role};
 
-use crate::{error::ApiError, state::AppState, tokens::token_hash};
+use crate::{
+    error::ApiError,
+    state::AppState,
+    tokens::{AuthKeys, token_hash},
+};
 
 /// A guest's session, as given in `X-Cart-Session`.
 #[derive(Debug, Clone)]
@@ -129,14 +133,12 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
-            return value
-                .to_str()
-                .ok()
-                .and_then(bearer)
-                .and_then(|token| state.auth.verify(token, Utc::now()))
+        if parts.headers.contains_key(header::AUTHORIZATION) {
+            return bearer_user(&parts.headers, &state.auth, Utc::now())
                 .map(|(user_id, role)| Caller::User { user_id, role })
-                .ok_or_else(|| ApiError::unauthorized("login-required", "The access token is not valid, or not any more."));
+                .ok_or_else(|| {
+                    ApiError::unauthorized("login-required", "The access token is not valid, or not any more.")
+                });
         }
         if let Some(value) = parts.headers.get("x-api-key") {
             let mut conn = state.pool.acquire().await?;
@@ -163,6 +165,12 @@ impl OptionalFromRequestParts<AppState> for CartSession {
 fn cart_session(headers: &HeaderMap) -> Option<CartSession> {
     let token = headers.get("x-cart-session")?.to_str().ok()?;
     (16..=128).contains(&token.len()).then(|| CartSession { token: token.into(), hash: token_hash(token) })
+}
+
+/// Whose valid bearer token the request carries.
+pub(crate) fn bearer_user(headers: &HeaderMap, keys: &AuthKeys, now: DateTime<Utc>) -> Option<(UserId, Role)> {
+    let token = bearer(headers.get(header::AUTHORIZATION)?.to_str().ok()?)?;
+    keys.verify(token, now)
 }
 
 /// The token of `Bearer <token>`; the scheme's case does not matter (RFC 9110 §11.1).

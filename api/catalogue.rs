@@ -24,11 +24,7 @@ use crate::{
 };
 
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(routes!(list))
-        .routes(routes!(show))
-        .routes(routes!(check))
-        .routes(routes!(stock))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show)).routes(routes!(check)).routes(routes!(stock))
 }
 
 /// A product with its variants.
@@ -112,7 +108,10 @@ impl VariantView {
         (status = 422, description = "`validation-failed`", body = Problem, content_type = "application/problem+json"),
     )
 )]
-async fn list(State(state): State<AppState>, Query(query): Query<PageQuery>) -> Result<Json<Page<ProductView>>, ApiError> {
+async fn list(
+    State(state): State<AppState>,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<ProductView>>, ApiError> {
     let (limit, after) = (query.limit()?, query.after::<ProductId>()?);
     let mut conn = state.pool.acquire().await?;
     let products = catalogue::list_products(&mut conn, after, limit + 1).await?;

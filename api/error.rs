@@ -48,11 +48,7 @@ impl FieldError {
 
 impl ApiError {
     /// A problem of any status. Prefer the constructor of its class.
-    pub fn new(
-        status: StatusCode,
-        code: impl Into<Cow<'static, str>>,
-        detail: impl Into<Cow<'static, str>>,
-    ) -> Self {
+    pub fn new(status: StatusCode, code: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Self {
         ApiError(Box::new(Problem {
             status,
             code: code.into(),

@@ -85,11 +85,7 @@ async fn json_bytes(request: Request, state: &AppState) -> Result<Bytes, ApiErro
 }
 
 fn unsupported_media_type() -> ApiError {
-    ApiError::new(
-        StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        "unsupported-media-type",
-        "Send the body as application/json.",
-    )
+    ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Send the body as application/json.")
 }
 
 /// The whole body, up to the configured limit.
@@ -153,10 +149,9 @@ pub(crate) fn refuse_card_data(value: &Value) -> Result<(), ApiError> {
 fn find_nul(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => text.contains('\0').then(String::new),
-        Value::Array(items) => items
-            .iter()
-            .enumerate()
-            .find_map(|(index, item)| find_nul(item).map(|rest| format!("/{index}{rest}"))),
+        Value::Array(items) => {
+            items.iter().enumerate().find_map(|(index, item)| find_nul(item).map(|rest| format!("/{index}{rest}")))
+        }
         Value::Object(members) => members.iter().find_map(|(name, member)| {
             if name.contains('\0') {
                 return Some(String::new());
@@ -180,15 +175,20 @@ fn field_error(path: &ErrorPath, message: &str) -> FieldError {
     }
     // serde_json appends its position, which the pointer replaces.
     let message = message.rsplit_once(" at line ").map_or(message, |(sentence, _)| sentence);
-    for prefix in ["missing field `", "unknown field `", "duplicate field `"] {
-        if let Some(name) = message.strip_prefix(prefix).and_then(|rest| rest.split('`').next()) {
-            let name = format!("/{}", escape(name));
-            if !pointer.ends_with(&name) || prefix.starts_with("missing") {
-                pointer.push_str(&name);
-            }
-        }
+    if let Some(name) = named_field(message)
+        && (message.starts_with("missing") || !pointer.ends_with(&name))
+    {
+        pointer.push_str(&name);
     }
     FieldError::new(pointer, message)
+}
+
+/// The pointer to the field that serde's sentence is about.
+fn named_field(message: &str) -> Option<String> {
+    ["missing field `", "unknown field `", "duplicate field `"]
+        .into_iter()
+        .find_map(|prefix| message.strip_prefix(prefix)?.split('`').next())
+        .map(|name| format!("/{}", escape(name)))
 }
 
 /// RFC 6901 §3.
@@ -203,13 +203,17 @@ impl<T: DeserializeOwned> FromRequestParts<AppState> for Query<T> {
         let axum::extract::Query(query) = axum::extract::Query::try_from_uri(&parts.uri).map_err(|rejection| {
             let text = rejection.body_text();
             let message = text.rsplit_once("query string: ").map_or(text.as_str(), |(_, message)| message);
-            let (pointer, detail) = match message.split_once(": ") {
-                Some((name, detail)) if !name.contains(' ') => (format!("/{}", escape(name)), detail),
-                Some(_) | None => (String::new(), message),
-            };
-            ApiError::invalid(vec![FieldError::new(pointer, detail)])
+            ApiError::invalid(vec![parameter_error(message)])
         })?;
         Ok(Query(query))
+    }
+}
+
+/// The parser says `name: sentence`, or names a missing parameter in the sentence.
+fn parameter_error(message: &str) -> FieldError {
+    match message.split_once(": ") {
+        Some((name, detail)) if !name.contains(' ') => FieldError::new(format!("/{}", escape(name)), detail),
+        Some(_) | None => FieldError::new(named_field(message).unwrap_or_default(), message),
     }
 }
 
@@ -263,6 +267,13 @@ mod tests {
         ] {
             assert_eq!(pointer_of(body), pointer, "{body}");
         }
+    }
+
+    #[test]
+    fn an_invalid_parameter_is_pointed_at() {
+        assert_eq!(parameter_error("limit: invalid digit found in string").pointer, "/limit");
+        assert_eq!(parameter_error("missing field `sku`").pointer, "/sku");
+        assert_eq!(parameter_error("something else: entirely").pointer, "");
     }
 
     #[test]

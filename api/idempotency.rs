@@ -13,7 +13,6 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
-
 use crate::{error::ApiError, extract::read_body, state::AppState};
 
 mod answers;
@@ -110,7 +109,11 @@ pub async fn finish(
 ///
 /// # Errors
 /// 400 `idempotency-key-invalid` for a key that is empty or too long, 413 for too large a body.
-pub async fn digest_requests(State(state): State<AppState>, request: Request, next: Next) -> Result<Response, ApiError> {
+pub async fn digest_requests(
+    State(state): State<AppState>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
     let Some(value) = request.headers().get(HEADER) else { return Ok(next.run(request).await) };
     let key = parse(value)?;
     let (mut parts, body) = request.into_parts();
@@ -177,7 +180,9 @@ mod tests {
 
     #[test]
     fn a_key_has_1_to_255_characters() {
-        for (key, fine) in [("k", true), ("", false), ("   ", false), (&"x".repeat(255), true), (&"x".repeat(256), false)] {
+        for (key, fine) in
+            [("k", true), ("", false), ("   ", false), (&"x".repeat(255), true), (&"x".repeat(256), false)]
+        {
             assert_eq!(parse(&HeaderValue::from_str(key).expect("a value")).is_ok(), fine, "{key}");
         }
     }

@@ -10,6 +10,7 @@ pub mod error;
 pub mod extract;
 pub mod idempotency;
 pub mod page;
+pub mod rate;
 pub mod state;
 pub mod tokens;
 
@@ -20,6 +21,9 @@ mod health;
 mod observe;
 mod openapi;
 mod webhooks;
+
+#[cfg(test)]
+mod tests;
 
 use std::{future::Future, io, net::SocketAddr};
 
@@ -35,15 +39,13 @@ use utoipa_axum::router::OpenApiRouter;
 
 pub use caller::{Caller, CartSession};
 pub use error::ApiError;
+pub use rate::RateLimits;
 pub use state::{ApiConfig, AppState, DevState};
 pub use tokens::AuthKeys;
 
 /// Every resource, with its part of the OpenAPI document.
 fn resources(state: &AppState) -> OpenApiRouter<AppState> {
-    let resources = openapi::document()
-        .merge(auth::routes())
-        .merge(catalogue::routes())
-        .merge(webhooks::routes());
+    let resources = openapi::document().merge(auth::routes()).merge(catalogue::routes()).merge(webhooks::routes());
     if state.dev.is_some() { resources.merge(dev::routes()) } else { resources }
 }
 
@@ -54,6 +56,7 @@ pub fn router(state: AppState) -> Router {
         .layer(from_fn_with_state(state.clone(), idempotency::digest_requests))
         .layer(DefaultBodyLimit::max(state.config.max_body_bytes))
         .layer(from_fn_with_state(state.clone(), observe::bound))
+        .layer(from_fn_with_state(state.clone(), rate::limit))
         // Health and documentation answer even when the shop is overloaded.
         .merge(health::routes())
         .merge(openapi::pages(document))

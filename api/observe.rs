@@ -29,7 +29,8 @@ pub(crate) async fn record(request: Request, next: Next) -> Response {
         .cloned()
         .unwrap_or_else(|| uuid_header(Uuid::now_v7()));
     let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
+    let route =
+        request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
     let span = tracing::info_span!(
         "request",
         %method,

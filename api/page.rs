@@ -42,9 +42,7 @@ impl PageQuery {
         match self.limit {
             None => Ok(DEFAULT_LIMIT),
             Some(limit @ 1..=MAX_LIMIT) => Ok(limit),
-            Some(_) => {
-                Err(ApiError::invalid(vec![FieldError::new("/limit", format!("must be 1 to {MAX_LIMIT}"))]))
-            }
+            Some(_) => Err(ApiError::invalid(vec![FieldError::new("/limit", format!("must be 1 to {MAX_LIMIT}"))])),
         }
     }
 

@@ -15,7 +15,10 @@ use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use workflows::Shop;
 
-use crate::tokens::AuthKeys;
+use crate::{
+    rate::{Buckets, RateLimits},
+    tokens::AuthKeys,
+};
 
 /// The shared state. Cloning it copies a handful of reference counts.
 #[derive(Clone)]
@@ -34,6 +37,8 @@ pub struct AppState {
     pub metrics: Option<PrometheusHandle>,
     /// Requests that may be in hand at once.
     pub(crate) admission: Arc<Semaphore>,
+    /// Who asked how often; none when nobody is limited.
+    pub(crate) buckets: Option<Arc<Buckets>>,
     draining: Arc<AtomicBool>,
 }
 
@@ -49,6 +54,8 @@ pub struct ApiConfig {
     pub max_body_bytes: usize,
     /// How long a graceful stop waits for the requests in hand.
     pub drain_limit: Duration,
+    /// How often one caller may ask; `None` limits nobody.
+    pub rate_limits: Option<RateLimits>,
 }
 
 impl Default for ApiConfig {
@@ -58,6 +65,7 @@ impl Default for ApiConfig {
             request_timeout: Duration::from_secs(35),
             max_body_bytes: 256 * 1024,
             drain_limit: Duration::from_secs(10),
+            rate_limits: Some(RateLimits::default()),
         }
     }
 }
@@ -80,6 +88,7 @@ impl AppState {
             shop,
             auth: Arc::new(auth),
             dev: None,
+            buckets: config.rate_limits.map(|limits| Arc::new(Buckets::new(limits))),
             admission: Arc::new(Semaphore::new(config.max_concurrency)),
             config: Arc::new(config),
             metrics: None,

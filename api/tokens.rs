@@ -47,7 +47,10 @@ impl AuthKeys {
             return Err(EmptySecret);
         }
         if secret.len() < GOOD_SECRET_BYTES {
-            tracing::warn!(bytes = secret.len(), "the JWT secret is short; use at least {GOOD_SECRET_BYTES} random bytes");
+            tracing::warn!(
+                bytes = secret.len(),
+                "the JWT secret is short; use at least {GOOD_SECRET_BYTES} random bytes"
+            );
         }
         Ok(AuthKeys {
             encoding: EncodingKey::from_secret(secret),

@@ -273,12 +273,9 @@ pub async fn redeem_refresh_token(conn: &mut PgConnection, token_hash: &[u8]) ->
 }
 
 async fn revoke_family(conn: &mut PgConnection, family: Uuid) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "update refresh_tokens set revoked_at = now() where family_id = $1 and revoked_at is null",
-        family
-    )
-    .execute(conn)
-    .await?;
+    sqlx::query!("update refresh_tokens set revoked_at = now() where family_id = $1 and revoked_at is null", family)
+        .execute(conn)
+        .await?;
     Ok(())
 }
 
@@ -323,13 +320,9 @@ pub struct ApiKey {
 /// # Errors
 /// The database's own.
 pub async fn find_api_key(conn: &mut PgConnection, key_hash: &[u8]) -> Result<Option<ApiKey>, sqlx::Error> {
-    sqlx::query_as!(
-        ApiKey,
-        "select id, scopes from api_keys where key_hash = $1 and revoked_at is null",
-        key_hash
-    )
-    .fetch_optional(conn)
-    .await
+    sqlx::query_as!(ApiKey, "select id, scopes from api_keys where key_hash = $1 and revoked_at is null", key_hash)
+        .fetch_optional(conn)
+        .await
 }
 
 /// Writes another service's key, or replaces the one of that name.
