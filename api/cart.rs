@@ -8,7 +8,6 @@ use domain::{ids::CartId, money::to_wire};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
-use uuid::Uuid;
 use workflows::cart;
 
 use self::{
@@ -21,6 +20,8 @@ use crate::{
     openapi::Problem,
     state::AppState,
 };
+
+pub(crate) use self::answer::{CouponSaving, PriceBreakdown};
 
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()

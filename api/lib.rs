@@ -15,11 +15,16 @@ pub mod state;
 pub mod tokens;
 
 mod auth;
+mod cart;
 mod catalogue;
+mod checkout;
 mod dev;
+mod etag;
 mod health;
 mod observe;
 mod openapi;
+mod orders;
+mod watch;
 mod webhooks;
 
 #[cfg(test)]
@@ -45,7 +50,13 @@ pub use tokens::AuthKeys;
 
 /// Every resource, with its part of the OpenAPI document.
 fn resources(state: &AppState) -> OpenApiRouter<AppState> {
-    let resources = openapi::document().merge(auth::routes()).merge(catalogue::routes()).merge(webhooks::routes());
+    let resources = openapi::document()
+        .merge(auth::routes())
+        .merge(catalogue::routes())
+        .merge(cart::routes())
+        .merge(checkout::routes())
+        .merge(orders::routes())
+        .merge(webhooks::routes());
     if state.dev.is_some() { resources.merge(dev::routes()) } else { resources }
 }
 

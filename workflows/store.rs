@@ -9,6 +9,7 @@ pub mod inventory;
 pub mod messages;
 pub mod orders;
 pub mod orders_of;
+pub mod orders_read;
 pub mod orders_summary;
 pub mod payments;
 pub mod users;
