@@ -101,7 +101,7 @@ struct Verdict {
 async fn show(State(state): State<AppState>, visit: Visit) -> Result<Response, ApiError> {
     let mut conn = state.pool.acquire().await?;
     let view = cart::view(&mut conn, &state.shop, visit.owner()).await?;
-    visit.answer(view)
+    Ok(visit.answer(&view))
 }
 
 /// Takes everything out of the cart, coupons too.

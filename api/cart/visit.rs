@@ -81,13 +81,14 @@ impl Visit {
             idempotency::finish(&mut tx, caller, key, StatusCode::OK, &body).await?;
         }
         tx.commit().await?;
-        self.answer(view)
+        Ok(self.answer(&view))
     }
 
-    pub(super) fn answer(&self, view: CartView) -> Result<Response, ApiError> {
-        let mut answer = CartAnswer::new(&view);
+    /// The cart, with its version and a new guest's secret.
+    pub(super) fn answer(&self, view: &CartView) -> Response {
+        let mut answer = CartAnswer::new(view);
         answer.cart_session = self.new_session.as_ref().map(|token| token.expose_secret().to_owned());
-        Ok(([(header::ETAG, etag(view.cart.version))], axum::Json(answer)).into_response())
+        ([(header::ETAG, etag(view.cart.version))], axum::Json(answer)).into_response()
     }
 }
 
