@@ -1,0 +1,182 @@
+//! The figures of a bench run, and the counters of Postgres they come from.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    time::{Duration, Instant},
+};
+
+use hdrhistogram::{CreationError, Histogram};
+use serde::Serialize;
+use sqlx::PgPool;
+
+use super::limit::LimitFigures;
+
+/// What a run found. The names are those of `bench --json`, which scripts read.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Figures {
+    /// Checkouts a second.
+    pub(crate) checkouts_per_s: f64,
+    /// Checkouts a second at the limit.
+    pub(crate) limit_per_s: f64,
+    /// The one as a part of the other.
+    pub(crate) ratio: f64,
+    /// Commits a checkout.
+    pub(crate) commits_per_checkout: f64,
+    /// Bytes of write-ahead log a checkout.
+    pub(crate) wal_bytes_per_checkout: f64,
+    /// Statements a checkout; none where the server does not count them.
+    pub(crate) statements_per_checkout: Option<f64>,
+    /// Median from accepted to completed, in milliseconds.
+    pub(crate) p50_ms: f64,
+    /// 99th percentile of the same.
+    pub(crate) p99_ms: f64,
+    /// Median of a one-row commit, in milliseconds.
+    pub(crate) commit_ms: f64,
+    /// Whether the books balanced after the load.
+    pub(crate) books_balanced: bool,
+    /// What was run, and on what server settings.
+    pub(crate) settings: BTreeMap<String, String>,
+}
+
+impl Figures {
+    /// The limit measured against itself.
+    pub(crate) fn of_limit(limit: &LimitFigures, books_balanced: bool, settings: BTreeMap<String, String>) -> Self {
+        Figures {
+            checkouts_per_s: limit.checkouts_per_s,
+            limit_per_s: limit.checkouts_per_s,
+            ratio: 1.0,
+            commits_per_checkout: limit.commits_per_checkout,
+            wal_bytes_per_checkout: limit.wal_bytes_per_checkout,
+            statements_per_checkout: Some(limit.statements_per_checkout),
+            p50_ms: limit.p50_ms,
+            p99_ms: limit.p99_ms,
+            commit_ms: limit.commit_ms,
+            books_balanced,
+            settings,
+        }
+    }
+
+    /// Prints them: for a script one JSON object, else a table.
+    ///
+    /// # Errors
+    /// When a figure cannot be written as JSON.
+    pub(crate) fn print(&self, json: bool) -> Result<(), serde_json::Error> {
+        if json {
+            println!("{}", serde_json::to_string(self)?);
+        } else {
+            println!("{self}");
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let statements = self.statements_per_checkout.map_or("not counted".to_owned(), |count| format!("{count:.1}"));
+        writeln!(f, "checkouts            {:>12.0} /s", self.checkouts_per_s)?;
+        writeln!(f, "limit                {:>12.0} /s", self.limit_per_s)?;
+        writeln!(f, "ratio                {:>12.2}", self.ratio)?;
+        writeln!(f, "commits a checkout   {:>12.2}", self.commits_per_checkout)?;
+        writeln!(f, "WAL a checkout       {:>12.0} bytes", self.wal_bytes_per_checkout)?;
+        writeln!(f, "statements a checkout{statements:>12}")?;
+        writeln!(f, "p50                  {:>12.2} ms", self.p50_ms)?;
+        writeln!(f, "p99                  {:>12.2} ms", self.p99_ms)?;
+        writeln!(f, "one commit           {:>12.2} ms", self.commit_ms)?;
+        writeln!(f, "books                {:>12}", if self.books_balanced { "balanced" } else { "NOT BALANCED" })?;
+        for (name, value) in &self.settings {
+            writeln!(f, "  {name:<22} {value}")?;
+        }
+        Ok(())
+    }
+}
+
+/// For microseconds up to a minute; longer ones count as a minute. (Without bounds a histogram is as
+/// narrow as it can be, and recording into it saturates at once.)
+pub(crate) fn latencies() -> Result<Histogram<u64>, CreationError> {
+    Histogram::new_with_bounds(1, 60_000_000, 3)
+}
+
+/// A percentile (0 to 1) of recorded microseconds, in milliseconds.
+pub(crate) fn millis(latency_us: &Histogram<u64>, quantile: f64) -> f64 {
+    latency_us.value_at_quantile(quantile) as f64 / 1_000.0
+}
+
+/// The server's settings that decide over the figures.
+///
+/// # Errors
+/// When the database does not answer.
+pub(crate) async fn server_settings(pool: &PgPool) -> Result<BTreeMap<String, String>, sqlx::Error> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "select name, current_setting(name) from pg_settings
+          where name in ('server_version', 'fsync', 'synchronous_commit', 'full_page_writes', 'shared_buffers',
+                         'max_wal_size', 'wal_level')",
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().collect())
+}
+
+/// What Postgres has counted so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counters {
+    /// Commits in this database.
+    pub(crate) commits: i64,
+    /// Bytes of write-ahead log, of the whole cluster.
+    pub(crate) wal_bytes: i64,
+    /// Statements in this database, where `pg_stat_statements` counts them.
+    pub(crate) statements: Option<i64>,
+}
+
+impl Counters {
+    /// Reads them once nobody else has any to hand in. A backend hands its own in when it ends, or
+    /// within ten idle seconds: close the pools first, and this takes a moment only.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub(crate) async fn settled(pool: &PgPool) -> Result<Self, sqlx::Error> {
+        let start = Instant::now();
+        let mut ticks = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            ticks.tick().await;
+            let others: i64 = sqlx::query_scalar(
+                "select count(*) from pg_stat_activity
+                  where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()
+                    and (state <> 'idle' or state_change > now() - interval '11 seconds')",
+            )
+            .fetch_one(pool)
+            .await?;
+            if others == 0 || start.elapsed() > Duration::from_secs(12) {
+                break;
+            }
+        }
+        let (commits, wal_bytes) = sqlx::query_as(
+            "select xact_commit, pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint
+               from pg_stat_database where datname = current_database()",
+        )
+        .fetch_one(pool)
+        .await?;
+        let counted: bool =
+            sqlx::query_scalar("select to_regclass('pg_stat_statements') is not null").fetch_one(pool).await?;
+        let statements = if counted {
+            sqlx::query_scalar(
+                "select sum(s.calls)::bigint from pg_stat_statements s
+                  where s.dbid = (select oid from pg_database where datname = current_database())",
+            )
+            .fetch_one(pool)
+            .await?
+        } else {
+            None
+        };
+        Ok(Counters { commits, wal_bytes, statements })
+    }
+
+    /// What was counted between the two readings.
+    pub(crate) fn since(&self, earlier: &Counters) -> Counters {
+        Counters {
+            commits: self.commits - earlier.commits,
+            wal_bytes: self.wal_bytes - earlier.wal_bytes,
+            statements: self.statements.zip(earlier.statements).map(|(now, then)| now - then),
+        }
+    }
+}
