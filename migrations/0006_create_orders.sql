@@ -132,9 +132,10 @@ create index order_state_history_order on order_state_history (order_id, changed
 -- Ten-minute holds. A row leaves ACTIVE once, by a guarded update, so stock cannot be given back twice.
 create table inventory_reservations (
     id uuid primary key,
-    order_id uuid references orders (id) on delete set null,    -- null until the order exists
+    -- The order it is for; null when a service holds stock without one. Drawn before the order row
+    -- exists, so it is no foreign key; an order is never deleted.
+    order_id uuid,
     cart_id uuid references carts (id) on delete cascade,
-    run_id uuid,                                                -- the checkout that holds it
     variant_id uuid not null references product_variants (id) on delete cascade,
     quantity_reserved int not null check (quantity_reserved > 0),
     quantity_returned int not null default 0,
@@ -149,7 +150,6 @@ create table inventory_reservations (
 ) with (fillfactor = 80);
 create index inventory_reservations_order on inventory_reservations (order_id);
 create index inventory_reservations_cart on inventory_reservations (cart_id);
-create index inventory_reservations_run on inventory_reservations (run_id);
 create index inventory_reservations_variant_status on inventory_reservations (variant_id, status);
 create index inventory_reservations_expiry on inventory_reservations (expires_at, status);
 
@@ -196,7 +196,8 @@ create table payment_attempts (
     attempt int not null check (attempt > 0),
     idempotency_key uuid not null,
     gateway_payment_id text,
-    status text not null check (status in ('CREATED', 'PENDING', 'CAPTURED', 'FAILED', 'CLOSED')),
+    next_action jsonb,                          -- where the shopper must go, while PENDING
+    status text not null check (status in ('PENDING', 'CAPTURED', 'FAILED', 'CLOSED')),
     failure_reason text,
     created_at timestamptz not null,
     updated_at timestamptz not null,

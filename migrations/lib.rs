@@ -8,7 +8,7 @@ use sqlx::{
     migrate::{MigrateError, Migrator},
 };
 
-static MIGRATOR: Migrator = sqlx::migrate!(".");
+static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
 
 /// Why the schema could not be brought up to date.
 #[derive(Debug, thiserror::Error)]

@@ -12,9 +12,8 @@ async fn main() -> anyhow::Result<()> {
     let base = if cfg!(unix) { Path::new("/tmp") } else { root };
     let scratch = tempfile::tempdir_in(base)?;
     let cluster = embedded::Cluster::start(&embedded::Options {
-        data_dir: scratch.path().join("data"),
         durable: false,
-        ..embedded::Options::default()
+        ..embedded::Options::new(scratch.path().join("data"))
     })
     .await?;
     cluster.ensure_database("prepare").await?;

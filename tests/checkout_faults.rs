@@ -10,7 +10,7 @@ use engine::{
 use rust_decimal::Decimal;
 use workflows::checkout::accept::{Accepted, Order};
 
-use crate::world::{STOCK, World, order};
+use crate::world::{World, order};
 
 /// How the shopper pays, and what must come of it when nothing goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,15 +24,17 @@ enum Story {
     Abandoned,
 }
 
-struct Played {
-    world: World,
+struct Played<'w> {
+    world: &'w World,
     accepted: Accepted,
     cart: CartId,
+    /// Laptops and mice in stock before.
+    before: [(i32, i32); 2],
 }
 
 /// Plays a story with a fault on the first worker; whenever that worker dies, a healthy one takes over.
-async fn play(story: Story, fusion: bool, faults: Option<Arc<dyn Faults>>) -> Played {
-    let world = World::new().await;
+async fn play(world: &World, story: Story, fusion: bool, faults: Option<Arc<dyn Faults>>) -> Played<'_> {
+    let before = [world.stock("LAP-001").await, world.stock("MOU-001").await];
     let (user, cart) = world.shopper(&[("LAP-001", 1), ("MOU-001", 2)]).await;
     let token = match story {
         Story::Paid | Story::PaidWithCoupon => "tok_ok",
@@ -47,18 +49,18 @@ async fn play(story: Story, fusion: bool, faults: Option<Arc<dyn Faults>>) -> Pl
     let first = TestWorker::new(&world.pool, registry.clone(), fusion, faults).await.expect("a worker");
     first.turn(accepted.workflow_id).await.expect("a turn");
     if story == Story::Approved {
-        approve(&world, &accepted).await;
+        approve(world, &accepted).await;
     }
     // A few turns with the faulty worker, so that undos and children meet it too.
     first.drain(6).await.expect("drained");
     first.die().await.expect("dead");
     if story == Story::Approved {
-        approve(&world, &accepted).await;
+        approve(world, &accepted).await;
     }
     let second = TestWorker::new(&world.pool, registry, fusion, None).await.expect("a worker");
     let turns = second.drain(200).await.expect("drained");
     assert!(turns < 200, "the run never ends");
-    Played { world, accepted, cart }
+    Played { world, accepted, cart, before }
 }
 
 /// The gateway captures and says so by webhook, if it has a payment that waits for the shopper.
@@ -79,8 +81,8 @@ async fn approve(world: &World, accepted: &Accepted) {
 }
 
 /// Confirmed with exactly its money and its stock, or as if it had never been.
-async fn assert_confirmed_or_undone(played: &Played, when: &str) -> bool {
-    let Played { world, accepted, cart } = played;
+async fn assert_confirmed_or_undone(played: &Played<'_>, when: &str) -> bool {
+    let Played { world, accepted, cart, before } = played;
     world.assert_books(when).await;
     let status = world.order_status(accepted.order_id.into()).await;
     let total: Option<Decimal> = sqlx::query_scalar("select total_amount from orders where id = $1")
@@ -89,20 +91,21 @@ async fn assert_confirmed_or_undone(played: &Played, when: &str) -> bool {
         .await
         .expect("a total");
     let net = world.gateway.net(accepted.order_id);
-    let (laptops, mice) = (world.stock("LAP-001").await, world.stock("MOU-001").await);
+    let after = [world.stock("LAP-001").await, world.stock("MOU-001").await];
     let mails = world.mails.about(accepted.order_id);
     let payments = world.gateway.payments(accepted.order_id);
     assert!(payments.len() <= 1, "{when}: charged more than once: {payments:?}");
     if status.as_deref() == Some("CONFIRMED") {
         assert_eq!(net, total.expect("a total"), "{when}: the money of a confirmed order");
-        assert_eq!((laptops, mice), ((STOCK - 1, 0), (STOCK - 2, 0)), "{when}: the stock of a confirmed order");
+        let sold = [(before[0].0 - 1, before[0].1), (before[1].0 - 2, before[1].1)];
+        assert_eq!(after, sold, "{when}: the stock of a confirmed order");
         assert_eq!(world.cart_status(*cart).await, "CONVERTED", "{when}");
         assert_eq!(mails.len(), 1, "{when}: one e-mail");
         true
     } else {
         assert!(matches!(status.as_deref(), None | Some("CANCELLED")), "{when}: the order is {status:?}");
         assert_eq!(net, Decimal::ZERO, "{when}: nobody pays for an order that is not to be had");
-        assert_eq!((laptops, mice), ((STOCK, 0), (STOCK, 0)), "{when}: all stock is back");
+        assert_eq!(after, *before, "{when}: all stock is back");
         assert_eq!(world.cart_status(*cart).await, "ACTIVE", "{when}: the cart is the shopper's again");
         let cancelled = mails.iter().filter(|mail| mail.event == "order.cancelled").count();
         assert_eq!(cancelled, usize::from(status.is_some()), "{when}: one e-mail for an order that was cancelled");
@@ -110,9 +113,9 @@ async fn assert_confirmed_or_undone(played: &Played, when: &str) -> bool {
     }
 }
 
-async fn points(story: Story, fusion: bool) -> Vec<(Point, String)> {
+async fn points(world: &World, story: Story, fusion: bool) -> Vec<(Point, String)> {
     let recorder = Arc::new(Recorder::default());
-    let played = play(story, fusion, Some(Arc::clone(&recorder) as _)).await;
+    let played = play(world, story, fusion, Some(Arc::clone(&recorder) as _)).await;
     let confirmed = assert_confirmed_or_undone(&played, "without faults").await;
     assert_eq!(confirmed, !matches!(story, Story::Declined | Story::Abandoned), "{story:?} without faults");
     recorder.points()
@@ -121,12 +124,13 @@ async fn points(story: Story, fusion: bool) -> Vec<(Point, String)> {
 /// One row a point: the whole table, in one test a story so that they run side by side.
 async fn every_point(story: Story, fault: impl Fn(Point, &str) -> Option<Fault>) {
     for fusion in [true, false] {
+        let world = World::new().await;
         let mut struck = 0;
-        for (point, step) in points(story, fusion).await {
+        for (point, step) in points(&world, story, fusion).await {
             let Some(fault) = fault(point, &step) else { continue };
             let when = format!("{story:?}, fusion {fusion}, {fault:?} at {point:?} {step}");
             let once = Once::new(point, &step, fault);
-            let played = play(story, fusion, Some(Arc::clone(&once) as _)).await;
+            let played = play(&world, story, fusion, Some(Arc::clone(&once) as _)).await;
             assert_confirmed_or_undone(&played, &when).await;
             assert!(once.has_struck(), "{when}: the fault never struck");
             struck += 1;
@@ -153,7 +157,8 @@ macro_rules! stories {
             #[tokio::test]
             async fn is_the_same_when_every_step_runs_twice() {
                 for fusion in [true, false] {
-                    let played = play($story, fusion, Some(Arc::new(Everything))).await;
+                    let world = World::new().await;
+                    let played = play(&world, $story, fusion, Some(Arc::new(Everything))).await;
                     let confirmed = assert_confirmed_or_undone(&played, "everything twice").await;
                     assert_eq!(confirmed, !matches!($story, Story::Declined | Story::Abandoned));
                 }
@@ -174,15 +179,16 @@ stories! {
 async fn a_step_that_fails_for_good_leaves_a_clean_slate() {
     let forward_only = ["SendNotifications", "ReadReceipt"];
     for fusion in [true, false] {
+        let world = World::new().await;
         let mut traces = Vec::new();
-        for (point, step) in points(Story::PaidWithCoupon, fusion).await {
+        for (point, step) in points(&world, Story::PaidWithCoupon, fusion).await {
             let is_checkout_step = !matches!(step.as_str(), "ComposeMessage" | "SendEmail" | "SettleMessage");
             if point != Point::Before || forward_only.contains(&step.as_str()) || !is_checkout_step {
                 continue;
             }
             let when = format!("fusion {fusion}, {step} fails for good");
             let once = Once::new(point, &step, Fault::Fail(Failure::new("injected", "a test")));
-            let played = play(Story::PaidWithCoupon, fusion, Some(Arc::clone(&once) as _)).await;
+            let played = play(&world, Story::PaidWithCoupon, fusion, Some(Arc::clone(&once) as _)).await;
             assert!(!assert_confirmed_or_undone(&played, &when).await, "{when}: it was confirmed");
             traces.push((step, trace(&played.world.pool, played.accepted.workflow_id).await.expect("a trace")));
         }
@@ -219,7 +225,8 @@ async fn a_forward_only_step_that_fails_parks_the_run_and_keeps_the_order() {
 /// The declared steps are the seed's boxes, in its order.
 #[tokio::test]
 async fn the_steps_are_the_boxes_of_the_flow_chart_in_order() {
-    let played = play(Story::PaidWithCoupon, true, None).await;
+    let world = World::new().await;
+    let played = play(&world, Story::PaidWithCoupon, true, None).await;
     let steps: Vec<String> = trace(&played.world.pool, played.accepted.workflow_id)
         .await
         .expect("a trace")

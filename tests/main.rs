@@ -3,6 +3,9 @@
 //! One private Postgres serves the whole process; each test has a database of its own, copied from a
 //! migrated template.
 
+// One crate, no outside: `pub` here only means "for the other modules".
+#![allow(unreachable_pub)]
+
 mod audit;
 mod checkout_faults;
 mod engine_kit;

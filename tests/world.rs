@@ -49,44 +49,35 @@ fn runtime() -> &'static tokio::runtime::Runtime {
 }
 
 async fn start_cluster() -> Cluster {
-    let mut last = None;
-    // Several test processes may run at once; each takes the first folder nobody has locked, so that
-    // initdb is paid for once.
-    for slot in 0..16 {
-        let data_dir = PathBuf::from(format!("/tmp/cart-engine-tests-{}-{slot}", owner()));
-        let options = Options { data_dir, durable: false, ..Options::default() };
-        match Cluster::start(&options).await {
-            Ok(cluster) => {
-                prepare(&cluster).await;
-                return cluster;
-            }
-            Err(error) => last = Some(error),
-        }
-    }
-    panic!("no Postgres for the tests: {}", last.expect("an error"));
-}
-
-fn owner() -> String {
-    std::env::var("USER").unwrap_or_else(|_| "anybody".to_owned())
-}
-
-async fn prepare(cluster: &Cluster) {
-    cluster.ensure_database("postgres").await.expect("the maintenance database");
-    let admin = PgPool::connect_with(cluster.connect_options("postgres")).await.expect("a connection");
-    let old: Vec<String> =
-        sqlx::query_scalar("select datname::text from pg_database where datname like 'test\\_%' or datname = $1")
-            .bind(TEMPLATE)
-            .fetch_all(&admin)
-            .await
-            .expect("the old databases");
-    for name in old {
-        sqlx::query(sqlx::AssertSqlSafe(format!("drop database {name} with (force)"))).execute(&admin).await.expect("dropped");
-    }
+    sweep_leftovers();
+    let options = Options { durable: false, ..Options::new(folder(std::process::id())) };
+    let cluster = Cluster::start(&options).await.expect("a private Postgres for the tests");
     cluster.ensure_database(TEMPLATE).await.expect("the template");
     let pool = PgPool::connect_with(cluster.connect_options(TEMPLATE)).await.expect("a connection");
     migrations::run(&pool).await.expect("migrated");
     pool.close().await;
-    admin.close().await;
+    cluster
+}
+
+/// Under /tmp, because Postgres does not run as root and must be able to reach it.
+fn folder(pid: u32) -> PathBuf {
+    PathBuf::from(format!("/tmp/cart-engine-tests-{pid}"))
+}
+
+/// A process cannot remove its own folder when it ends, because its Postgres ends after it. The next
+/// one removes those of the dead.
+fn sweep_leftovers() {
+    let Ok(entries) = std::fs::read_dir("/tmp") else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix("cart-engine-tests-")).and_then(|pid| pid.parse::<u32>().ok());
+        if let Some(pid) = pid
+            && !PathBuf::from(format!("/proc/{pid}")).exists()
+        {
+            // Somebody else's leftovers may not be ours to remove.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// A fresh, migrated, empty database.
@@ -122,7 +113,7 @@ pub struct World {
 }
 
 /// What every variant starts with.
-pub const STOCK: i32 = 100;
+pub const STOCK: i32 = 10_000;
 
 impl World {
     pub async fn new() -> World {

@@ -46,3 +46,17 @@ pub struct Options {
     /// Server settings that override ours, as `(name, value)`.
     pub settings: Vec<(String, String)>,
 }
+
+impl Options {
+    /// A durable cluster under `data_dir`, from whatever Postgres there is to be had.
+    pub fn new(data_dir: PathBuf) -> Self {
+        Options {
+            data_dir,
+            bin_dir: None,
+            discovery: true,
+            offline: false,
+            durable: true,
+            settings: Vec::new(),
+        }
+    }
+}

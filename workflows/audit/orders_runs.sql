@@ -9,9 +9,9 @@ with breaches (subject, expected, actual) as materialized (
        from carts c
       where c.status = 'CHECKOUT' and not exists (select from engine.runs r where r.id = c.checkout_run_id)
     union all
-    select 'reservation ' || h.id, 'a cart in CHECKOUT and a live run', format('ACTIVE, cart %s %s, its run is not live', h.cart_id, c.status)
+    select 'reservation ' || h.id, 'a live checkout of order ' || h.order_id, 'ACTIVE, no such run is live'
        from inventory_reservations h
-       left join carts c on c.id = h.cart_id
-      where h.status = 'ACTIVE' and (h.cart_id is not null or h.order_id is not null)
-        and not (coalesce(c.status = 'CHECKOUT', false) and exists (select from engine.runs r where r.id = c.checkout_run_id)))
+      where h.status = 'ACTIVE' and h.order_id is not null
+        and not exists (select from engine.runs r
+                         where r.workflow = 'checkout' and (r.input ->> 'orderId')::uuid = h.order_id))
 select subject, expected, actual from breaches order by subject, expected limit 100

@@ -168,17 +168,24 @@ impl Claimer {
 
 /// Raises the epoch of every run in the group that is free, and consumes the group's tickets.
 ///
-/// SKIP LOCKED: whoever holds a row right now (a signal, the sweep) issues a ticket of its own.
+/// A run whose row somebody holds this moment (a signal, say) is skipped, and its ticket put back.
+/// Only a ticket that is still as it was fetched is deleted: one that was renewed meanwhile stands for
+/// a wake-up this claim has not seen.
 async fn claim(pool: &PgPool, ids: &[Uuid], owner: Uuid, lease: Duration) -> Result<HashMap<Uuid, Claimed>, sqlx::Error> {
     let tickets: Vec<String> = ids.iter().map(|id| ticket_id(*id)).collect();
     let rows = sqlx::query!(
         r#"
-        with free as (
+        with asked as (
+            select * from unnest($1::uuid[], $3::text[]) as a(run_id, ticket)),
+        ready as materialized (
             select r.id from engine.runs r
              where r.id = any($1) and r.status <> 'STUCK'
                and (r.owner is null or not exists (
                     select from engine.workers w
-                     where w.id = r.owner and w.beat_at > now() - make_interval(secs => $4)))
+                     where w.id = r.owner and w.beat_at > now() - make_interval(secs => $4)))),
+        free as materialized (
+            select r.id from engine.runs r
+             where r.id = any(array(select id from ready)) and (r.owner is null or r.owner <> $2)
              order by r.id
              for update of r skip locked),
         claimed as (
@@ -188,8 +195,15 @@ async fn claim(pool: &PgPool, ids: &[Uuid], owner: Uuid, lease: Duration) -> Res
                    status = case r.status when 'COMPENSATING' then r.status else 'RUNNING' end
               from free where r.id = free.id
             returning r.*),
+        skipped as (
+            update apalis.jobs j set status = 'Pending', run_at = now(), lock_by = null, lock_at = null
+              from asked a
+             where j.id = a.ticket and j.status <> 'Pending'
+               and a.run_id in (select id from ready) and a.run_id not in (select id from free)),
         spent as (
-            delete from apalis.jobs where id = any($3))
+            delete from apalis.jobs j using asked a
+             where j.id = a.ticket and j.status <> 'Pending'
+               and (a.run_id in (select id from free) or a.run_id not in (select id from ready)))
         select c.id as "id!", c.workflow as "workflow!", c.version as "version!", c.status as "status!",
                c.input as "input!", c.epoch as "epoch!", c.attempt as "attempt!", c.crashes as "crashes!",
                c.forward_only as "forward_only!", c.cancel_requested, c.failure, c.created_at as "created_at!",

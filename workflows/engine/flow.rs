@@ -71,8 +71,7 @@ impl<G: Steps> Stepping<'_, G> {
     /// Carries the step out, and registers what takes it back should the run fail later.
     pub async fn undo<U: Undo<G::Output>>(self, undo: U) -> Result<G::Output> {
         let Stepping { flow, steps } = self;
-        let (output, json) = flow.carry_out(&steps, None).await?;
-        let seq = flow.next_seq - 1;
+        let (output, json, seq) = flow.carry_out(&steps, None).await?;
         flow.undos.extend(Registered::new::<G::Output, U>(seq, undo, &json));
         flow.after_tx().await?;
         Ok(output)
@@ -167,21 +166,26 @@ impl Flow {
 
     // --- what the verbs share ---
 
-    /// Runs the steps, or reads what they answered. Also answers their output as one JSON value.
-    async fn carry_out<G: Steps>(&mut self, steps: &G, then: Option<Kind>) -> Result<(G::Output, serde_json::Value)> {
+    /// Runs the steps, or reads what they answered. Also answers their output as one JSON value, and
+    /// the position of the last one: by that its undo is known, now and on every replay.
+    async fn carry_out<G: Steps>(&mut self, steps: &G, then: Option<Kind>) -> Result<(G::Output, serde_json::Value, i32)> {
         self.safe_point().await?;
         let names = G::names();
         let kind = then.unwrap_or(Kind::Tx);
         let mut replayed = Vec::with_capacity(names.len());
+        let mut seq = 0;
         for name in &names {
             match self.next_entry(kind, name).await? {
-                Some(entry) => replayed.push(entry.output.unwrap_or_default()),
+                Some(entry) => {
+                    seq = entry.seq;
+                    replayed.push(entry.output.unwrap_or_default());
+                }
                 None => break,
             }
         }
         if replayed.len() == names.len() {
             let json = together(replayed.clone());
-            return Ok((G::decode(replayed)?, json));
+            return Ok((G::decode(replayed)?, json, seq));
         }
         if !replayed.is_empty() {
             // Steps of one group share a commit, so half a group is another program's journal.
@@ -205,7 +209,7 @@ impl Flow {
                     outputs.push(json.clone());
                     self.journal(kind, name, Some(json)).await?;
                 }
-                Ok((output, together(outputs)))
+                Ok((output, together(outputs), self.next_seq - 1))
             }
             Err(Stopped::Crash) => self.leave(Exit::Crashed).await,
             Err(Stopped::Error(name, error)) => self.step_failed(name, error, &RetryPolicy::default()).await,

@@ -130,7 +130,9 @@ pub(crate) async fn wake(conn: &mut PgConnection, run_id: Uuid, queue: &str) -> 
                    wake_at = engine.now() + make_interval(secs => $5)
              where id = $1)
          insert into apalis.jobs (id, job_type, job, status, run_at) values ($2, $3, $4, 'Pending', now())
-         on conflict (id) do nothing",
+         -- A ticket that has been fetched may be spent by a claim that saw the run asleep: renew it.
+         on conflict (id) do update set status = 'Pending', run_at = excluded.run_at, lock_by = null, lock_at = null
+          where jobs.status <> 'Pending'",
         run_id,
         ticket_id(run_id),
         queue,

@@ -14,7 +14,7 @@ pub use crate::{
     fault::{Fault, Faults, Point},
     sweep::advance_clock,
 };
-use crate::{Engine, Registry, Settings, inspect, sweep::sweep, turn::Turn};
+use crate::{Engine, Registry, Settings, inspect, start::ticket_id, sweep::sweep, turn::Turn};
 
 /// One fault at one point of one step, the first time it is passed.
 #[derive(Debug)]
@@ -98,6 +98,9 @@ impl TestWorker {
 
     /// Gives one run a turn, ticket or no ticket.
     pub async fn turn(&self, run_id: Uuid) -> Result<Turn, Arc<sqlx::Error>> {
+        sqlx::query!("update apalis.jobs set status = 'Queued' where id = $1", ticket_id(run_id))
+            .execute(self.engine.pool())
+            .await?;
         self.engine.resume(run_id).await
     }
 
@@ -108,8 +111,7 @@ impl TestWorker {
         for given in 0..turns {
             let next: Option<Uuid> = sqlx::query_scalar!(
                 r#"select r.id from engine.runs r where r.status <> 'STUCK' and r.wake_at < 'infinity'
-                    order by exists (select from apalis.jobs j where encode(j.job, 'escape') like '%' || r.id || '%') desc,
-                             r.wake_at limit 1"#
+                    order by r.status = 'PENDING' desc, r.wake_at limit 1"#
             )
             .fetch_optional(pool)
             .await?;
@@ -125,7 +127,7 @@ impl TestWorker {
                 advance_clock(pool, Duration::from_secs_f64(wait + 0.001)).await?;
             }
             sweep(pool, self.engine.settings().lease).await?;
-            self.engine.resume(run_id).await?;
+            self.turn(run_id).await?;
         }
         Ok(turns)
     }

@@ -279,8 +279,7 @@ pub async fn cancel_pending(
          insert into outbox_events (event_id, event_type, subject, data, occurred_at)
          select gen_random_uuid(), e.event_type, c.id::text,
                 jsonb_build_object('orderId', c.id, 'code', $3::text, 'reason', $4::text), $2
-           from cancelled c, (values ('payment.failed', $3 like 'payment-%'), ('order.cancelled', true)) as e(event_type, applies)
-          where e.applies",
+           from cancelled c, (values ('payment.failed'), ('order.cancelled')) as e(event_type)",
         Uuid::from(order_id),
         now,
         code,
