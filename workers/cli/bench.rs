@@ -12,6 +12,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+mod checkout;
 mod figures;
 mod limit;
 mod world;
@@ -28,6 +29,20 @@ pub(crate) struct BenchArgs {
 /// The works that can be measured.
 #[derive(Debug, Subcommand)]
 enum Work {
+    /// The production checkout, at saturation and at ten a second, beside the limit of the same run.
+    Checkout {
+        #[command(flatten)]
+        load: Load,
+        #[command(flatten)]
+        staff: Staff,
+    },
+    /// The same when every checkout takes the same variant.
+    HotSku {
+        #[command(flatten)]
+        load: Load,
+        #[command(flatten)]
+        staff: Staff,
+    },
     /// The same business rows changed by three functions, one commit each: what this Postgres could do.
     Limit {
         /// Every checkout takes the same variant.
@@ -55,12 +70,25 @@ pub(crate) struct Load {
     pub(crate) json: bool,
 }
 
+/// Who carries the checkouts out.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Staff {
+    /// Worker pools in this process.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=16))]
+    workers: u64,
+    /// Checkouts under way at saturation.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    concurrency: u64,
+}
+
 /// Measures, prints the figures, and answers whether the books balanced.
 ///
 /// # Errors
 /// When the server cannot be reached, does not let us create a database, or a checkout fails.
 pub(crate) async fn run(args: &BenchArgs, server: &PgConnectOptions) -> anyhow::Result<bool> {
     match &args.work {
+        Work::Checkout { load, staff } => sell(server, *load, *staff, false).await,
+        Work::HotSku { load, staff } => sell(server, *load, *staff, true).await,
         Work::Limit { hot, load } => {
             let figures = in_world(server, load.orders, async |options, pool| {
                 let limit = limit::limit(options, pool, &limit::LimitSettings { seconds: load.seconds, hot: *hot, seed: load.seed }).await?;
@@ -79,6 +107,21 @@ pub(crate) async fn run(args: &BenchArgs, server: &PgConnectOptions) -> anyhow::
             Ok(figures.books_balanced)
         }
     }
+}
+
+async fn sell(server: &PgConnectOptions, load: Load, staff: Staff, hot: bool) -> anyhow::Result<bool> {
+    let settings = checkout::CheckoutSettings {
+        seconds: load.seconds,
+        hot,
+        seed: load.seed,
+        in_flight: staff.concurrency as usize,
+        workers: staff.workers as usize,
+        concurrency: 32,
+    };
+    let figures =
+        in_world(server, load.orders, async |options, pool| checkout::checkout(options, pool, settings).await).await?;
+    figures.print(load.json)?;
+    Ok(figures.books_balanced)
 }
 
 /// Runs a measurement in a fresh lived-in database, which is dropped whatever happened.
