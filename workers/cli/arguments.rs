@@ -47,6 +47,9 @@ pub(crate) enum Command {
         /// Serves only these queues
         #[arg(long, value_name = "A,B", value_delimiter = ',')]
         queues: Option<Vec<String>>,
+        /// Where to answer /metrics; default nowhere
+        #[arg(long, value_name = "ADDR")]
+        metrics_listen: Option<String>,
     },
     /// Runs the scheduler, which starts what is due by the calendar
     Scheduler,
@@ -200,9 +203,10 @@ impl Command {
                 .with("--listen", "api.listen", dev.listen.clone())
                 .with("--concurrency", "worker.concurrency", dev.concurrency),
             Command::Api { listen } => flags.with("--listen", "api.listen", listen.clone()),
-            Command::Worker { concurrency, queues } => flags
+            Command::Worker { concurrency, queues, metrics_listen } => flags
                 .with("--concurrency", "worker.concurrency", *concurrency)
-                .with("--queues", "worker.queues", queues.clone()),
+                .with("--queues", "worker.queues", queues.clone())
+                .with("--metrics-listen", "worker.metrics_listen", metrics_listen.clone()),
             Command::Sandbox { webhook_url, .. } => {
                 flags.with("--webhook-url", "sandbox.webhook_url", webhook_url.clone())
             }

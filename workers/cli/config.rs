@@ -95,11 +95,13 @@ pub(crate) struct Worker {
     pub(crate) lease_ms: u64,
     /// How often it is heard of, in milliseconds; well below the lease.
     pub(crate) beat_ms: u64,
+    /// Where the `worker` command answers `/metrics`, as `host:port`; without it nowhere.
+    pub(crate) metrics_listen: Option<String>,
 }
 
 impl Default for Worker {
     fn default() -> Self {
-        Worker { concurrency: 16, queues: Vec::new(), lease_ms: 8_000, beat_ms: 2_000 }
+        Worker { concurrency: 16, queues: Vec::new(), lease_ms: 8_000, beat_ms: 2_000, metrics_listen: None }
     }
 }
 

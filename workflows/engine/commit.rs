@@ -31,6 +31,14 @@ pub(crate) struct Fence {
     pub(crate) epoch: i32,
 }
 
+impl Fence {
+    /// Counts a write that came after somebody else had claimed the run.
+    pub(crate) fn note_refusal(self) {
+        metrics::counter!("cart_engine_refused_late_writes_total").increment(1);
+        tracing::warn!(run = %self.run_id, epoch = self.epoch, "late write refused: another worker has the run");
+    }
+}
+
 /// What a fenced write found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fenced {

@@ -366,8 +366,7 @@ impl Flow {
         match written {
             Fenced::Refused => {
                 self.tx = None;
-                metrics::counter!("cart_engine_refused_late_writes_total").increment(1);
-                tracing::warn!(run = %self.run.id, epoch = self.run.epoch, "late write refused: another worker has the run");
+                fence.note_refusal();
                 return Err(Unwritten::Exit(Exit::Refused));
             }
             Fenced::Written { cancel: Some(why) } if settles && !self.run.forward_only => {

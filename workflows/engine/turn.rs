@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::{
     Failure, Flow, Registry, RetryPolicy, StepError, Tx,
     claim::{Claimed, Claimer, Incarnation},
-    commit::{self, Fence, Rest},
+    commit::{self, Fence, Fenced, Rest},
     fault::{Fault, Faults, Point},
     flow::{Unwritten, Write},
     journal::{Kind, Pending},
@@ -129,7 +129,14 @@ impl Engine {
     pub async fn resume(self: &Arc<Self>, run_id: Uuid) -> Result<Turn, Arc<sqlx::Error>> {
         match self.claimer.claim(run_id).await? {
             None => Ok(Turn::Idle),
-            Some(claimed) => Ok(self.turn(claimed).await),
+            Some(claimed) => {
+                let workflow = claimed.workflow.clone();
+                let turn = self.turn(claimed).await;
+                if let Turn::Ended(status) = turn {
+                    metrics::counter!("cart_engine_runs_ended_total", "workflow" => workflow, "status" => status).increment(1);
+                }
+                Ok(turn)
+            }
         }
     }
 
@@ -340,9 +347,13 @@ impl Engine {
             let mut conn = self.pool.acquire().await?;
             commit::rest(&mut conn, fence, entries, &rest, now).await
         };
-        if let Err(error) = written.await {
-            tracing::warn!(run = %fence.run_id, %error, "could not be left in order; will be given back");
-            let _ = self.lost.send(fence);
+        match written.await {
+            Ok(Fenced::Written { .. }) => {}
+            Ok(Fenced::Refused) => fence.note_refusal(),
+            Err(error) => {
+                tracing::warn!(run = %fence.run_id, %error, "could not be left in order; will be given back");
+                let _ = self.lost.send(fence);
+            }
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use std::{sync::OnceLock, time::Duration};
 
+use axum::{Router, http::header, response::IntoResponse as _, routing::get};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use tokio::time::MissedTickBehavior;
+use tokio::{net::TcpListener, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
@@ -39,4 +40,16 @@ pub(crate) async fn keep_up(handle: PrometheusHandle, stop: CancellationToken) -
             () = stop.cancelled() => return Ok(()),
         }
     }
+}
+
+/// Answers `/metrics`, for a process without an API, until it is told to stop.
+///
+/// # Errors
+/// The listener's own.
+pub(crate) async fn serve(listener: TcpListener, handle: PrometheusHandle, stop: CancellationToken) -> std::io::Result<()> {
+    let page = get(async move || {
+        // The version is Prometheus' text format's own.
+        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render()).into_response()
+    });
+    axum::serve(listener, Router::new().route("/metrics", page)).with_graceful_shutdown(stop.cancelled_owned()).await
 }

@@ -6,11 +6,13 @@ use sqlx::PgPool;
 use workers::PoolOptions;
 use workflows::Shop;
 
+use super::metrics;
 use crate::{
     config::Config,
     database::{Database, Purpose},
     dev,
     failure::Failure,
+    listen::{self, listen},
     outside,
     parts::Parts,
     say,
@@ -32,6 +34,12 @@ pub(crate) async fn run(config: &Config) -> Result<(), Failure> {
     let dev = dev::settings(&pool).await?;
     let shop = outside::shop(config, dev.as_ref(), &pool)?;
     let mut parts = Parts::default();
+    if let Some(address) = &config.worker.metrics_listen {
+        let listener = listen(address).await?;
+        say(&format!("this worker's metrics are at {}/metrics", listen::url(&listener)?));
+        parts.start("metrics", metrics::keep_up(metrics::handle()?, parts.token()));
+        parts.start("metrics page", metrics::serve(listener, metrics::handle()?, parts.token()));
+    }
     start(&mut parts, config, &pool, &shop)?;
     say(&format!("a worker is ready for {} runs at once", config.worker.concurrency));
     let ended = parts.run(stop).await;
