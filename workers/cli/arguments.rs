@@ -21,6 +21,8 @@ pub(crate) struct Arguments {
     pub(crate) command: Option<Command>,
     #[command(flatten)]
     pub(crate) dev: DevArguments,
+    #[command(flatten)]
+    pub(crate) embedded: EmbeddedArguments,
     /// Configuration file; without it cart-engine.toml in this folder, if there is one
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -63,15 +65,9 @@ pub(crate) enum Command {
         webhook_url: Option<String>,
     },
     /// Brings the database's schema up to date
-    Migrate {
-        #[command(flatten)]
-        embedded: EmbeddedArguments,
-    },
+    Migrate,
     /// Adds demo users, products and coupons
-    SeedDemo {
-        #[command(flatten)]
-        embedded: EmbeddedArguments,
-    },
+    SeedDemo,
     /// Prints the effective configuration and where each value comes from
     Config,
     /// Checks the books: stock, money, coupons, runs, messages, events
@@ -79,24 +75,24 @@ pub(crate) enum Command {
         /// Prints one JSON object
         #[arg(long)]
         json: bool,
+    },
+    /// Measures the shop beside what this Postgres could do
+    #[command(arg_required_else_help = false)]
+    Bench {
         #[command(flatten)]
-        embedded: EmbeddedArguments,
+        bench: crate::bench::BenchArgs,
     },
     /// Manages users
     #[command(arg_required_else_help = false)]
     User {
         #[command(subcommand)]
         command: UserCommand,
-        #[command(flatten)]
-        embedded: EmbeddedArguments,
     },
     /// Looks at workflow runs
     #[command(arg_required_else_help = false)]
     Inspect {
         #[command(subcommand)]
         command: InspectCommand,
-        #[command(flatten)]
-        embedded: EmbeddedArguments,
     },
 }
 
@@ -114,21 +110,19 @@ pub(crate) struct DevArguments {
     /// Runs each worker has in hand at once; default 16
     #[arg(long, value_name = "N")]
     concurrency: Option<u32>,
-    #[command(flatten)]
-    embedded: EmbeddedArguments,
 }
 
 /// About the embedded Postgres, which is used without `DATABASE_URL`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+#[derive(Debug, Args)]
 pub(crate) struct EmbeddedArguments {
-    /// Where the embedded Postgres keeps its data
-    #[arg(long, value_name = "DIR")]
+    /// Where the embedded Postgres, used without DATABASE_URL, keeps its data
+    #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Folder with the programs postgres and initdb
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR")]
     pg_bin: Option<PathBuf>,
     /// Downloads nothing
-    #[arg(long)]
+    #[arg(long, global = true)]
     offline: bool,
 }
 
@@ -194,14 +188,14 @@ pub(crate) enum InspectCommand {
 
 impl Command {
     /// What the flags say about the configuration.
-    pub(crate) fn flags(&self) -> Flags {
-        let flags = Flags::default();
+    pub(crate) fn flags(&self, embedded: &EmbeddedArguments) -> Flags {
+        let flags = embedded.flags();
         match self {
-            Command::Dev(dev) => dev
-                .embedded
-                .flags(flags)
-                .with("--listen", "api.listen", dev.listen.clone())
-                .with("--concurrency", "worker.concurrency", dev.concurrency),
+            Command::Dev(dev) => flags.with("--listen", "api.listen", dev.listen.clone()).with(
+                "--concurrency",
+                "worker.concurrency",
+                dev.concurrency,
+            ),
             Command::Api { listen } => flags.with("--listen", "api.listen", listen.clone()),
             Command::Worker { concurrency, queues, metrics_listen } => flags
                 .with("--concurrency", "worker.concurrency", *concurrency)
@@ -210,12 +204,14 @@ impl Command {
             Command::Sandbox { webhook_url, .. } => {
                 flags.with("--webhook-url", "sandbox.webhook_url", webhook_url.clone())
             }
-            Command::Migrate { embedded }
-            | Command::SeedDemo { embedded }
-            | Command::Audit { embedded, .. }
-            | Command::User { embedded, .. }
-            | Command::Inspect { embedded, .. } => embedded.flags(flags),
-            Command::Scheduler | Command::Config => flags,
+            Command::Scheduler
+            | Command::Migrate
+            | Command::SeedDemo
+            | Command::Config
+            | Command::Audit { .. }
+            | Command::Bench { .. }
+            | Command::User { .. }
+            | Command::Inspect { .. } => flags,
         }
     }
 
@@ -227,10 +223,11 @@ impl Command {
             | Command::Worker { .. }
             | Command::Scheduler
             | Command::Sandbox { .. } => true,
-            Command::Migrate { .. }
-            | Command::SeedDemo { .. }
+            Command::Migrate
+            | Command::SeedDemo
             | Command::Config
             | Command::Audit { .. }
+            | Command::Bench { .. }
             | Command::User { .. }
             | Command::Inspect { .. } => false,
         }
@@ -238,9 +235,9 @@ impl Command {
 }
 
 impl EmbeddedArguments {
-    fn flags(&self, flags: Flags) -> Flags {
+    fn flags(&self) -> Flags {
         let text = |path: &PathBuf| path.to_string_lossy().into_owned();
-        flags
+        Flags::default()
             .with("--data-dir", "database.data_dir", self.data_dir.as_ref().map(text))
             .with("--pg-bin", "database.bin_dir", self.pg_bin.as_ref().map(text))
             .with("--offline", "database.offline", self.offline.then_some(true))

@@ -66,11 +66,13 @@ pub(crate) struct Api {
     pub(crate) connections: u32,
     /// Requests in hand at once; one more is shed.
     pub(crate) max_concurrency: usize,
+    /// Whether a caller may only ask so often.
+    pub(crate) rate_limit: bool,
 }
 
 impl Default for Api {
     fn default() -> Self {
-        Api { listen: "127.0.0.1:8080".to_owned(), connections: 20, max_concurrency: 512 }
+        Api { listen: "127.0.0.1:8080".to_owned(), connections: 20, max_concurrency: 512, rate_limit: true }
     }
 }
 

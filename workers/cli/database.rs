@@ -146,9 +146,8 @@ impl Database {
 
     async fn at(url: &str) -> Result<Self, Failure> {
         // The URL is never repeated: it has the password in it.
-        let options: PgConnectOptions = url
-            .parse()
-            .map_err(|error| Failure::caused_by("DATABASE_URL is not a PostgreSQL URL", &error))?;
+        let options: PgConnectOptions =
+            url.parse().map_err(|error| Failure::caused_by("DATABASE_URL is not a PostgreSQL URL", &error))?;
         let shown = format!(
             "{}@{}:{}/{}",
             options.get_username(),
@@ -171,9 +170,7 @@ impl Database {
                 Ok(())
             }
             Ok(Err(error)) => Err(Failure::caused_by(&what, &error).hint(advice)),
-            Err(_) => {
-                Err(Failure::new(format!("{what}: no answer in {} s", CONNECT_PATIENCE.as_secs())).hint(advice))
-            }
+            Err(_) => Err(Failure::new(format!("{what}: no answer in {} s", CONNECT_PATIENCE.as_secs())).hint(advice)),
         }
     }
 

@@ -227,6 +227,7 @@ impl Running {
         for pool in self.pools {
             pool.close().await;
         }
+        tracing::debug!("nobody uses the database any more");
         let database = self.database.close().await;
         shop.and(gateway).and(database)
     }

@@ -3,6 +3,8 @@
 
 use std::error::Error;
 
+use api::accounts::CreateUserError;
+
 /// Why a command ended without doing its work.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -82,6 +84,24 @@ impl From<embedded::Error> for Failure {
     }
 }
 
+impl From<CreateUserError> for Failure {
+    fn from(error: CreateUserError) -> Self {
+        match &error {
+            // A place in a request's body is a plain name here.
+            CreateUserError::Invalid(fields) => {
+                let complaints: Vec<String> = fields
+                    .iter()
+                    .map(|field| format!("{} {}", field.pointer.trim_start_matches('/'), field.detail))
+                    .collect();
+                Failure::new(complaints.join("; "))
+            }
+            CreateUserError::EmailTaken | CreateUserError::Hash(_) | CreateUserError::Database(_) => {
+                Failure::new(chain(&error))
+            }
+        }
+    }
+}
+
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         Failure::new(chain(&*error))
@@ -101,7 +121,6 @@ macro_rules! from_errors {
 from_errors!(
     adapters::notify::ConfigError,
     adapters::payments::ConfigError,
-    api::accounts::CreateUserError,
     migrations::Error,
     reqwest::Error,
     sandbox::Error,

@@ -13,8 +13,8 @@ use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
 use crate::{
-    Ended, arguments::InspectCommand, config::Config, database::IfMissing, failure::Failure, maintain::on_database, say,
-    shutdown::Stop,
+    Ended, arguments::InspectCommand, config::Config, database::IfMissing, failure::Failure, maintain::on_database,
+    say, shutdown::Stop,
 };
 
 /// How often `tail` looks.
@@ -62,16 +62,18 @@ fn show(runs: &[Run], as_json: bool) -> Result<(), Failure> {
 }
 
 async fn one(pool: &PgPool, id: Uuid, as_json: bool) -> Result<(), Failure> {
-    let run = inspect::run(pool, id)
-        .await?
-        .ok_or_else(|| Failure::new(format!("there is no run {id}")).hint("`cart-engine inspect runs` lists the newest"))?;
+    let run = inspect::run(pool, id).await?.ok_or_else(|| {
+        Failure::new(format!("there is no run {id}")).hint("`cart-engine inspect runs` lists the newest")
+    })?;
     let journal = inspect::journal(pool, id).await?;
     if as_json {
         say(&serde_json::to_string(&json!({ "run": run, "journal": journal }))?);
         return Ok(());
     }
     say(&line(&run));
-    for (name, value) in [("input", Some(&run.input)), ("output", run.output.as_ref()), ("failure", run.failure.as_ref())] {
+    for (name, value) in
+        [("input", Some(&run.input)), ("output", run.output.as_ref()), ("failure", run.failure.as_ref())]
+    {
         if let Some(value) = value {
             say(&format!("  {name:<8} {value}"));
         }

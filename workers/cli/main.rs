@@ -5,6 +5,7 @@
 //! or anything that a library crate could be tested for alone.
 
 mod arguments;
+mod bench;
 mod config;
 mod database;
 mod dev;
@@ -18,7 +19,10 @@ mod roles;
 mod seed;
 mod shutdown;
 
-use std::{io::Write as _, process::ExitCode};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+};
 
 use clap::{Parser as _, error::ErrorKind};
 use tracing_subscriber::EnvFilter;
@@ -73,8 +77,9 @@ fn started() -> Result<Ended, Failure> {
         .install_default()
         .map_err(|_| Failure::new("another TLS provider is already in use"))?;
     // Variables whose text is not Unicode are none of ours.
-    let environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let loaded = config::load(arguments.config.as_deref(), environment, command.flags())?;
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let loaded = config::load(arguments.config.as_deref(), environment, command.flags(&arguments.embedded))?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(carry_out(command, loaded))
 }
 
@@ -95,10 +100,11 @@ async fn carry_out(command: Command, loaded: config::Loaded) -> Result<Ended, Fa
         Command::Scheduler => roles::scheduler::run(config).await?,
         Command::Sandbox { listen, .. } => roles::sandbox::run(config, &listen).await?,
         Command::Config => say(loaded.describe()?.trim_end()),
-        Command::Migrate { .. } => return maintain::migrate(config).await,
-        Command::SeedDemo { .. } => return maintain::seed_demo(config).await,
+        Command::Migrate => return maintain::migrate(config).await,
+        Command::SeedDemo => return maintain::seed_demo(config).await,
         Command::User { command, .. } => return maintain::user(config, command).await,
         Command::Audit { json, .. } => return maintain::audit(config, json).await,
+        Command::Bench { bench, .. } => return maintain::bench(config, &bench).await,
         Command::Inspect { command, .. } => return inspect::run(config, command).await,
     }
     Ok(Ended::Well)
@@ -109,7 +115,9 @@ fn chosen(command: Option<Command>, dev: DevArguments) -> Result<Command, Failur
     match command {
         None => Ok(Command::Dev(dev)),
         Some(command) if dev == DevArguments::default() => Ok(command),
-        Some(_) => Err(Failure::new("a flag of `dev` stands before another command").hint("put the flags after the command")),
+        Some(_) => {
+            Err(Failure::new("a flag of `dev` stands before another command").hint("put the flags after the command"))
+        }
     }
 }
 
@@ -128,8 +136,13 @@ fn log(command: &Command, json: bool) -> Result<(), Failure> {
         Ok(_) | Err(_) => EnvFilter::new(default),
     };
     // Standard output belongs to what was asked for.
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if json { lines.json().init() } else { lines.init() }
+    let colours = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    if json {
+        lines.json().init()
+    } else {
+        lines.init()
+    }
     Ok(())
 }
 
@@ -147,8 +160,8 @@ mod tests {
     use super::*;
 
     fn parsed(line: &str) -> Result<Command, String> {
-        let arguments = Arguments::try_parse_from(line.split_whitespace())
-            .map_err(|error| misuse(&error.to_string()).report())?;
+        let arguments =
+            Arguments::try_parse_from(line.split_whitespace()).map_err(|error| misuse(&error.to_string()).report())?;
         chosen(arguments.command, arguments.dev).map_err(|failure| failure.report())
     }
 
@@ -162,6 +175,8 @@ mod tests {
         for line in ["cart-engine", "cart-engine --ephemeral --listen 127.0.0.1:1", "cart-engine dev --workers 0"] {
             assert!(matches!(parsed(line), Ok(Command::Dev(_))), "{line}");
         }
+        assert!(matches!(parsed("cart-engine --data-dir d audit"), Ok(Command::Audit { .. })));
+        assert!(matches!(parsed("cart-engine inspect runs --data-dir d"), Ok(Command::Inspect { .. })));
         assert!(matches!(parsed("cart-engine --config x.toml api --listen a:1"), Ok(Command::Api { .. })));
     }
 
@@ -178,7 +193,10 @@ mod tests {
         ] {
             let report = parsed(line).expect_err(line);
             let lines: Vec<&str> = report.lines().collect();
-            assert!(lines.len() == 2 && lines[0].starts_with("cart-engine: ") && lines[1].starts_with("hint: "), "{report}");
+            assert!(
+                lines.len() == 2 && lines[0].starts_with("cart-engine: ") && lines[1].starts_with("hint: "),
+                "{report}"
+            );
         }
     }
 }

@@ -118,9 +118,25 @@ pub(crate) async fn audit(config: &Config, json: bool) -> Result<Ended, Failure>
         say("the books balance");
     } else {
         for breach in &books.breaches {
-            say(&format!("{}: {}: expected {}, found {}", breach.check, breach.subject, breach.expected, breach.actual));
+            say(&format!(
+                "{}: {}: expected {}, found {}",
+                breach.check, breach.subject, breach.expected, breach.actual
+            ));
         }
         say(&format!("the books do not balance: {} breaches", books.breaches.len()));
     }
     Ok(if books.balanced { Ended::Well } else { Ended::Unsound })
+}
+
+/// Measures the shop in a database of its own on the configured server.
+///
+/// # Errors
+/// A server that cannot be reached, or a checkout that fails.
+pub(crate) async fn bench(config: &Config, args: &crate::bench::BenchArgs) -> Result<Ended, Failure> {
+    let balanced = on_database(config, IfMissing::Create, async |pool| {
+        let server = (*pool.connect_options()).clone();
+        crate::bench::run(args, &server).await.map_err(|error| Failure::new(format!("the bench failed: {error:#}")))
+    })
+    .await?;
+    Ok(if balanced { Ended::Well } else { Ended::Unsound })
 }

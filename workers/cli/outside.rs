@@ -115,9 +115,12 @@ mod tests {
 
     #[test]
     fn only_this_machine_is_reached_without_a_proxy() {
-        for (url, direct) in
-            [("http://127.0.0.1:9", true), ("http://[::1]:9", true), ("http://localhost", true), ("http://10.0.0.1", false)]
-        {
+        for (url, direct) in [
+            ("http://127.0.0.1:9", true),
+            ("http://[::1]:9", true),
+            ("http://localhost", true),
+            ("http://10.0.0.1", false),
+        ] {
             assert_eq!(is_loopback(url), direct, "{url}");
         }
     }

@@ -49,9 +49,12 @@ impl Parts {
         let mut ended = Ok(());
         let all = async {
             while let Some(joined) = self.tasks.join_next().await {
-                if let Ok(failure) = why(joined) {
-                    tracing::error!(%failure, "a part did not stop well");
-                    ended = Err(failure);
+                match why(joined) {
+                    Ok(failure) => {
+                        tracing::error!(%failure, "a part did not stop well");
+                        ended = Err(failure);
+                    }
+                    Err(name) => tracing::debug!(part = name, "stopped"),
                 }
             }
         };

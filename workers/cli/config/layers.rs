@@ -14,9 +14,10 @@ const DEFAULT_FILE: &str = "cart-engine.toml";
 const PREFIX: &str = "CART_ENGINE__";
 
 /// Variables with names of their own, which win over the prefixed ones.
-const NAMED: [(&str, &str); 6] = [
+const NAMED: [(&str, &str); 7] = [
     ("DATABASE_URL", "database.url"),
     ("CART_ENGINE_PG_DISCOVERY", "database.discovery"),
+    ("CART_ENGINE_RATE_LIMIT", "api.rate_limit"),
     ("JWT_SECRET", "auth.jwt_secret"),
     ("SANDBOX_URL", "sandbox.url"),
     ("SANDBOX_WEBHOOK_SECRET", "sandbox.webhook_secret"),
@@ -195,10 +196,12 @@ mod tests {
             ("CART_ENGINE__WORKER__QUEUES", "checkout, refund"),
             ("CART_ENGINE__SHOP__HOLD_S", "60"),
             ("CART_ENGINE_PG_DISCOVERY", "off"),
+            ("CART_ENGINE_RATE_LIMIT", "off"),
             ("JWT_SECRET", "00000000000000000000000000000042"),
         ];
         let config = loaded("", &environment, Flags::default()).expect("a configuration").config;
         assert_eq!((config.worker.concurrency, config.shop.hold_s, config.database.discovery), (7, 60, false));
+        assert!(!config.api.rate_limit);
         assert_eq!(config.worker.queues, ["checkout", "refund"]);
         let secret = config.auth.jwt_secret.expect("a secret");
         assert_eq!(secret.expose_secret(), "00000000000000000000000000000042");
@@ -229,7 +232,10 @@ mod tests {
         assert!(text.contains("api.listen = \"flag:1\"  # --listen\n"), "{text}");
         assert!(text.contains("auth.jwt_secret = \"***\"  # JWT_SECRET\n"), "{text}");
         assert!(text.contains("worker.concurrency = 16  # default\n"), "{text}");
-        assert!(text.lines().any(|line| line.starts_with("worker.beat_ms = 1000  # ") && line.ends_with("shop.toml")), "{text}");
+        assert!(
+            text.lines().any(|line| line.starts_with("worker.beat_ms = 1000  # ") && line.ends_with("shop.toml")),
+            "{text}"
+        );
         assert!(!text.contains("hunter2"), "{text}");
     }
 }

@@ -30,8 +30,7 @@ pub(crate) async fn set_up(pool: &PgPool) -> Result<DevSettings, Failure> {
     let mut tx = pool.begin().await?;
     // "if not exists" alone still collides when two processes start together.
     sqlx::query("select pg_advisory_xact_lock(hashtext('dev.settings'))").execute(&mut *tx).await?;
-    let exists: bool =
-        sqlx::query_scalar("select to_regclass('dev.settings') is not null").fetch_one(&mut *tx).await?;
+    let exists: bool = sqlx::query_scalar("select to_regclass('dev.settings') is not null").fetch_one(&mut *tx).await?;
     if !exists {
         let in_use: bool = sqlx::query_scalar(
             "select exists (select from orders) or exists (select from users where email <> all ($1))",

@@ -52,7 +52,8 @@ pub(crate) fn state(
     shop: Arc<Shop>,
     dev: Option<&DevSettings>,
 ) -> Result<AppState, Failure> {
-    let advice = "set it to at least 32 random bytes, e.g. JWT_SECRET=$(openssl rand -hex 32), the same for every API process";
+    let advice =
+        "set it to at least 32 random bytes, e.g. JWT_SECRET=$(openssl rand -hex 32), the same for every API process";
     let secret = config
         .auth
         .jwt_secret
@@ -60,7 +61,10 @@ pub(crate) fn state(
         .or_else(|| Some(dev?.jwt_secret.clone()))
         .ok_or_else(|| Failure::new("JWT_SECRET is not set").hint(advice))?;
     let keys = AuthKeys::new(&secret).map_err(|error| Failure::caused_by("JWT_SECRET", &error).hint(advice))?;
-    let limits = ApiConfig { max_concurrency: config.api.max_concurrency, ..ApiConfig::default() };
+    let mut limits = ApiConfig { max_concurrency: config.api.max_concurrency, ..ApiConfig::default() };
+    if !config.api.rate_limit {
+        limits.rate_limits = None;
+    }
     let state = AppState::new(pool.clone(), shop, keys, limits).with_metrics(metrics::handle()?);
     match outside::sandbox_url(config, dev) {
         Some(sandbox_url) if dev.is_some() => Ok(state.with_dev(DevState {

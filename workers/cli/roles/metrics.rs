@@ -46,7 +46,11 @@ pub(crate) async fn keep_up(handle: PrometheusHandle, stop: CancellationToken) -
 ///
 /// # Errors
 /// The listener's own.
-pub(crate) async fn serve(listener: TcpListener, handle: PrometheusHandle, stop: CancellationToken) -> std::io::Result<()> {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    handle: PrometheusHandle,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
     let page = get(async move || {
         // The version is Prometheus' text format's own.
         ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render()).into_response()

@@ -73,6 +73,9 @@ pub(crate) async fn start(
     };
     sandbox::setup(pool).await?;
     let stop = parts.token();
-    parts.start("sandbox gateway", sandbox::serve(listener, pool.clone(), gateway, async move { stop.cancelled().await }));
+    parts.start(
+        "sandbox gateway",
+        sandbox::serve(listener, pool.clone(), gateway, async move { stop.cancelled().await }),
+    );
     Ok(())
 }

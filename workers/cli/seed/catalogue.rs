@@ -51,8 +51,20 @@ pub(super) const PRODUCTS: &[Product] = &[
         brand: "Vidya",
         tax_percent: 18,
         variants: &[
-            Variant { sku: "LAP-001", name: "16 GB / 512 GB", price: 50000, stock: 100, attributes: &[("memory", "16 GB"), ("storage", "512 GB")] },
-            Variant { sku: "LAP-002", name: "32 GB / 1 TB", price: 74000, stock: 40, attributes: &[("memory", "32 GB"), ("storage", "1 TB")] },
+            Variant {
+                sku: "LAP-001",
+                name: "16 GB / 512 GB",
+                price: 50000,
+                stock: 100,
+                attributes: &[("memory", "16 GB"), ("storage", "512 GB")],
+            },
+            Variant {
+                sku: "LAP-002",
+                name: "32 GB / 1 TB",
+                price: 74000,
+                stock: 40,
+                attributes: &[("memory", "32 GB"), ("storage", "1 TB")],
+            },
         ],
     },
     Product {
@@ -62,9 +74,7 @@ pub(super) const PRODUCTS: &[Product] = &[
         category: "Art",
         brand: "Kala",
         tax_percent: 18,
-        variants: &[
-            Variant { sku: "LTD-010", name: "One of ten", price: 999, stock: 10, attributes: &[] },
-        ],
+        variants: &[Variant { sku: "LTD-010", name: "One of ten", price: 999, stock: 10, attributes: &[] }],
     },
     Product {
         sku: "LTD-1",
@@ -73,9 +83,7 @@ pub(super) const PRODUCTS: &[Product] = &[
         category: "Art",
         brand: "Kala",
         tax_percent: 18,
-        variants: &[
-            Variant { sku: "LTD-001", name: "The only one", price: 999, stock: 1, attributes: &[] },
-        ],
+        variants: &[Variant { sku: "LTD-001", name: "The only one", price: 999, stock: 1, attributes: &[] }],
     },
     Product {
         sku: "TEE",
@@ -182,9 +190,13 @@ pub(super) const PRODUCTS: &[Product] = &[
         category: "Electronics",
         brand: "Vidya",
         tax_percent: 18,
-        variants: &[
-            Variant { sku: "CHG-065", name: "65 W", price: 1899, stock: 300, attributes: &[("power", "65 W")] },
-        ],
+        variants: &[Variant {
+            sku: "CHG-065",
+            name: "65 W",
+            price: 1899,
+            stock: 300,
+            attributes: &[("power", "65 W")],
+        }],
     },
     Product {
         sku: "KBD",
@@ -205,9 +217,13 @@ pub(super) const PRODUCTS: &[Product] = &[
         category: "Computers",
         brand: "Vidya",
         tax_percent: 18,
-        variants: &[
-            Variant { sku: "MON-027", name: "27 inches", price: 24999, stock: 45, attributes: &[("size", "27")] },
-        ],
+        variants: &[Variant {
+            sku: "MON-027",
+            name: "27 inches",
+            price: 24999,
+            stock: 45,
+            attributes: &[("size", "27")],
+        }],
     },
     Product {
         sku: "TEA",
@@ -230,7 +246,13 @@ pub(super) const PRODUCTS: &[Product] = &[
         tax_percent: 5,
         variants: &[
             Variant { sku: "COF-BEA", name: "Beans, 250 g", price: 549, stock: 250, attributes: &[("grind", "beans")] },
-            Variant { sku: "COF-FIL", name: "Filter, 250 g", price: 549, stock: 250, attributes: &[("grind", "filter")] },
+            Variant {
+                sku: "COF-FIL",
+                name: "Filter, 250 g",
+                price: 549,
+                stock: 250,
+                attributes: &[("grind", "filter")],
+            },
         ],
     },
     Product {
@@ -324,9 +346,13 @@ pub(super) const PRODUCTS: &[Product] = &[
         category: "Accessories",
         brand: "Vega",
         tax_percent: 40,
-        variants: &[
-            Variant { sku: "GFT-STL", name: "Steel", price: 32000, stock: 15, attributes: &[("case", "steel")] },
-        ],
+        variants: &[Variant {
+            sku: "GFT-STL",
+            name: "Steel",
+            price: 32000,
+            stock: 15,
+            attributes: &[("case", "steel")],
+        }],
     },
 ];
 
