@@ -65,7 +65,8 @@ fn started() -> Result<Ended, Failure> {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            error.print()?;
+            // As in `say`: a reader that has gone away is no failure.
+            let _ = error.print();
             return Ok(Ended::Well);
         }
         Err(error) => return Err(misuse(&error.to_string())),
