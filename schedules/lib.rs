@@ -103,7 +103,7 @@ pub async fn fire_if_due(pool: &PgPool, schedule: &Schedule, cron: &Cron) -> Res
 /// The latest tick after `last` and not after `now`: what was missed is caught up once.
 fn latest_due(cron: &Cron, last: DateTime<Utc>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let first = cron.after(&last).next().filter(|tick| *tick <= now)?;
-    // Walking backwards from now would need a reverse iterator over an open range; this one is exact.
+    // Backwards from just after now: however many were missed, this is one step.
     cron.after(&(now + chrono::Duration::seconds(1))).next_back().filter(|tick| *tick > last && *tick <= now).or(Some(first))
 }
 

@@ -1,7 +1,6 @@
 //! Accepting a checkout: the transaction that answers `POST /api/checkout`. It locks the cart, refuses
 //! what cannot be sold, and starts the run; cart, run and the client's idempotency key commit together.
 
-use chrono::{DateTime, Utc};
 use domain::{
     address::Address,
     cart::CartStatus,
@@ -21,7 +20,7 @@ use crate::{
     Shop,
     store::{
         addresses,
-        carts::{self, PriceChange, Shortage, StoredCart},
+        carts::{self, Locked, PriceChange, Shortage, StoredCart},
         coupons, orders_of,
     },
 };
@@ -238,16 +237,14 @@ impl Refusal {
 
 impl From<Refusal> for StepError {
     fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Database(error) => error.into(),
-            refusal => {
-                let failure = Failure::new(refusal.code(), refusal.detail());
-                StepError::Terminal(match refusal.data() {
-                    Some(data) => failure.with(data),
-                    None => failure,
-                })
-            }
+        if let Refusal::Database(error) = refusal {
+            return error.into();
         }
+        let failure = Failure::new(refusal.code(), refusal.detail());
+        StepError::Terminal(match refusal.data() {
+            Some(data) => failure.with(data),
+            None => failure,
+        })
     }
 }
 
@@ -265,7 +262,7 @@ pub async fn accept(conn: &mut PgConnection, shop: &Shop, order: Order) -> Resul
         };
     };
     // Whoever else wants this cart waits here, and then finds what became of it.
-    carts::lock(conn, cart_id).await?;
+    let locked = carts::lock(conn, cart_id).await?.ok_or(Refusal::CartNotFound)?;
     let cart = carts::load(conn, cart_id).await?.filter(|cart| owns(&order.shopper, cart)).ok_or(Refusal::CartNotFound)?;
     match (cart.status, cart.checkout_run_id) {
         (CartStatus::Active | CartStatus::Abandoned, _) => {}
@@ -276,14 +273,22 @@ pub async fn accept(conn: &mut PgConnection, shop: &Shop, order: Order) -> Resul
             return Err(Refusal::CartNotActive(status));
         }
     }
-    start(conn, shop, order, gateway, cart).await
+    start(conn, shop, order, gateway, cart, locked).await
 }
 
-async fn start(conn: &mut PgConnection, shop: &Shop, order: Order, gateway: String, cart: StoredCart) -> Result<Accepted, Refusal> {
+async fn start(
+    conn: &mut PgConnection,
+    shop: &Shop,
+    order: Order,
+    gateway: String,
+    cart: StoredCart,
+    locked: Locked,
+) -> Result<Accepted, Refusal> {
+    let now = locked.now;
     validate::check_lines(&cart.lines)?;
     let subtotal = cart.lines.iter().map(carts::CartLine::total).sum();
     validate::check_minimum(shop, subtotal)?;
-    let (user_id, contact_email, contact_phone) = contact(conn, &order.shopper).await?;
+    let (user_id, contact_email, contact_phone) = contact(&order.shopper, locked)?;
     let (shipping_address, shipping_address_id) = resolve(conn, user_id, order.shipping).await?;
     let (billing_address, billing_address_id) = match order.billing {
         Some(choice) => {
@@ -313,7 +318,6 @@ async fn start(conn: &mut PgConnection, shop: &Shop, order: Order, gateway: Stri
         fingerprint: order.fingerprint,
     };
     let candidates = coupons::candidates(conn, cart.id, user_id, &request.coupon_codes).await?;
-    let now: DateTime<Utc> = sqlx::query_scalar!(r#"select engine.now() as "now!""#).fetch_one(&mut *conn).await?;
     let quote = validate::quote(shop, &cart.lines, &candidates, &request, now)?;
     if let (PaymentMethod::Cod, Some(limit)) = (request.payment_method, shop.rules.cod_limit)
         && quote.total > limit
@@ -377,12 +381,9 @@ async fn same_run(conn: &mut PgConnection, run_id: Uuid, fingerprint: &str) -> R
     })
 }
 
-async fn contact(conn: &mut PgConnection, shopper: &Shopper) -> Result<(Option<UserId>, String, Option<String>), Refusal> {
+fn contact(shopper: &Shopper, owner: Locked) -> Result<(Option<UserId>, String, Option<String>), Refusal> {
     match shopper {
-        Shopper::User(user_id) => {
-            let (email, phone) = addresses::contact(conn, *user_id).await?.ok_or(Refusal::ContactMissing)?;
-            Ok((Some(*user_id), email, phone))
-        }
+        Shopper::User(user_id) => Ok((Some(*user_id), owner.email.ok_or(Refusal::ContactMissing)?, owner.phone_number)),
         Shopper::Guest { email, phone, .. } => Ok((None, email.clone(), phone.clone())),
     }
 }

@@ -92,7 +92,7 @@ pub(crate) fn unless_refused(error: GatewayError) -> StepError {
     }
 }
 
-pub(crate) fn configured<'a>(gateway: Option<&'a Arc<dyn PaymentGateway>>) -> Result<&'a Arc<dyn PaymentGateway>, StepError> {
+pub(crate) fn configured(gateway: Option<&Arc<dyn PaymentGateway>>) -> Result<&Arc<dyn PaymentGateway>, StepError> {
     // Another worker of the pool may have it.
     gateway.ok_or_else(|| StepError::Unknown("the payment gateway is not configured on this worker".into()))
 }

@@ -77,6 +77,7 @@ impl StepError {
     }
 }
 
+#[allow(clippy::wildcard_enum_match_arm)] // sqlx's enum is open-ended
 /// True when Postgres could not be reached or is going down (classes 08, 53, 57 of SQLSTATE).
 pub(crate) fn is_outage(error: &sqlx::Error) -> bool {
     match error {
@@ -90,6 +91,6 @@ pub(crate) fn is_outage(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::BeginFailed => true,
-        _ => false, // sqlx's enum is open-ended
+        _ => false,
     }
 }

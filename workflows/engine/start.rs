@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::{Failure, registry::Workflow, step::encode};
 
 /// How long a run that was given a ticket may lie untouched before the sweep gives it another.
-pub(crate) const UNTOUCHED_SECS: f64 = 15.0;
+pub(crate) const UNTOUCHED_SECS: f64 = 10.0;
 
 /// A run to be started.
 #[derive(Debug, Clone)]

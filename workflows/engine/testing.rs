@@ -2,7 +2,6 @@
 //! twice, move the clock. It needs nothing but a database; tickets are answered in the test's own task.
 
 use std::{
-    collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -58,21 +57,22 @@ impl Faults for Everything {
 /// Remembers every point that was passed and injects nothing: tells a table-driven test its rows.
 #[derive(Debug, Default)]
 pub struct Recorder {
-    seen: Mutex<(HashSet<(Point, String)>, Vec<(Point, String)>)>,
+    seen: Mutex<Vec<(Point, String)>>,
 }
 
 impl Recorder {
     /// Points in the order they were first passed.
     pub fn points(&self) -> Vec<(Point, String)> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl Faults for Recorder {
     fn at(&self, point: Point, step: &str) -> Option<Fault> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.0.insert((point, step.to_owned())) {
-            seen.1.push((point, step.to_owned()));
+        let passed = (point, step.to_owned());
+        if !seen.contains(&passed) {
+            seen.push(passed);
         }
         None
     }

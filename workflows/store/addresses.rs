@@ -1,4 +1,4 @@
-//! `addresses`, and how to reach a user.
+//! `addresses`.
 
 use domain::{
     address::Address,
@@ -6,14 +6,6 @@ use domain::{
 };
 use sqlx::PgConnection;
 use uuid::Uuid;
-
-/// An active user's e-mail address and phone number.
-pub async fn contact(conn: &mut PgConnection, user_id: UserId) -> Result<Option<(String, Option<String>)>, sqlx::Error> {
-    let row = sqlx::query!("select email, phone_number from users where id = $1 and is_active", Uuid::from(user_id))
-        .fetch_optional(conn)
-        .await?;
-    Ok(row.map(|row| (row.email, row.phone_number)))
-}
 
 /// One of a user's saved addresses; nobody else's.
 pub async fn saved(conn: &mut PgConnection, user_id: UserId, id: AddressId) -> Result<Option<Address>, sqlx::Error> {

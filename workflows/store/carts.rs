@@ -202,12 +202,29 @@ pub async fn load(conn: &mut PgConnection, cart_id: CartId) -> Result<Option<Sto
     Ok(Some(cart))
 }
 
-/// Locks a cart's row until the transaction ends; false if there is none.
-pub async fn lock(conn: &mut PgConnection, cart_id: CartId) -> Result<bool, sqlx::Error> {
-    let found = sqlx::query_scalar!("select id from carts where id = $1 for update", Uuid::from(cart_id))
-        .fetch_optional(conn)
-        .await?;
-    Ok(found.is_some())
+/// A locked cart: how to reach its owner, and the engine's time.
+#[derive(Debug, Clone)]
+pub struct Locked {
+    /// The owner's e-mail address, if it is an active user's cart.
+    pub email: Option<String>,
+    /// Their phone number.
+    pub phone_number: Option<String>,
+    /// Now, on the engine's clock.
+    pub now: DateTime<Utc>,
+}
+
+/// Locks a cart's row until the transaction ends. Reading its lines takes another statement: this
+/// one's snapshot may be older than what the lock's last holder wrote.
+pub async fn lock(conn: &mut PgConnection, cart_id: CartId) -> Result<Option<Locked>, sqlx::Error> {
+    sqlx::query_as!(
+        Locked,
+        r#"select u.email as "email?", u.phone_number, engine.now() as "now!"
+             from carts c left join users u on u.id = c.user_id and u.is_active
+            where c.id = $1 for update of c"#,
+        Uuid::from(cart_id)
+    )
+    .fetch_optional(conn)
+    .await
 }
 
 /// The user's open cart: ACTIVE, CHECKOUT or ABANDONED.
