@@ -11,4 +11,7 @@ mod checkout_faults;
 mod engine_kit;
 mod gateway;
 mod house;
+mod http;
+mod refusals;
+mod server;
 mod world;
