@@ -146,8 +146,12 @@ impl Database {
 
     async fn at(url: &str) -> Result<Self, Failure> {
         // The URL is never repeated: it has the password in it.
-        let options: PgConnectOptions =
-            url.parse().map_err(|error| Failure::caused_by("DATABASE_URL is not a PostgreSQL URL", &error))?;
+        let wrong = "DATABASE_URL is not a PostgreSQL URL";
+        // The driver would take another database's URL for its own and knock at the wrong door.
+        if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Err(Failure::new(wrong).hint("it starts with postgres://"));
+        }
+        let options: PgConnectOptions = url.parse().map_err(|error| Failure::caused_by(wrong, &error))?;
         let shown = format!(
             "{}@{}:{}/{}",
             options.get_username(),

@@ -44,7 +44,6 @@ fn mailer(config: &Config, dev: Option<&DevSettings>, pool: &PgPool) -> Result<O
     if dev.is_some() {
         return Ok(Some(Arc::new(DevMailbox::new(pool.clone(), from)?)));
     }
-    tracing::warn!("SMTP_URL is not set: no e-mail will be sent");
     Ok(None)
 }
 

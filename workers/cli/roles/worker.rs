@@ -33,6 +33,9 @@ pub(crate) async fn run(config: &Config) -> Result<(), Failure> {
     migrations::check(&pool).await?;
     let dev = dev::settings(&pool).await?;
     let shop = outside::shop(config, dev.as_ref(), &pool)?;
+    if shop.mailer.is_none() {
+        tracing::warn!("SMTP_URL is not set: no e-mail will be sent");
+    }
     let mut parts = Parts::default();
     if let Some(address) = &config.worker.metrics_listen {
         let listener = listen(address).await?;
