@@ -12,6 +12,7 @@ mod engine_kit;
 mod gateway;
 mod house;
 mod http;
+mod processes;
 mod refusals;
 mod server;
 mod world;

@@ -50,7 +50,7 @@ fn runtime() -> &'static tokio::runtime::Runtime {
 
 async fn start_cluster() -> Cluster {
     sweep_leftovers();
-    let options = Options { durable: false, ..Options::new(folder(std::process::id())) };
+    let options = Options { durable: false, ..Options::new(folder("fast")) };
     let cluster = Cluster::start(&options).await.expect("a private Postgres for the tests");
     cluster.ensure_database(TEMPLATE).await.expect("the template");
     let pool = PgPool::connect_with(cluster.connect_options(TEMPLATE)).await.expect("a connection");
@@ -59,18 +59,20 @@ async fn start_cluster() -> Cluster {
     cluster
 }
 
-/// Under /tmp, because Postgres does not run as root and must be able to reach it.
-fn folder(pid: u32) -> PathBuf {
-    PathBuf::from(format!("/tmp/cart-engine-tests-{pid}"))
+/// A folder of this process for one cluster. Under /tmp, because Postgres does not run as root and must
+/// be able to reach it.
+pub fn folder(cluster: &str) -> PathBuf {
+    PathBuf::from(format!("/tmp/cart-engine-tests-{}-{cluster}", std::process::id()))
 }
 
 /// A process cannot remove its own folder when it ends, because its Postgres ends after it. The next
 /// one removes those of the dead.
-fn sweep_leftovers() {
+pub fn sweep_leftovers() {
     let Ok(entries) = std::fs::read_dir("/tmp") else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix("cart-engine-tests-")).and_then(|pid| pid.parse::<u32>().ok());
+        let rest = name.to_str().and_then(|name| name.strip_prefix("cart-engine-tests-"));
+        let pid = rest.and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse::<u32>().ok());
         if let Some(pid) = pid
             && !PathBuf::from(format!("/proc/{pid}")).exists()
         {

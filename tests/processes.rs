@@ -1,0 +1,41 @@
+//! Real processes that die, freeze and come back, and a Postgres whose plug is pulled.
+//!
+//! Every role is the real binary on a durable cluster of this module's own. The production binary has
+//! no switch that makes it fail; for a death at an exact point this test binary starts itself again
+//! (`deaths`). Tests take the [`stage`] one after the other: each wants the machine for itself.
+
+mod child;
+mod command_line;
+mod deaths;
+mod deployment;
+mod kills;
+mod outage;
+mod shoppers;
+mod stage;
+mod stop;
+mod zombie;
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+/// Between two looks at something that is about to happen.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Looks until `happened` answers something; fails after `patience`. Answers how long it took.
+async fn eventually<T, F: Future<Output = Option<T>>>(patience: Duration, what: &str, mut happened: impl FnMut() -> F) -> (T, Duration) {
+    let begun = Instant::now();
+    loop {
+        if let Some(answer) = happened().await {
+            return (answer, begun.elapsed());
+        }
+        assert!(begun.elapsed() < patience, "not within {patience:?}: {what}");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Whether the long variants were asked for: `CART_ENGINE_NIGHTLY=1`.
+fn nightly() -> bool {
+    std::env::var("CART_ENGINE_NIGHTLY").is_ok_and(|value| value == "1")
+}

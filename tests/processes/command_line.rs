@@ -1,0 +1,88 @@
+//! What keeps a command from its work is said in one line, and in one more what to do about it.
+
+use std::{process::Output, time::Duration};
+
+use super::{child::binary, deployment::free_address, stage::stage};
+
+/// A password that must never be shown.
+const PASSWORD: &str = "hunter2";
+
+/// Runs a command that must refuse to work.
+async fn refused(arguments: &str, environment: &[(&str, &str)], says: &str) {
+    let words: Vec<&str> = arguments.split_whitespace().collect();
+    let mut command = binary(&words, environment);
+    let output = tokio::time::timeout(Duration::from_secs(60), command.kill_on_drop(true).output()).await;
+    let Output { status, stdout, stderr } = output.unwrap_or_else(|_| panic!("`{arguments}` does not end")).expect("it starts");
+    let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    let all = format!("`{arguments}`: {status}\n{out}{err}");
+    assert_eq!(status.code(), Some(2), "{all}");
+    let lines: Vec<&str> = err.lines().collect();
+    let complaints: Vec<&&str> = lines.iter().filter(|line| line.starts_with("cart-engine: ")).collect();
+    assert!(complaints.len() == 1 && complaints[0].contains(says), "not one line about {says:?}: {all}");
+    assert!(lines.len() <= 2 && lines.iter().skip(1).all(|line| line.starts_with("hint: ")), "more than a hint beside it: {all}");
+    assert!(!all.contains(PASSWORD) && !all.contains("panicked"), "{all}");
+}
+
+#[tokio::test]
+async fn a_machine_without_postgres_is_told_how_to_get_one() {
+    let nothing = [("CART_ENGINE_PG_DISCOVERY", "off"), ("PATH", "/nonexistent")];
+    refused("dev --ephemeral --offline --listen 127.0.0.1:0", &nothing, "no usable PostgreSQL").await;
+    refused("dev --ephemeral --pg-bin /nonexistent --listen 127.0.0.1:0", &[], "/nonexistent").await;
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named() {
+    let mut stage = stage().await;
+    let (_pool, url) = stage.database().await;
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let database = [("DATABASE_URL", &*url)];
+    refused(&format!("dev --ephemeral --listen {address}"), &[], &address).await;
+    for command in ["api --listen", "sandbox --listen", "worker --metrics-listen"] {
+        refused(&format!("{command} {address}"), &database, &address).await;
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_named_without_its_password() {
+    let address = free_address();
+    for role in ["api --listen 127.0.0.1:0", "worker", "scheduler", "sandbox --listen 127.0.0.1:0", "migrate", "audit", "dev"] {
+        let url = format!("postgres://shop:{PASSWORD}@{address}/shop");
+        refused(role, &[("DATABASE_URL", &url)], "cannot connect to the database").await;
+    }
+    refused("worker", &[("DATABASE_URL", &format!("mysql://shop:{PASSWORD}@{address}/shop"))], "DATABASE_URL").await;
+    refused("worker", &[], "DATABASE_URL is not set").await;
+    let url = format!("postgres://shop:{PASSWORD}@{address}/shop");
+    refused("dev --ephemeral", &[("DATABASE_URL", &url)], "--ephemeral").await;
+}
+
+#[tokio::test]
+async fn a_database_of_another_version_is_left_alone() {
+    let mut stage = stage().await;
+    let (pool, url) = stage.empty_database().await;
+    let database = [("DATABASE_URL", &*url), ("JWT_SECRET", super::deployment::JWT_SECRET)];
+    let services = ["api --listen 127.0.0.1:0", "worker", "scheduler"];
+    for service in services {
+        refused(service, &database, "migrate").await;
+    }
+    migrations::run(&pool).await.expect("migrated");
+    sqlx::query(
+        "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+         values (9999, 'from the future', true, '\\x00', 0)",
+    )
+    .execute(&pool)
+    .await
+    .expect("a newer schema");
+    for command in services.into_iter().chain(["migrate", "dev --listen 127.0.0.1:0"]) {
+        refused(command, &database, "newer").await;
+    }
+}
+
+#[tokio::test]
+async fn an_api_outside_development_needs_a_secret() {
+    let mut stage = stage().await;
+    let (pool, url) = stage.empty_database().await;
+    migrations::run(&pool).await.expect("migrated");
+    refused("api --listen 127.0.0.1:0", &[("DATABASE_URL", &url)], "JWT_SECRET").await;
+    refused("sandbox --listen 127.0.0.1:0", &[("DATABASE_URL", &url)], "SANDBOX_WEBHOOK_SECRET").await;
+}

@@ -1,0 +1,167 @@
+//! A worker process aborts at every point of a checkout; another process finishes the order.
+
+use std::{os::unix::process::ExitStatusExt, sync::Arc, time::Duration};
+
+use adapters::{notify::DevMailbox, payments::SandboxGateway};
+use engine::testing::{Fault, Faults, Point, Recorder, TestWorker};
+use futures::{StreamExt, stream};
+use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
+use tokio::process::Command;
+use uuid::Uuid;
+use workflows::{
+    Rules, Shop,
+    checkout::accept::{self, Order},
+};
+
+use super::{
+    child::Child,
+    deployment::{Deployment, client},
+    nightly,
+    shoppers::with_full_carts,
+    stage::stage,
+};
+use crate::world::order;
+
+/// Tells this binary, started as a worker, what to do. Without it [`the_worker_that_dies`] does nothing.
+const DOOM: &str = "CART_ENGINE_TEST_DOOM";
+/// What the sandbox of a development shop signs its webhooks with.
+const WEBHOOK_SECRET: &str = "whsec_ZGV2LXNlY3JldA==";
+/// How soon an order is finished by somebody else when its worker has died.
+const REDELIVERY: Duration = Duration::from_secs(15);
+/// Doomed processes at the same time.
+const AT_ONCE: usize = 6;
+/// How libc numbers SIGABRT.
+const ABORTED: i32 = 6;
+
+/// Where a worker dies.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Doom {
+    database_url: String,
+    sandbox_url: String,
+    run_id: Uuid,
+    /// As its name in [`Point`].
+    point: String,
+    step: String,
+    fusion: bool,
+}
+
+impl Faults for Doom {
+    fn at(&self, point: Point, step: &str) -> Option<Fault> {
+        if step == self.step && format!("{point:?}") == self.point {
+            // Nothing is dropped, flushed or released.
+            std::process::abort();
+        }
+        None
+    }
+}
+
+fn shop(pool: &PgPool, sandbox_url: &str) -> Arc<Shop> {
+    let rules = Rules::default();
+    let gateway = SandboxGateway::new(sandbox_url, &WEBHOOK_SECRET.into(), client()).expect("a gateway");
+    let mailbox = DevMailbox::new(pool.clone(), &rules.mail_from).expect("a mailbox");
+    Shop::new(rules, vec![Arc::new(gateway)], Some(Arc::new(mailbox)))
+}
+
+/// Not a test of its own: the body of the processes that [`a_worker_may_die_at_any_point`] starts.
+#[tokio::test]
+async fn the_worker_that_dies() {
+    let Ok(doom) = std::env::var(DOOM) else { return };
+    let doom: Doom = serde_json::from_str(&doom).expect("what to do");
+    let pool = PgPool::connect(&doom.database_url).await.expect("a database");
+    let registry = workflows::registry(&shop(&pool, &doom.sandbox_url));
+    let worker = TestWorker::new(&pool, registry, doom.fusion, Some(Arc::new(doom.clone()))).await.expect("a worker");
+    for _ in 0..20 {
+        // The checkout, and what it starts.
+        let runs: Vec<Uuid> = sqlx::query_scalar("select id from engine.runs where $1 in (id, parent_id) order by created_at")
+            .bind(doom.run_id)
+            .fetch_all(&pool)
+            .await
+            .expect("runs");
+        for run in runs {
+            worker.turn(run).await.expect("a turn");
+        }
+    }
+    panic!("{doom:?}: the point was never passed");
+}
+
+/// Accepts a checkout in this process: no worker lives that could take it.
+async fn accepted(pool: &PgPool, shop: &Arc<Shop>, token: &str) -> accept::Accepted {
+    let shopper = with_full_carts(pool, 1).await.remove(0);
+    let order = Order { payment_token: Some(token.to_owned()), ..order(shopper.user, shopper.cart.into()) };
+    let mut tx = pool.begin().await.expect("a transaction");
+    let accepted = accept::accept(&mut tx, shop, order).await.expect("accepted");
+    tx.commit().await.expect("committed");
+    accepted
+}
+
+/// Every point of such a checkout and of what it starts.
+async fn points(deployment: &Deployment, shop: &Arc<Shop>, token: &str, fusion: bool) -> Vec<(Point, String)> {
+    let pool = &deployment.pool;
+    let recorder = Arc::new(Recorder::default());
+    accepted(pool, shop, token).await;
+    let worker = TestWorker::new(pool, workflows::registry(shop), fusion, Some(Arc::clone(&recorder) as _)).await.expect("a worker");
+    let turns = worker.drain(50).await.expect("drained");
+    assert!(turns < 50, "{token}: runs that never end: {:?}", deployment.live_runs().await);
+    worker.die().await.expect("dead");
+    recorder.points()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_may_die_at_any_point_and_another_finishes_the_order() {
+    let mut stage = stage().await;
+    for fusion in if nightly() { &[true, false][..] } else { &[true] } {
+        let deployment = Deployment::open(&mut stage).await;
+        every_point(&deployment, *fusion).await;
+    }
+}
+
+async fn every_point(deployment: &Deployment, fusion: bool) {
+    let pool = &deployment.pool;
+    let shop = shop(pool, &deployment.sandbox_url);
+    let mut table = Vec::new();
+    for token in ["tok_ok", "tok_declined"] {
+        table.push((token, points(deployment, &shop, token, fusion).await));
+    }
+    let mut rows = Vec::new();
+    for (token, points) in table {
+        assert!(points.len() > 30, "{token}: only {} points", points.len());
+        for (point, step) in points {
+            let accepted = accepted(pool, &shop, token).await;
+            let (database_url, sandbox_url) = (deployment.database_url.clone(), deployment.sandbox_url.clone());
+            let doom = Doom { database_url, sandbox_url, run_id: accepted.workflow_id, point: format!("{point:?}"), step, fusion };
+            rows.push((token, accepted, doom));
+        }
+    }
+
+    let deaths = rows.iter().map(|(token, _, doom)| async move {
+        let mut command = Command::new(std::env::current_exe().expect("this binary"));
+        command.args(["--exact", "processes::deaths::the_worker_that_dies", "--nocapture"]);
+        command.env(DOOM, serde_json::to_string(doom).expect("JSON"));
+        let mut process = Child::spawn("the worker that dies", command);
+        let ended = process.ended(Duration::from_secs(60)).await;
+        assert_eq!(ended.signal(), Some(ABORTED), "{token} {doom:?}: {ended}: {}", process.heard());
+    });
+    stream::iter(deaths).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+
+    // The last of them has died just now: nobody knows it yet, its lease still runs.
+    let _healthy = deployment.worker().await;
+    deployment.all_ended(REDELIVERY).await;
+    deployment.assert_sound(&format!("after {} deaths", rows.len())).await;
+    for (token, accepted, doom) in &rows {
+        let when = format!("{token}, died at {} {}", doom.point, doom.step);
+        let order = Uuid::from(accepted.order_id);
+        let status: Option<String> = sqlx::query_scalar("select order_status from orders where id = $1")
+            .bind(order)
+            .fetch_optional(pool)
+            .await
+            .expect("an order");
+        let mails: Vec<String> =
+            sqlx::query_scalar("select event from dev.mailbox where order_id = $1").bind(order).fetch_all(pool).await.expect("mails");
+        if *token == "tok_ok" {
+            assert_eq!((status.as_deref(), &*mails), (Some("CONFIRMED"), &["order.confirmed".to_owned()][..]), "{when}");
+        } else {
+            assert_eq!((status.as_deref(), &*mails), (Some("CANCELLED"), &["order.cancelled".to_owned()][..]), "{when}");
+        }
+    }
+}

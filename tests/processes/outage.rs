@@ -1,0 +1,51 @@
+//! Postgres crashes in the middle of the load, again and again; nobody helps.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use uuid::Uuid;
+
+use super::{
+    deployment::Deployment,
+    eventually, nightly,
+    shoppers::{check_out, mixed, with_full_carts},
+    stage::stage,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_may_crash_under_load_and_no_acknowledged_checkout_is_lost() {
+    let (count, crashes) = if nightly() { (1_000, 10) } else { (200, 4) };
+    let mut stage = stage().await;
+    let deployment = Deployment::open(&mut stage).await;
+    let shoppers = with_full_carts(&deployment.pool, count).await;
+    let mut workers = [deployment.worker().await, deployment.worker().await];
+    let acknowledged = AtomicUsize::new(0);
+    let crashing = async {
+        for crash in 1..=crashes {
+            let share = crash * count / (crashes + 1);
+            let patience = Duration::from_secs(120);
+            eventually(patience, "the load goes on", async || (acknowledged.load(Ordering::Relaxed) >= share).then_some(())).await;
+            stage.cluster.restart_immediately().await.expect("Postgres comes back");
+        }
+    };
+    let (workflows, ()) = tokio::join!(check_out(&deployment, &shoppers, mixed, &acknowledged), crashing);
+    deployment.all_ended(Duration::from_secs(60)).await;
+
+    let kept: Vec<Uuid> = sqlx::query_scalar("select id from engine.finished_runs where id = any($1)")
+        .bind(&workflows)
+        .fetch_all(&deployment.pool)
+        .await
+        .expect("what has ended");
+    assert_eq!(kept.len(), count, "an acknowledged checkout is lost");
+    let all: i64 = sqlx::query_scalar("select count(*) from engine.finished_runs where workflow = 'checkout'")
+        .fetch_one(&deployment.pool)
+        .await
+        .expect("a count");
+    assert_eq!(usize::try_from(all).expect("a count"), count, "a repeated POST started a second checkout");
+    deployment.assert_sound(&format!("after {crashes} crashes of Postgres")).await;
+    for worker in &mut workers {
+        assert!(worker.process.lives(), "a worker did not outlive Postgres: {}", worker.process.heard());
+    }
+}

@@ -1,0 +1,81 @@
+//! The durable cluster of this module, and databases on it that are development shops already.
+
+use std::time::Duration;
+
+use embedded::{Cluster, Options};
+use sqlx::{PgPool, postgres::PgPoolOptions};
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
+
+use super::child::Child;
+use crate::world;
+
+const TEMPLATE: &str = "template_development";
+
+/// More than any test sells.
+const STOCK: i32 = 100_000;
+
+static STAGE: Mutex<Option<Stage>> = Mutex::const_new(None);
+
+/// A cluster that survives having its plug pulled.
+#[derive(Debug)]
+pub struct Stage {
+    pub cluster: Cluster,
+    databases: u32,
+}
+
+/// The stage, for one test at a time.
+pub async fn stage() -> MappedMutexGuard<'static, Stage> {
+    let mut stage = STAGE.lock().await;
+    if stage.is_none() {
+        *stage = Some(Stage::build().await);
+    }
+    MutexGuard::map(stage, |stage| stage.as_mut().expect("just built"))
+}
+
+impl Stage {
+    async fn build() -> Stage {
+        world::sweep_leftovers();
+        let cluster = Cluster::start(&Options::new(world::folder("durable"))).await.expect("a durable Postgres");
+        cluster.ensure_database(TEMPLATE).await.expect("the template");
+        // A development shop made it, as a developer would: schema, demo data, mailbox and sandbox.
+        let arguments = ["dev", "--workers", "0", "--listen", "127.0.0.1:0"];
+        let mut shop = Child::start(&arguments, &[("DATABASE_URL", &cluster.url(TEMPLATE))]);
+        shop.says("Ctrl-C stops it").await;
+        shop.signal("TERM");
+        let ended = shop.ended(Duration::from_secs(30)).await;
+        assert!(ended.success(), "{ended}: {}", shop.heard());
+        let pool = PgPool::connect_with(cluster.connect_options(TEMPLATE)).await.expect("a connection");
+        sqlx::query(
+            "with restocked as (
+                update inventory set available_quantity = available_quantity + $1 returning variant_id)
+             insert into inventory_movements (variant_id, kind, available_delta, reserved_delta, created_at)
+             select variant_id, 'RESTOCK', $1, 0, now() from restocked",
+        )
+        .bind(STOCK)
+        .execute(&pool)
+        .await
+        .expect("full shelves");
+        pool.close().await;
+        Stage { cluster, databases: 0 }
+    }
+
+    /// A development shop's database in which nobody has bought anything yet, and its URL.
+    pub async fn database(&mut self) -> (PgPool, String) {
+        self.create(&format!(" template {TEMPLATE}")).await
+    }
+
+    /// An empty database, and its URL.
+    pub async fn empty_database(&mut self) -> (PgPool, String) {
+        self.create("").await
+    }
+
+    async fn create(&mut self, like: &str) -> (PgPool, String) {
+        self.databases += 1;
+        let name = format!("stage_{}", self.databases);
+        let admin = PgPool::connect_with(self.cluster.connect_options("postgres")).await.expect("a connection");
+        sqlx::query(sqlx::AssertSqlSafe(format!("create database {name}{like}"))).execute(&admin).await.expect("a database");
+        admin.close().await;
+        let pool = PgPoolOptions::new().max_connections(8).connect_with(self.cluster.connect_options(&name)).await.expect("a pool");
+        (pool, self.cluster.url(&name))
+    }
+}
