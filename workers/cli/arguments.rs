@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use uuid::Uuid;
 use workflows::store::users::Role;
 
-use crate::{config::Flags, maintain::parse_role, roles};
+use crate::{config::Flags, demo::DemoArguments, maintain::parse_role, roles};
 
 /// Durable carts and checkout on Postgres.
 ///
@@ -35,6 +35,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Runs a whole shop for development: database, API, workers, scheduler, payment sandbox
     Dev(DevArguments),
+    /// Lets simulated shoppers into a shop of its own, and checks the books
+    Demo(DemoArguments),
     /// Runs the HTTP API
     Api {
         /// Where to listen; default 127.0.0.1:8080
@@ -204,7 +206,8 @@ impl Command {
             Command::Sandbox { webhook_url, .. } => {
                 flags.with("--webhook-url", "sandbox.webhook_url", webhook_url.clone())
             }
-            Command::Scheduler
+            Command::Demo(_)
+            | Command::Scheduler
             | Command::Migrate
             | Command::SeedDemo
             | Command::Config
@@ -223,7 +226,8 @@ impl Command {
             | Command::Worker { .. }
             | Command::Scheduler
             | Command::Sandbox { .. } => true,
-            Command::Migrate
+            Command::Demo(_)
+            | Command::Migrate
             | Command::SeedDemo
             | Command::Config
             | Command::Audit { .. }

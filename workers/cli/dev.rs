@@ -68,8 +68,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     say(&running.welcome(begun.elapsed().as_secs_f32()));
     let failure = tokio::select! {
         () = stop.asked() => None,
-        failure = running.shop.ended() => Some(failure),
-        failure = running.gateway.ended() => Some(failure),
+        failure = running.ended() => Some(failure),
     };
     stop.exit_on_next();
     say("stopping");
@@ -213,6 +212,14 @@ impl Running {
         line("API key", seed::API_KEY);
         text.push_str("\nCtrl-C stops it.");
         text
+    }
+
+    /// Waits until a part of it ends by itself, and says why.
+    pub(crate) async fn ended(&mut self) -> Failure {
+        tokio::select! {
+            failure = self.shop.ended() => failure,
+            failure = self.gateway.ended() => failure,
+        }
     }
 
     /// Stops in the order in which nothing is missed: the API takes no more requests and workers no

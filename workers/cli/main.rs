@@ -8,6 +8,7 @@ mod arguments;
 mod bench;
 mod config;
 mod database;
+mod demo;
 mod dev;
 mod failure;
 mod inspect;
@@ -48,6 +49,9 @@ const SERVICE_LOG: &str =
 
 /// The same for a command that answers one question.
 const COMMAND_LOG: &str = "warn";
+
+/// The same for the demo, in which much goes wrong on purpose.
+const DEMO_LOG: &str = "error";
 
 fn main() -> ExitCode {
     match started() {
@@ -96,6 +100,7 @@ async fn carry_out(command: Command, loaded: config::Loaded) -> Result<Ended, Fa
             })
             .await?;
         }
+        Command::Demo(arguments) => return demo::run(arguments, config).await,
         Command::Api { .. } => roles::api::run(config).await?,
         Command::Worker { .. } => roles::worker::run(config).await?,
         Command::Scheduler => roles::scheduler::run(config).await?,
@@ -129,7 +134,8 @@ fn misuse(complaint: &str) -> Failure {
 }
 
 fn log(command: &Command, json: bool) -> Result<(), Failure> {
-    let default = if command.is_service() { SERVICE_LOG } else { COMMAND_LOG };
+    let is_demo = matches!(command, Command::Demo(_));
+    let default = if is_demo { DEMO_LOG } else if command.is_service() { SERVICE_LOG } else { COMMAND_LOG };
     let filter = match std::env::var("RUST_LOG") {
         Ok(wanted) if !wanted.is_empty() => {
             EnvFilter::try_new(&wanted).map_err(|error| Failure::caused_by("RUST_LOG cannot be read", &error))?
@@ -191,6 +197,8 @@ mod tests {
             "cart-engine user add --email a@b.example --role KING --password-stdin",
             "cart-engine inspect",
             "cart-engine inspect run seven",
+            "cart-engine demo --shoppers 0",
+            "cart-engine demo --seed lucky",
         ] {
             let report = parsed(line).expect_err(line);
             let lines: Vec<&str> = report.lines().collect();

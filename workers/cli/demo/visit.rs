@@ -1,0 +1,265 @@
+//! What one shopper does, and what must come of it.
+
+use rust_decimal::Decimal;
+use tokio::time::Instant;
+
+use super::{
+    outcome::{Ending, Outcome},
+    shelf::Basket,
+    storefront::{Accepted, Money, Placed, Storefront, Surprise, Visit, expect, sorted},
+};
+
+/// The demo catalogue's coupon without a cap.
+const COUPON: &str = "SAVE20";
+
+/// A shopper who has not come yet.
+#[derive(Debug)]
+pub(crate) struct Shopper {
+    /// From 1.
+    pub(crate) number: usize,
+    pub(crate) outcome: Outcome,
+    pub(crate) basket: Basket,
+}
+
+/// How a visit went.
+#[derive(Debug)]
+pub(crate) struct Visited {
+    pub(crate) number: usize,
+    /// What was played.
+    pub(crate) outcome: Outcome,
+    /// What came of it: in a rush one cannot know before.
+    pub(crate) came: Result<Outcome, Surprise>,
+    /// From the first item in the cart to the end.
+    pub(crate) seconds: f64,
+}
+
+/// A shopper whose payment will not come before the clock is moved.
+#[derive(Debug)]
+pub(crate) struct Waiting<'a> {
+    number: usize,
+    outcome: Outcome,
+    begun: Instant,
+    placed: Result<Placement<'a>, Surprise>,
+}
+
+/// An accepted checkout, and what its shopper remembers of it.
+#[derive(Debug)]
+struct Placement<'a> {
+    shop: &'a Storefront,
+    visit: Visit<'a>,
+    basket: Basket,
+    total: String,
+    accepted: Accepted,
+}
+
+/// A visit from the door to the end.
+pub(crate) async fn play(shop: &Storefront, shopper: Shopper) -> Visited {
+    let Shopper { number, outcome, basket } = shopper;
+    let mut begun = Instant::now();
+    let came = async {
+        if outcome == Outcome::AbandonedCart {
+            let visit = shop.guest(number).await?;
+            begun = Instant::now();
+            return leave_cart(&visit, basket).await;
+        }
+        let visit = shop.register(number).await?;
+        begun = Instant::now();
+        let Some(placement) = place(shop, visit, outcome, basket).await? else { return Ok(Outcome::SoldOut) };
+        placement.pay(outcome).await?;
+        placement.end(outcome).await
+    }
+    .await;
+    Visited { number, outcome, came, seconds: begun.elapsed().as_secs_f64() }
+}
+
+/// A visit up to the wait for a payment.
+pub(crate) async fn play_until_waiting(shop: &Storefront, shopper: Shopper) -> Waiting<'_> {
+    let Shopper { number, outcome, basket } = shopper;
+    let mut begun = Instant::now();
+    let placed = async {
+        let visit = shop.register(number).await?;
+        begun = Instant::now();
+        let placement = place(shop, visit, outcome, basket).await?;
+        let placement = placement.ok_or_else(|| surprise("the checkout", "accepted", "out-of-stock"))?;
+        placement.pay(outcome).await?;
+        Ok(placement)
+    }
+    .await;
+    Waiting { number, outcome, begun, placed }
+}
+
+impl Waiting<'_> {
+    /// The rest of it, once the payment window has passed.
+    pub(crate) async fn play_on(self) -> Visited {
+        let Waiting { number, outcome, begun, placed } = self;
+        let came = match placed {
+            Ok(placement) => placement.end(outcome).await,
+            Err(surprise) => Err(surprise),
+        };
+        Visited { number, outcome, came, seconds: begun.elapsed().as_secs_f64() }
+    }
+}
+
+fn surprise(what: &str, expected: &str, actual: &str) -> Surprise {
+    Surprise::Other { what: what.to_owned(), expected: expected.to_owned(), actual: actual.to_owned() }
+}
+
+async fn leave_cart(visit: &Visit<'_>, basket: Basket) -> Result<Outcome, Surprise> {
+    for line in &basket.lines {
+        visit.add(line).await?;
+    }
+    let cart = visit.cart().await?;
+    expect("the cart's status", cart.status(), "ACTIVE")?;
+    expect("the cart's lines", cart.lines(), sorted(&basket.lines))?;
+    Ok(Outcome::AbandonedCart)
+}
+
+/// Fills the cart and checks out; `None` when something was sold out.
+async fn place<'a>(
+    shop: &'a Storefront,
+    visit: Visit<'a>,
+    outcome: Outcome,
+    basket: Basket,
+) -> Result<Option<Placement<'a>>, Surprise> {
+    let mut cart = None;
+    for line in &basket.lines {
+        cart = visit.add(line).await?;
+        if cart.is_none() {
+            return sold_out(outcome);
+        }
+    }
+    if outcome == Outcome::PaidWithCoupon {
+        cart = Some(visit.apply_coupon(COUPON).await?);
+    }
+    let cart = cart.ok_or_else(|| surprise("the basket", "something to buy", "nothing"))?;
+    if let Some(total) = basket.total {
+        expect("the cart's total", cart.total(), total)?;
+    }
+    let total = cart.total().to_owned();
+    let placed = if outcome == Outcome::TwoTabs {
+        let (one, other) = tokio::join!(
+            visit.check_out(&total, outcome.token(), "tab-1"),
+            visit.check_out(&total, outcome.token(), "tab-2"),
+        );
+        let (one, other) = (one?, other?);
+        expect("the other tab's checkout", &other, &one)?;
+        one
+    } else {
+        visit.check_out(&total, outcome.token(), "tab-1").await?
+    };
+    match placed {
+        Placed::Accepted(accepted) => Ok(Some(Placement { shop, visit, basket, total, accepted })),
+        Placed::OutOfStock => sold_out(outcome),
+    }
+}
+
+/// Only in a rush may something be sold out: the others' baskets were chosen so that there is enough.
+fn sold_out<T>(outcome: Outcome) -> Result<Option<T>, Surprise> {
+    if outcome.is_rush() { Ok(None) } else { Err(surprise("the basket", "in stock", "out-of-stock")) }
+}
+
+impl Placement<'_> {
+    /// What the shopper does while the checkout waits for the payment, if it is to wait.
+    async fn pay(&self, outcome: Outcome) -> Result<(), Surprise> {
+        let button = match outcome {
+            Outcome::SecureApproved => Some("approve"),
+            Outcome::SecureDeclined => Some("decline"),
+            Outcome::SecureAbandoned | Outcome::GivenUp | Outcome::NoWebhook | Outcome::LateCapture => None,
+            Outcome::Paid
+            | Outcome::PaidWithCoupon
+            | Outcome::CashOnDelivery
+            | Outcome::Declined
+            | Outcome::GatewayTimeout
+            | Outcome::SlowCapture
+            | Outcome::DuplicateWebhooks
+            | Outcome::ReorderedWebhooks
+            | Outcome::WrongAmount
+            | Outcome::TwoTabs
+            | Outcome::LastPieces
+            | Outcome::SoldOut
+            | Outcome::AbandonedCart
+            | Outcome::RefundFailsOnce => return Ok(()),
+        };
+        let workflow_id = self.accepted.workflow_id;
+        let checkout = self.visit.awaits_payment(workflow_id).await?;
+        expect("the checkout's status before it is paid", &*checkout.status, "WAITING_PAYMENT")?;
+        let page = checkout.next_action.map(|action| action.url);
+        expect("whether the shopper is sent to the bank", page.is_some(), outcome.token() == Some("tok_3ds"))?;
+        if let (Some(button), Some(page)) = (button, page) {
+            self.visit.press(&page, button).await?;
+        }
+        if outcome == Outcome::GivenUp {
+            self.visit.give_up(workflow_id).await?;
+            // Impatient people click twice.
+            self.visit.give_up(workflow_id).await?;
+        }
+        Ok(())
+    }
+
+    /// How it ended, compared with how it had to.
+    async fn end(self, outcome: Outcome) -> Result<Outcome, Surprise> {
+        let checkout = self.visit.ended(self.accepted.workflow_id).await?;
+        let code = checkout.failure.map(|failure| failure.code);
+        let came = match (outcome.is_rush(), checkout.status.as_str(), code.as_deref()) {
+            (true, "FAILED", Some("out-of-stock")) => return self.missed().await,
+            (true, _, _) => Outcome::LastPieces,
+            (false, _, _) => outcome,
+        };
+        let found = (checkout.status.as_str(), code.as_deref());
+        match came.ending() {
+            Ending::Confirmed { payment } => {
+                expect("the checkout", found, ("COMPLETED", None))?;
+                self.owns_order(payment).await?;
+            }
+            Ending::Unwound { status, code, payment } => {
+                expect("the checkout", found, (status, Some(code)))?;
+                self.lost_order(outcome, payment).await?;
+            }
+            Ending::NoOrder => expect("the checkout", found, ("none", None))?,
+        }
+        Ok(came)
+    }
+
+    async fn owns_order(&self, payment: &str) -> Result<(), Surprise> {
+        let order_id = self.accepted.order_id;
+        let order = self.visit.order(order_id).await?;
+        expect("the order's status", (&*order.status, &*order.payment_status), ("CONFIRMED", payment))?;
+        expect("the order's total", &order.total_amount, &self.total)?;
+        expect("the order's lines", sorted(&order.items), sorted(&self.basket.lines))?;
+        let due = if payment == "CAPTURED" { amount(&self.total)? } else { Decimal::ZERO };
+        let money = Money { captures: usize::from(!due.is_zero()), captured: due, refunded: Decimal::ZERO };
+        expect("the gateway's money", self.shop.money(order_id).await?, money)?;
+        expect("the new cart's lines", self.visit.cart().await?.lines(), Vec::new())
+    }
+
+    async fn lost_order(&self, outcome: Outcome, payment: &str) -> Result<(), Surprise> {
+        let order_id = self.accepted.order_id;
+        self.has_cart_again().await?;
+        if outcome == Outcome::RefundFailsOnce {
+            self.shop.charge_again(order_id, &self.total, "tok_refund_fails_once").await?;
+        }
+        // A refund is a run of its own and may take its time; the cart has been free since.
+        let order = self.visit.order_with_payment(order_id, payment).await?;
+        expect("the order's status", (&*order.status, &*order.payment_status), ("CANCELLED", payment))?;
+        expect("the order's total", &order.total_amount, &self.total)?;
+        let money = self.shop.money(order_id).await?;
+        expect("payments that were captured", money.captures, usize::from(payment == "REFUNDED"))?;
+        expect("what was refunded", money.refunded, money.captured)
+    }
+
+    /// The run found that somebody else was quicker.
+    async fn missed(&self) -> Result<Outcome, Surprise> {
+        self.has_cart_again().await?;
+        Ok(Outcome::SoldOut)
+    }
+
+    async fn has_cart_again(&self) -> Result<(), Surprise> {
+        let cart = self.visit.cart().await?;
+        expect("the cart's status", cart.status(), "ACTIVE")?;
+        expect("the cart's lines", cart.lines(), sorted(&self.basket.lines))
+    }
+}
+
+fn amount(text: &str) -> Result<Decimal, Surprise> {
+    text.parse().map_err(|_| surprise("an amount", "a decimal", text))
+}
