@@ -140,6 +140,11 @@ pub(crate) async fn in_world<T>(
         .connect_lazy_with(options.clone());
     let measured = async {
         migrations::run(&pool).await?;
+        // Counts statements where the server has it loaded; elsewhere they are not counted.
+        let counted = sqlx::raw_sql("create extension if not exists pg_stat_statements").execute(&pool).await;
+        if let Err(error) = counted {
+            tracing::debug!(%error, "statements are not counted");
+        }
         world::build(&pool, past_orders).await.context("the lived-in database could not be built")?;
         measure(&options, &pool).await
     }

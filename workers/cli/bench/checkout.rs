@@ -60,7 +60,7 @@ const WARM_UP: Duration = Duration::from_secs(2);
 /// Checkouts a second of the unhurried phase.
 const UNHURRIED_PER_S: u64 = 10;
 /// How often the clients look which of their checkouts have ended.
-const LOOK: Duration = Duration::from_millis(10);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Measures the limit, then the shop at saturation, then the shop at ten checkouts a second.
 ///
