@@ -62,7 +62,8 @@ fn resources(state: &AppState) -> OpenApiRouter<AppState> {
 
 /// The whole API. Layers read from the inside out: the nearer to the handler, the earlier in this list.
 pub fn router(state: AppState) -> Router {
-    let (resources, document) = resources(&state).split_for_parts();
+    let (resources, mut document) = resources(&state).split_for_parts();
+    openapi::add_common_refusals(&mut document);
     resources
         .layer(from_fn_with_state(state.clone(), idempotency::digest_requests))
         .layer(DefaultBodyLimit::max(state.config.max_body_bytes))

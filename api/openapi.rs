@@ -10,14 +10,15 @@ use serde::Serialize;
 use utoipa::{
     Modify, OpenApi, ToSchema,
     openapi::{
-        OpenApi as Document,
+        Content, OpenApi as Document, PathItem, Ref, RefOr, ResponseBuilder,
+        path::{Operation, Parameter, ParameterIn},
         security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::state::AppState;
+use crate::{error::PROBLEM_JSON, state::AppState};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -74,6 +75,56 @@ impl Modify for Security {
 /// The document without paths; each resource merges its own into it.
 pub(crate) fn document() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(Base::openapi())
+}
+
+/// Adds to every operation what the layers around it and the extractors before it may refuse, so that a
+/// handler documents only what it refuses itself.
+pub(crate) fn add_common_refusals(document: &mut Document) {
+    for (path, item) in &mut document.paths.paths {
+        let PathItem { get, put, post, delete, options, head, patch, trace, .. } = item;
+        for operation in [get, put, post, delete, options, head, patch, trace].into_iter().flatten() {
+            for (status, codes) in common_refusals(path, operation) {
+                let problem = Content::new(Some(Ref::from_schema_name("Problem")));
+                let refusal = ResponseBuilder::new().description(codes).content(PROBLEM_JSON, problem).build();
+                operation.responses.responses.entry(status.to_owned()).or_insert_with(|| refusal.into());
+            }
+        }
+    }
+}
+
+fn common_refusals(path: &str, operation: &Operation) -> Vec<(&'static str, &'static str)> {
+    let mut refusals = vec![("503", "`unavailable`, `overloaded`, `timeout`")];
+    // A gateway's webhook is neither limited nor read before its signature has been checked.
+    let is_webhook = path.starts_with("/api/webhooks/");
+    if !is_webhook {
+        refusals.push(("429", "`rate-limited`"));
+    }
+    if operation.request_body.is_some() {
+        refusals.push(("413", "`body-too-large`"));
+    }
+    if operation.request_body.is_some() && !is_webhook {
+        refusals.extend([
+            ("400", "`malformed-json`, `malformed-body`"),
+            ("415", "`unsupported-media-type`"),
+            ("422", "`validation-failed`"),
+        ]);
+    }
+    if operation.security.as_ref().is_some_and(|schemes| !schemes.is_empty()) {
+        refusals.push(("401", "`login-required`"));
+    }
+    for parameter in operation.parameters.iter().flatten() {
+        let RefOr::T(Parameter { name, parameter_in, .. }) = parameter else { continue };
+        match parameter_in {
+            ParameterIn::Query | ParameterIn::QueryString => refusals.push(("422", "`validation-failed`")),
+            // One that is no text, and one with a character that no text of ours can have.
+            ParameterIn::Path => refusals.extend([("404", "`not-found`"), ("422", "`validation-failed`")]),
+            ParameterIn::Header if name == "Idempotency-Key" => {
+                refusals.extend([("400", "`idempotency-key-invalid`"), ("409", "`idempotency-in-progress`")]);
+            }
+            ParameterIn::Header | ParameterIn::Cookie => {}
+        }
+    }
+    refusals
 }
 
 /// `/api/openapi.json`, and Swagger UI at `/docs` from files in the binary.

@@ -26,10 +26,12 @@ impl Case {
     }
 }
 
-/// Refuses every case, and finds the database afterwards as it was before.
+/// Refuses every case as the OpenAPI document says, and finds the database afterwards as it was before.
 async fn refuse(server: &Server, cases: Vec<Case>) {
+    let document = server.door.get("/api/openapi.json").await.ok();
     let untouched = contents(&server.pool).await;
     for Case { name, request, status, code, pointer } in cases {
+        assert!(is_promised(&document, &request, status), "{name}: the document does not know of {status}");
         let answer = Answer::to(request).await;
         assert_eq!((answer.status, answer.body["code"].as_str()), (status, Some(code)), "{name}: {}", answer.body);
         assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{name}");
@@ -38,6 +40,22 @@ async fn refuse(server: &Server, cases: Vec<Case>) {
         }
         assert_eq!(contents(&server.pool).await, untouched, "{name}: something was written");
     }
+}
+
+/// Whether the document names this status for this request. Of what it does not offer it need not speak.
+fn is_promised(document: &Value, request: &RequestBuilder, status: u16) -> bool {
+    let request = request.try_clone().and_then(|request| request.build().ok()).expect("a request");
+    let asked: Vec<&str> = request.url().path().split('/').collect();
+    let is_of = |template: &str| {
+        let segments: Vec<&str> = template.split('/').collect();
+        segments.len() == asked.len() && segments.iter().zip(&asked).all(|(s, a)| s == a || s.starts_with('{'))
+    };
+    let paths = document["paths"].as_object().expect("paths");
+    // A path that is written out wins over one with a parameter.
+    let operations =
+        paths.get(request.url().path()).or_else(|| paths.iter().find(|(path, _)| is_of(path)).map(|(_, o)| o));
+    let operation = operations.map(|operations| &operations[request.method().as_str().to_lowercase()]);
+    operation.is_none_or(|operation| operation.is_null() || operation["responses"].get(status.to_string()).is_some())
 }
 
 /// Every table of the shop, its engine, its queue and its gateway, with how many rows it has and a digest of them.
@@ -308,6 +326,11 @@ async fn what_is_not_there_or_not_asked_rightly_is_refused() {
         case("an empty key", buy(" "), 400, "idempotency-key-invalid"),
         case("an endless key", buy(&"k".repeat(256)), 400, "idempotency-key-invalid"),
         case("no such path", get("/api/nothing"), 404, "not-found"),
+        case("no text", get("/api/orders/%ff"), 404, "not-found"),
+        case("U+0000 for an order", get("/api/orders/%00"), 422, "validation-failed"),
+        case("U+0000 for a product", get("/api/products/%00"), 422, "validation-failed"),
+        case("U+0000 for a variant", asha.request(Method::DELETE, "/api/cart/items/%00"), 404, "item-not-in-cart"),
+        case("U+0000 for a SKU", get("/api/inventory/check?sku=%00"), 422, "validation-failed"),
         case("no such method", asha.request(Method::PUT, "/api/cart"), 405, "method-not-allowed"),
         case("back in time", clock(json!(-1)), 422, "validation-failed").at("/advanceSeconds"),
         case("to the end of time", clock(json!(u64::MAX)), 422, "validation-failed").at("/advanceSeconds"),
