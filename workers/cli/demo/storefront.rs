@@ -58,11 +58,13 @@ pub(crate) fn expect<T: PartialEq + fmt::Debug>(what: &str, actual: T, expected:
     Err(Surprise::Other { what: what.to_owned(), expected: format!("{expected:?}"), actual: format!("{actual:?}") })
 }
 
+/// Something that is sold.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Product {
     pub(crate) variants: Vec<Variant>,
 }
 
+/// What is put into a cart, and how many pieces of it can be had.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Variant {
@@ -77,6 +79,7 @@ pub(crate) struct Line {
     pub(crate) quantity: u32,
 }
 
+/// A cart as its owner sees it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Cart {
@@ -97,6 +100,7 @@ struct PriceBreakdown {
 }
 
 impl Cart {
+    /// ACTIVE, CHECKOUT or ABANDONED.
     pub(crate) fn status(&self) -> &str {
         &self.cart.status
     }
@@ -106,6 +110,7 @@ impl Cart {
         sorted(&self.items)
     }
 
+    /// With tax and shipping, as a decimal string.
     pub(crate) fn total(&self) -> &str {
         &self.price_breakdown.total
     }
@@ -121,10 +126,13 @@ pub(crate) fn sorted(lines: &[Line]) -> Vec<Line> {
 /// What `POST /api/checkout` came to.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Placed {
+    /// 202.
     Accepted(Accepted),
+    /// 409 `out-of-stock`.
     OutOfStock,
 }
 
+/// The run that has the cart, and the order it will make.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Accepted {
@@ -132,6 +140,7 @@ pub(crate) struct Accepted {
     pub(crate) order_id: Uuid,
 }
 
+/// How a checkout stands.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Checkout {
@@ -140,16 +149,19 @@ pub(crate) struct Checkout {
     pub(crate) next_action: Option<NextAction>,
 }
 
+/// Why something did not come about: a checkout's failure, or a refusal.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Failure {
     pub(crate) code: String,
 }
 
+/// Where the shopper must go to pay.
 #[derive(Debug, Deserialize)]
 pub(crate) struct NextAction {
     pub(crate) url: String,
 }
 
+/// An order as its owner sees it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Order {
@@ -190,6 +202,7 @@ pub(crate) struct Storefront {
 }
 
 impl Storefront {
+    /// The shop at `base_url`, whose gateway is at `sandbox_url`; neither ends in a slash.
     pub(crate) fn new(client: Client, base_url: String, sandbox_url: String) -> Self {
         Storefront { client, base_url, sandbox_url, logins: Semaphore::new(LOGINS_AT_ONCE) }
     }
@@ -287,11 +300,13 @@ impl Visit<'_> {
         unless_sold_out(self.request(Method::POST, "/api/cart/items").json(&body), StatusCode::OK).await
     }
 
+    /// Notes a coupon on the cart.
     pub(crate) async fn apply_coupon(&self, code: &str) -> Result<Cart, Surprise> {
         let request = self.request(Method::POST, "/api/cart/coupons").json(&json!({ "code": code }));
         answered(request, StatusCode::OK).await
     }
 
+    /// The open cart; a new one after an order.
     pub(crate) async fn cart(&self) -> Result<Cart, Surprise> {
         answered(self.request(Method::GET, "/api/cart"), StatusCode::OK).await
     }
@@ -359,6 +374,7 @@ impl Visit<'_> {
         answered::<Value>(request, StatusCode::ACCEPTED).await.map(drop)
     }
 
+    /// The order as it is now.
     pub(crate) async fn order(&self, order_id: Uuid) -> Result<Order, Surprise> {
         answered(self.request(Method::GET, &format!("/api/orders/{order_id}")), StatusCode::OK).await
     }
