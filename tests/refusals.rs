@@ -231,7 +231,9 @@ async fn a_checkout_says_where_it_is_wrong() {
         Case { pointer, ..case(format!("{place} is {value}"), request, status, code) }
     });
     refuse(&server, cases.collect()).await;
+    let before = contents(&server.pool).await;
     let ben = server.shopper("ben").await;
+    assert_ne!(contents(&server.pool).await, before, "what is written would be noticed");
     refuse(
         &server,
         vec![case("nothing to buy", post(&ben, "/api/checkout").json(&payment("tok_ok")), 409, "cart-empty")],
