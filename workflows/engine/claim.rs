@@ -1,8 +1,8 @@
 //! Who works on what: heartbeats, claims in groups, releases.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -15,6 +15,9 @@ use crate::{Failure, journal::Entry, start::ticket_id};
 
 /// Claims answered by one statement at most.
 const GROUP: usize = 64;
+
+/// Between two attempts to give runs back to a database that is away.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// A claimed run: everything needed to carry it on.
 #[derive(Debug, Clone)]
@@ -123,7 +126,68 @@ pub(crate) async fn bury(conn: &mut sqlx::PgConnection, worker: Uuid) -> Result<
         .rows_affected())
 }
 
-type Reply = oneshot::Sender<Result<Option<Claimed>, Arc<sqlx::Error>>>;
+type Reply = oneshot::Sender<Result<Option<(Claimed, Held)>, Arc<sqlx::Error>>>;
+
+/// The runs this process is carrying on right now.
+#[derive(Debug, Clone, Default)]
+struct InHand(Arc<Mutex<HashSet<Uuid>>>);
+
+impl InHand {
+    fn lock(&self) -> MutexGuard<'_, HashSet<Uuid>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, run_id: Uuid) -> Held {
+        self.lock().insert(run_id);
+        Held { run_id, in_hand: self.clone() }
+    }
+}
+
+/// A claimed run is in this process' hands for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Held {
+    run_id: Uuid,
+    in_hand: InHand,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.in_hand.lock().remove(&self.run_id);
+    }
+}
+
+/// Runs that may have been claimed without anybody hearing of it, with the owner they would have:
+/// because that owner is alive, nobody else would ever take them.
+#[derive(Debug, Default)]
+struct Unheard(HashSet<(Uuid, Uuid)>);
+
+impl Unheard {
+    /// Gives them back, those aside that this process has claimed since and holds.
+    async fn give_back(&mut self, pool: &PgPool, in_hand: &InHand) {
+        self.0.retain(|(run_id, _)| !in_hand.lock().contains(run_id));
+        if self.0.is_empty() {
+            return;
+        }
+        let (runs, owners): (Vec<Uuid>, Vec<Uuid>) = self.0.iter().copied().unzip();
+        let given = sqlx::query!(
+            "update engine.runs r
+                set owner = null, wake_at = engine.now(), status = case r.status when 'RUNNING' then 'PENDING' else r.status end
+               from unnest($1::uuid[], $2::uuid[]) as u(run_id, owner)
+              where r.id = u.run_id and r.owner = u.owner",
+            &runs,
+            &owners
+        )
+        .execute(pool)
+        .await;
+        match given {
+            Ok(given) => {
+                self.0.clear();
+                tracing::info!(runs = given.rows_affected(), "gave back what was claimed without an answer");
+            }
+            Err(error) => tracing::debug!(%error, "cannot give back yet what was claimed without an answer"),
+        }
+    }
+}
 
 /// Answers claims in groups: while one statement is under way, the next group gathers.
 #[derive(Debug, Clone)]
@@ -135,19 +199,38 @@ impl Claimer {
     pub(crate) fn new(pool: PgPool, incarnation: Incarnation, lease: Duration) -> Self {
         let (requests, mut inbox) = mpsc::channel::<(Uuid, Reply)>(GROUP * 4);
         tokio::spawn(async move {
+            let (in_hand, mut unheard) = (InHand::default(), Unheard::default());
             let mut group = Vec::with_capacity(GROUP);
-            while inbox.recv_many(&mut group, GROUP).await > 0 {
-                let ids: Vec<Uuid> = group.iter().map(|(id, _)| *id).collect();
-                match claim(&pool, &ids, incarnation.id(), lease).await {
+            loop {
+                if unheard.0.is_empty() {
+                    if inbox.recv_many(&mut group, GROUP).await == 0 {
+                        return;
+                    }
+                } else {
+                    // Whoever asks meanwhile is answered; nobody may ask.
+                    unheard.give_back(&pool, &in_hand).await;
+                    match tokio::time::timeout(RETRY, inbox.recv_many(&mut group, GROUP)).await {
+                        Ok(0) => return,
+                        Ok(_) => {}
+                        Err(_) => continue,
+                    }
+                }
+                let (owner, ids) = (incarnation.id(), group.iter().map(|(id, _)| *id).collect::<Vec<Uuid>>());
+                match claim(&pool, &ids, owner, lease).await {
                     Ok(mut claimed) => {
                         for (id, reply) in group.drain(..) {
-                            // A receiver that went away stops serving the run; the lease frees it.
-                            let _ = reply.send(Ok(claimed.remove(&id)));
+                            let claimed = claimed.remove(&id).map(|claimed| (claimed, in_hand.take(id)));
+                            if let Err(Ok(Some(_))) = reply.send(Ok(claimed)) {
+                                unheard.0.insert((id, owner));
+                            }
                         }
                     }
                     Err(error) => {
                         let error = Arc::new(error);
-                        for (_, reply) in group.drain(..) {
+                        for (id, reply) in group.drain(..) {
+                            // The database may have committed before the answer was lost.
+                            unheard.0.insert((id, owner));
+                            // Who asked and went away needs no answer.
                             let _ = reply.send(Err(Arc::clone(&error)));
                         }
                     }
@@ -158,7 +241,7 @@ impl Claimer {
     }
 
     /// Claims a run, or answers `None`: somebody alive has it, it is parked, or it has ended.
-    pub(crate) async fn claim(&self, run_id: Uuid) -> Result<Option<Claimed>, Arc<sqlx::Error>> {
+    pub(crate) async fn claim(&self, run_id: Uuid) -> Result<Option<(Claimed, Held)>, Arc<sqlx::Error>> {
         let (reply, answer) = oneshot::channel();
         let gone = || Arc::new(sqlx::Error::WorkerCrashed);
         self.requests.send((run_id, reply)).await.map_err(|_| gone())?;

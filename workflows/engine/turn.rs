@@ -129,7 +129,7 @@ impl Engine {
     pub async fn resume(self: &Arc<Self>, run_id: Uuid) -> Result<Turn, Arc<sqlx::Error>> {
         match self.claimer.claim(run_id).await? {
             None => Ok(Turn::Idle),
-            Some(claimed) => {
+            Some((claimed, _held)) => {
                 let workflow = claimed.workflow.clone();
                 let turn = self.turn(claimed).await;
                 if let Turn::Ended(status) = turn {
