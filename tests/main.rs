@@ -12,6 +12,7 @@ mod engine_kit;
 mod gateway;
 mod house;
 mod http;
+mod lost_answer;
 mod processes;
 mod refusals;
 mod server;

@@ -15,21 +15,15 @@ mod stage;
 mod stop;
 mod zombie;
 
-use std::{
-    future::Future,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 /// Between two looks at something that is about to happen.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Looks until `happened` answers something; fails after `patience`. Answers how long it took.
-async fn eventually<T, F: Future<Output = Option<T>>>(patience: Duration, what: &str, mut happened: impl FnMut() -> F) -> (T, Duration) {
+/// Looks until it has `happened`; fails after `patience`.
+async fn eventually(patience: Duration, what: &str, mut happened: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
-    loop {
-        if let Some(answer) = happened().await {
-            return (answer, begun.elapsed());
-        }
+    while !happened().await {
         assert!(begun.elapsed() < patience, "not within {patience:?}: {what}");
         tokio::time::sleep(LOOK).await;
     }

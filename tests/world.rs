@@ -229,7 +229,7 @@ pub fn mumbai() -> Address {
 /// LAP-001 at 50000.00, MOU-001 at 999.00, BAG-001 at 1499.50, all in stock; coupon SAVE20.
 async fn catalogue(pool: &PgPool) {
     for (sku, name, price) in
-        [("LAP-001", "Laptop", Decimal::new(50_000_00, 2)), ("MOU-001", "Mouse", Decimal::new(999_00, 2)), ("BAG-001", "Bag", Decimal::new(1_499_50, 2))]
+        [("LAP-001", "Laptop", Decimal::new(5_000_000, 2)), ("MOU-001", "Mouse", Decimal::new(99_900, 2)), ("BAG-001", "Bag", Decimal::new(149_950, 2))]
     {
         let (product, variant) = (Uuid::now_v7(), Uuid::now_v7());
         sqlx::query(

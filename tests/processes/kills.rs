@@ -35,7 +35,7 @@ async fn workers_killed_at_random_under_load_lose_nothing_and_charge_nobody_twic
     let killing = async {
         for kill in 1..=kills {
             let share = kill * count / (kills + 1);
-            eventually(LOAD, "the load goes on", async || (acknowledged.load(Ordering::Relaxed) >= share).then_some(())).await;
+            eventually(LOAD, "the load goes on", async || acknowledged.load(Ordering::Relaxed) >= share).await;
             let victim = workers.swap_remove(random.random_range(0..workers.len()));
             victim.process.kill().await;
             workers.push(deployment.worker().await);
@@ -70,7 +70,7 @@ async fn two_workers_share_the_work_and_one_does_it_all_when_the_other_is_killed
     let acknowledged = AtomicUsize::new(0);
     let killing = async {
         let half = shoppers.len() / 2;
-        eventually(LOAD, "half of them", async || (acknowledged.load(Ordering::Relaxed) >= half).then_some(())).await;
+        eventually(LOAD, "half of them", async || acknowledged.load(Ordering::Relaxed) >= half).await;
         second.process.kill().await;
     };
     tokio::join!(check_out(&deployment, &shoppers, |_| Way::Pays, &acknowledged), killing);

@@ -26,7 +26,7 @@ async fn postgres_may_crash_under_load_and_no_acknowledged_checkout_is_lost() {
         for crash in 1..=crashes {
             let share = crash * count / (crashes + 1);
             let patience = Duration::from_secs(120);
-            eventually(patience, "the load goes on", async || (acknowledged.load(Ordering::Relaxed) >= share).then_some(())).await;
+            eventually(patience, "the load goes on", async || acknowledged.load(Ordering::Relaxed) >= share).await;
             stage.cluster.restart_immediately().await.expect("Postgres comes back");
         }
     };

@@ -28,7 +28,7 @@ async fn a_worker_told_to_stop_gives_back_at_once_what_it_does_not_finish() {
     let acknowledged = AtomicUsize::new(0);
     let leaving = async {
         let patience = Duration::from_secs(60);
-        eventually(patience, "a third of them", async || (acknowledged.load(Ordering::Relaxed) >= 20).then_some(())).await;
+        eventually(patience, "a third of them", async || acknowledged.load(Ordering::Relaxed) >= 20).await;
         leaver.process.signal("TERM");
         let ended = leaver.process.ended(GRACE).await;
         assert_eq!(ended.code(), Some(0), "{}", leaver.process.heard());

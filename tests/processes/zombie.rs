@@ -68,7 +68,7 @@ async fn a_worker_that_wakes_up_after_its_lease_is_refused_every_late_write() {
     let shoppers = with_full_carts(&deployment.pool, FROZEN).await;
     check_out(&deployment, &shoppers, |_| Way::Pays, &AtomicUsize::new(0)).await;
     let patience = Duration::from_secs(10);
-    eventually(patience, "every payment is made", async || (held.load(Ordering::SeqCst) == FROZEN).then_some(())).await;
+    eventually(patience, "every payment is made", async || held.load(Ordering::SeqCst) == FROZEN).await;
 
     zombie.process.signal("STOP");
     // The answers arrive while it is frozen: the first thing it does when it wakes up is to write them.
@@ -79,7 +79,7 @@ async fn a_worker_that_wakes_up_after_its_lease_is_refused_every_late_write() {
 
     zombie.process.signal("CONT");
     let refused = "cart_engine_refused_late_writes_total";
-    let all = async || (zombie.counted(refused).await >= FROZEN as u64).then_some(());
+    let all = async || zombie.counted(refused).await >= FROZEN as u64;
     eventually(Duration::from_secs(20), "every late write is refused", all).await;
     assert_eq!(zombie.counted(refused).await, FROZEN as u64, "one late write a run");
     assert_eq!(zombie.checkouts().await, 0);
