@@ -16,7 +16,7 @@ use super::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_may_crash_under_load_and_no_acknowledged_checkout_is_lost() {
-    let (count, crashes) = if nightly() { (1_000, 10) } else { (200, 4) };
+    let (count, crashes) = if nightly() { (1_000, 10) } else { (240, 5) };
     let mut stage = stage().await;
     let deployment = Deployment::open(&mut stage).await;
     let shoppers = with_full_carts(&deployment.pool, count).await;
