@@ -1,11 +1,9 @@
 //! Payment gateways behind [`domain::ports::PaymentGateway`].
 
 mod exchange;
-mod registry;
 mod sandbox;
 mod standard_webhooks;
 
-pub use registry::Gateways;
 pub use sandbox::SandboxGateway;
 
 /// A gateway cannot be made from its configuration.

@@ -121,16 +121,14 @@ struct Assembly {
 impl Assembly {
     async fn make(options: &Options, listener: TcpListener, database: &Database) -> Result<Self, Failure> {
         let progress = options.progress;
-        let mut config = options.config.clone();
+        let config = options.config.clone();
         let base_url = listen::url(&listener)?;
-        if config.shop.public_url == workflows::Rules::default().public_url {
-            config.shop.public_url.clone_from(&base_url);
-        }
-
         progress("bringing the schema up to date");
         let maintenance = database.pool("dev", 2, Purpose::Maintain);
         migrations::run(&maintenance).await?;
         let mut dev = settings::set_up(&maintenance).await?;
+        settings::tell(&maintenance, "public_url", &base_url).await?;
+        dev.public_url = Some(base_url.clone());
         DevMailbox::setup(&maintenance).await?;
         if seed::fill_if_empty(&maintenance).await? {
             progress("the demo catalogue is in the database");
@@ -146,7 +144,7 @@ impl Assembly {
             let secret = outside::webhook_secret(&config, Some(&dev))?;
             let webhooks = sandbox::webhook_url(&base_url);
             sandbox::start(&mut gateway, &config, listener, &pool, &secret, webhooks).await?;
-            settings::tell_sandbox_url(&maintenance, &url).await?;
+            settings::tell(&maintenance, "sandbox_url", &url).await?;
             dev.sandbox_url = Some(url);
             pools.push(pool);
         }

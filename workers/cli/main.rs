@@ -45,10 +45,10 @@ pub(crate) enum Ended {
 /// What is logged unless `RUST_LOG` says otherwise: what we do, and what others warn of. The embedded
 /// database's steps are on the screen already.
 const SERVICE_LOG: &str =
-    "warn,cart_engine=info,api=info,workers=info,schedules=info,workflows=info,engine=info,adapters=info,sandbox=info";
+    "warn,sqlx::postgres::notice=error,cart_engine=info,api=info,workers=info,schedules=info,workflows=info,engine=info,adapters=info,sandbox=info";
 
 /// The same for a command that answers one question.
-const COMMAND_LOG: &str = "warn";
+const COMMAND_LOG: &str = "warn,sqlx::postgres::notice=error,sqlx::query=error";
 
 /// The same for the demo, in which much goes wrong on purpose.
 const DEMO_LOG: &str = "error";

@@ -10,7 +10,7 @@ use domain::ports::{Mailer, PaymentGateway};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::PgPool;
 use url::{Host, Url};
-use workflows::Shop;
+use workflows::{Rules, Shop};
 
 use crate::{config::Config, dev::DevSettings, failure::Failure};
 
@@ -24,7 +24,13 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 /// A configured address or secret that makes no sense.
 pub(crate) fn shop(config: &Config, dev: Option<&DevSettings>, pool: &PgPool) -> Result<Arc<Shop>, Failure> {
-    Ok(Shop::new(config.shop.clone(), gateways(config, dev)?, mailer(config, dev, pool)?))
+    let mut rules = config.shop.clone();
+    if let Some(url) = dev.and_then(|dev| dev.public_url.clone())
+        && rules.public_url == Rules::default().public_url
+    {
+        rules.public_url = url;
+    }
+    Ok(Shop::new(rules, gateways(config, dev)?, mailer(config, dev, pool)?))
 }
 
 fn gateways(config: &Config, dev: Option<&DevSettings>) -> Result<Vec<Arc<dyn PaymentGateway>>, Failure> {
@@ -91,6 +97,7 @@ mod tests {
     fn said() -> DevSettings {
         DevSettings {
             sandbox_url: Some("http://127.0.0.1:1/".to_owned()),
+            public_url: None,
             jwt_secret: "j".into(),
             webhook_secret: "whsec_ZA==".into(),
         }

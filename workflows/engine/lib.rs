@@ -7,7 +7,7 @@
 //!
 //! How to read it: [`flow`] has the verbs a flow is written with, [`turn`] drives one run from claim
 //! to rest, `commit` is the one fenced statement behind both, [`claim`] and [`sweep`] decide who
-//! works on what, [`start`] and [`signal`] are how the rest of the house talks to runs.
+//! works on what, [`mod@start`] and [`mod@signal`] are how the rest of the house talks to runs.
 //!
 //! What must not live here: carts, orders, HTTP, or any queue but the ticket table. This crate knows
 //! a ticket only as a row it inserts and deletes; the `workers` crate delivers it through apalis.

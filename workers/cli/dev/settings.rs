@@ -15,6 +15,8 @@ const WEBHOOK_SECRET: &str = "whsec_ZGV2LXNlY3JldA==";
 pub(crate) struct DevSettings {
     /// Where its sandbox gateway is reached.
     pub(crate) sandbox_url: Option<String>,
+    /// Where its shoppers reach it: links in answers and e-mails start with it.
+    pub(crate) public_url: Option<String>,
     /// Signs its access tokens.
     pub(crate) jwt_secret: SecretString,
     /// Signs its sandbox' webhooks.
@@ -71,26 +73,28 @@ pub(crate) async fn read(pool: &PgPool) -> Result<Option<DevSettings>, Failure> 
         return Ok(None);
     }
     let rows: Vec<(String, String)> =
-        sqlx::query_as("select name, value from dev.settings where name in ('jwt_secret', 'sandbox_url')")
+        sqlx::query_as("select name, value from dev.settings where name in ('jwt_secret', 'public_url', 'sandbox_url')")
             .fetch_all(pool)
             .await?;
     let value = |wanted: &str| rows.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
     Ok(value("jwt_secret").map(|jwt_secret| DevSettings {
         sandbox_url: value("sandbox_url"),
+        public_url: value("public_url"),
         jwt_secret: jwt_secret.into(),
         webhook_secret: WEBHOOK_SECRET.into(),
     }))
 }
 
-/// Tells where the sandbox gateway is reached from now on.
+/// Tells the processes beside this one where something is reached from now on: `sandbox_url`, `public_url`.
 ///
 /// # Errors
 /// The database's own.
-pub(crate) async fn tell_sandbox_url(pool: &PgPool, url: &str) -> Result<(), Failure> {
+pub(crate) async fn tell(pool: &PgPool, name: &str, url: &str) -> Result<(), Failure> {
     sqlx::query(
-        "insert into dev.settings (name, value) values ('sandbox_url', $1)
+        "insert into dev.settings (name, value) values ($1, $2)
          on conflict (name) do update set value = excluded.value",
     )
+    .bind(name)
     .bind(url)
     .execute(pool)
     .await?;
