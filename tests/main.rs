@@ -8,6 +8,7 @@
 
 mod audit;
 mod checkout_faults;
+mod checkout_races;
 mod engine_kit;
 mod gateway;
 mod house;

@@ -255,16 +255,15 @@ pub async fn accept(conn: &mut PgConnection, shop: &Shop, order: Order) -> Resul
         return Err(Refusal::GatewayUnknown { name: gateway });
     }
     let Some(cart_id) = cart_of(conn, &order).await? else {
-        // A second click that comes after the first has been confirmed names no cart: it means that one.
-        return match orders_of::just_converted(conn, &order).await? {
-            Some(run_id) => same_run(conn, run_id, &order.fingerprint).await,
-            None => Err(Refusal::CartEmpty),
-        };
+        return already_bought(conn, &order).await;
     };
     // Whoever else wants this cart waits here, and then finds what became of it.
     let locked = carts::lock(conn, cart_id).await?.ok_or(Refusal::CartNotFound)?;
     let cart = carts::load(conn, cart_id).await?.filter(|cart| owns(&order.shopper, cart)).ok_or(Refusal::CartNotFound)?;
     match (cart.status, cart.checkout_run_id) {
+        (CartStatus::Active | CartStatus::Abandoned, _) if cart.lines.is_empty() && order.cart_id.is_none() => {
+            return already_bought(conn, &order).await;
+        }
         (CartStatus::Active | CartStatus::Abandoned, _) => {}
         (CartStatus::Checkout | CartStatus::Converted, Some(run_id)) => {
             return same_run(conn, run_id, &order.fingerprint).await;
@@ -339,6 +338,15 @@ async fn start(
         order_number: request.order_number,
         status: "RUNNING".to_owned(),
     })
+}
+
+/// A second click that comes after the first has been confirmed names no cart, and finds none or a
+/// fresh one: it means the one that was bought.
+async fn already_bought(conn: &mut PgConnection, order: &Order) -> Result<Accepted, Refusal> {
+    match orders_of::just_converted(conn, order).await? {
+        Some(run_id) => same_run(conn, run_id, &order.fingerprint).await,
+        None => Err(Refusal::CartEmpty),
+    }
 }
 
 async fn cart_of(conn: &mut PgConnection, order: &Order) -> Result<Option<CartId>, sqlx::Error> {
