@@ -134,7 +134,7 @@ impl Step for ClaimRefunds<'_> {
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Vec<DueRefund>, StepError> {
         let (run_id, now) = (tx.run_id(), tx.now());
         let RefundRequest { order_id, reason, .. } = self.request;
-        Ok(payments::claim_refunds(tx.conn(), run_id, *order_id, self.payments, reason, now).await?)
+        payments::claim_refunds(tx.conn(), run_id, *order_id, self.payments, reason, now).await
     }
 }
 

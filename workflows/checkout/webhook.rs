@@ -38,11 +38,13 @@ pub async fn receive(conn: &mut PgConnection, gateway: &str, event: &WebhookEven
     // The signal has locked the run's row, or the run has ended: what the order says now stays true.
     let unwinding = engine::signal::is_unwinding(conn, order.checkout_run_id).await?;
     let order = payments::order_of(conn, order_id).await?.unwrap_or(order);
-    let is_unwanted = match delivery {
-        Delivery::Delivered | Delivery::Duplicate | Delivery::Refused => unwinding,
-        Delivery::Finished | Delivery::Unknown => {
-            order.order_status == "CANCELLED" || order.confirmed_by.as_deref() != Some(&event.gateway_payment_id)
-        }
+    let is_unwanted = match (order.order_status.as_str(), order.confirmed_by.as_deref()) {
+        ("CANCELLED", _) => true,
+        (_, Some(payment_id)) => payment_id != event.gateway_payment_id,
+        (_, None) => match delivery {
+            Delivery::Delivered | Delivery::Duplicate | Delivery::Refused => unwinding,
+            Delivery::Finished | Delivery::Unknown => true,
+        },
     };
     if !is_unwanted {
         return Ok(if delivery == Delivery::Delivered { "SIGNALLED" } else { "IGNORED" });

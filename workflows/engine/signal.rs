@@ -89,10 +89,20 @@ pub async fn cancel(conn: &mut PgConnection, run_id: Uuid, why: &str) -> Result<
     Ok(Delivery::Delivered)
 }
 
-/// True while a run takes back what it did: what reaches it now, it will not act on.
+/// True while a run takes back what it did, and when it was parked over that: what reaches it now, it
+/// will not act on.
 pub async fn is_unwinding(conn: &mut PgConnection, run_id: Uuid) -> Result<bool, sqlx::Error> {
-    let status = sqlx::query_scalar!("select status from engine.runs where id = $1", run_id).fetch_optional(conn).await?;
-    Ok(status.as_deref() == Some("COMPENSATING"))
+    sqlx::query_scalar!(
+        r#"select exists (
+            select from engine.runs r
+             where r.id = $1
+               and (r.status = 'COMPENSATING'
+                    or r.status = 'STUCK' and exists (
+                        select from engine.journal j where j.run_id = r.id and j.kind = 'FAILED'))) as "yes!""#,
+        run_id
+    )
+    .fetch_one(conn)
+    .await
 }
 
 struct Locked {

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use domain::{ids::OrderId, ports::GatewayPayment};
+use engine::{Failure, StepError};
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -69,7 +70,10 @@ pub async fn settle_webhook(conn: &mut PgConnection, gateway: &str, event_id: &s
 }
 
 /// Takes note of everything the gateway has captured for an order that is not to be had, and claims
-/// its refunds: under the payment's lock, so that Σ refunds never passes what was captured.
+/// its refunds: under the order's lock, so that Σ refunds never passes what was captured.
+///
+/// A PENDING order that is refunded belongs to a run that unwinds: it is CANCELLED in a moment. A live
+/// order keeps what confirmed it; that it was paid for twice is for people to sort out.
 pub async fn claim_refunds(
     conn: &mut PgConnection,
     run_id: Uuid,
@@ -77,18 +81,27 @@ pub async fn claim_refunds(
     payments: &[GatewayPayment],
     reason: &str,
     now: DateTime<Utc>,
-) -> Result<Vec<DueRefund>, sqlx::Error> {
-    let Some(payment) =
-        sqlx::query!("select p.id, o.order_status from payments p join orders o on o.id = p.order_id where p.order_id = $1 for update of p", Uuid::from(order_id))
-            .fetch_optional(&mut *conn)
-            .await?
+) -> Result<Vec<DueRefund>, StepError> {
+    let Some(order) = sqlx::query!("select order_status, payment_id from orders where id = $1 for update", Uuid::from(order_id))
+        .fetch_optional(&mut *conn)
+        .await?
     else {
         return Ok(Vec::new());
     };
-    // A live order keeps what confirmed it.
-    if payment.order_status != "CANCELLED" {
-        return Ok(Vec::new());
+    if order.order_status != "CANCELLED" && order.order_status != "PENDING" {
+        let is_extra = |found: &&GatewayPayment| {
+            found.captured > found.refunded && order.payment_id.as_deref() != Some(&found.gateway_payment_id)
+        };
+        return match payments.iter().find(is_extra) {
+            Some(extra) => {
+                let detail = format!("{} was captured besides what paid for the order", extra.gateway_payment_id);
+                Err(Failure::new("paid-twice", detail).into())
+            }
+            None => Ok(Vec::new()),
+        };
     }
+    // In a statement of its own: what the lock's last holder wrote is visible to no earlier one.
+    let payment = sqlx::query!("select id from payments where order_id = $1", Uuid::from(order_id)).fetch_one(&mut *conn).await?;
     let mut due = Vec::new();
     let captured: Decimal = payments.iter().map(|payment| payment.captured).sum();
     for found in payments.iter().filter(|found| found.captured > Decimal::ZERO) {
@@ -147,9 +160,12 @@ pub async fn settle_refund(
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "with settled as (
+        "with locked as materialized (
+            -- The order before its payment, as everybody takes them.
+            select id from orders where id = $1 for update),
+         settled as (
             update refunds set status = 'SUCCEEDED', gateway_refund_id = $3, updated_at = $4
-             where id = $2 and status = 'PENDING' returning payment_id, amount),
+             where id = $2 and status = 'PENDING' and exists (select from locked) returning payment_id, amount),
          payment as (
             update payments p
                set refund_amount = p.refund_amount + s.amount, refunded_at = $4, updated_at = $4,

@@ -1,0 +1,146 @@
+//! Checkouts, refunds and webhooks that meet in the middle: money goes back once, and nobody waits for
+//! a lock in a circle.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use domain::ports::{GatewayPayment, WebhookEvent, WebhookKind};
+use engine::{
+    Failure, inspect,
+    testing::{Fault, Faults, Point, TestWorker, trace},
+};
+use rust_decimal::Decimal;
+use sqlx::PgPool;
+use uuid::Uuid;
+use workflows::checkout::{accept::{Accepted, Order}, webhook};
+
+use crate::world::{World, order};
+
+async fn worker(world: &World, fusion: bool, faults: Option<Arc<dyn Faults>>) -> TestWorker {
+    TestWorker::new(&world.pool, workflows::registry(&world.shop), fusion, faults).await.expect("a worker")
+}
+
+async fn captured(world: &World, accepted: &Accepted, payment: &GatewayPayment) -> &'static str {
+    let event = WebhookEvent {
+        event_id: format!("evt_{}", payment.gateway_payment_id),
+        kind: WebhookKind::PaymentCaptured,
+        gateway_payment_id: payment.gateway_payment_id.clone(),
+        order_id: Some(accepted.order_id),
+        amount: Some(payment.amount.clone()),
+        failure: None,
+    };
+    let mut tx = world.pool.begin().await.expect("a transaction");
+    let outcome = webhook::receive(&mut tx, "scripted", &event).await.expect("received");
+    tx.commit().await.expect("committed");
+    outcome
+}
+
+/// The confirmation fails for good, and then the order cannot be cancelled for a while.
+struct Unlucky {
+    lucky_again: AtomicBool,
+}
+
+impl Faults for Unlucky {
+    fn at(&self, point: Point, step: &str) -> Option<Fault> {
+        match step {
+            _ if point != Point::Before || self.lucky_again.load(Ordering::SeqCst) => None,
+            "ConfirmOrder" => Some(Fault::Fail(Failure::new("injected", "a test"))),
+            "CancelOrder" => Some(Fault::Retry),
+            _ => None,
+        }
+    }
+}
+
+#[tokio::test]
+async fn money_goes_back_even_if_the_refund_comes_before_the_order_is_cancelled() {
+    let world = World::new().await;
+    let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
+    let accepted = world.checkout(user, cart, "tok_ok").await.expect("accepted");
+    let unlucky = Arc::new(Unlucky { lucky_again: AtomicBool::new(false) });
+    let worker = worker(&world, false, Some(Arc::clone(&unlucky) as _)).await;
+    worker.turn(accepted.workflow_id).await.expect("a turn");
+    let refund: Uuid = sqlx::query_scalar("select id from engine.runs where workflow = 'refund'")
+        .fetch_one(&world.pool)
+        .await
+        .expect("the refund runs already");
+    assert_eq!(world.order_status(accepted.order_id.into()).await.as_deref(), Some("PENDING"));
+    worker.turn(refund).await.expect("a turn");
+    unlucky.lucky_again.store(true, Ordering::SeqCst);
+    worker.drain(50).await.expect("drained");
+    assert_eq!(world.order_status(accepted.order_id.into()).await.as_deref(), Some("CANCELLED"));
+    assert_eq!(world.gateway.net(accepted.order_id), Decimal::ZERO, "nobody pays for an order that is not to be had");
+    world.assert_books("after the refund").await;
+}
+
+#[tokio::test]
+async fn a_payment_captured_for_a_run_that_is_parked_while_it_unwinds_goes_back() {
+    struct Hopeless;
+    impl Faults for Hopeless {
+        fn at(&self, point: Point, step: &str) -> Option<Fault> {
+            match step {
+                "ConfirmOrder" | "CancelOrder" if point == Point::Before => Some(Fault::Fail(Failure::new("injected", "a test"))),
+                _ => None,
+            }
+        }
+    }
+    let world = World::new().await;
+    let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
+    let accepted = world.checkout(user, cart, "tok_ok").await.expect("accepted");
+    let worker = worker(&world, false, Some(Arc::new(Hopeless))).await;
+    worker.drain(50).await.expect("drained");
+    let run = inspect::run(&world.pool, accepted.workflow_id).await.expect("a run").expect("a run");
+    assert_eq!(run.status, "STUCK");
+    assert_eq!(world.gateway.net(accepted.order_id), Decimal::ZERO, "the first payment has gone back");
+    let payment = world.gateway.payments(accepted.order_id).remove(0);
+    assert_eq!(captured(&world, &accepted, &payment).await, "STARTED_REFUND");
+    worker.drain(50).await.expect("drained");
+    assert_eq!(world.gateway.net(accepted.order_id), Decimal::ZERO, "and it went back once");
+}
+
+/// Waits until somebody waits for a lock.
+async fn until_blocked(pool: &PgPool) {
+    let blocked = "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
+    while !sqlx::query_scalar::<_, bool>(blocked).fetch_one(pool).await.expect("an answer") {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A checkout takes its coupons before its stock. Whoever ends one must not do it the other way round.
+#[tokio::test]
+async fn coupons_are_locked_before_stock_whether_a_checkout_begins_or_ends() {
+    for (token, ending) in [("tok_ok", "COMPLETED"), ("tok_declined", "FAILED")] {
+        let world = World::new().await;
+        let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
+        let codes = vec!["SAVE20".to_owned()];
+        let accepted = world
+            .checkout_as(Order { payment_token: Some(token.to_owned()), coupon_codes: codes, ..order(user, cart) })
+            .await
+            .expect("accepted");
+        // The first turn stops once the payment is intended: then the rest is one commit.
+        struct Stop;
+        impl Faults for Stop {
+            fn at(&self, point: Point, step: &str) -> Option<Fault> {
+                (point == Point::Before && step == "InitiatePayment").then_some(Fault::Crash)
+            }
+        }
+        let first = worker(&world, true, Some(Arc::new(Stop))).await;
+        first.turn(accepted.workflow_id).await.expect("a turn");
+        first.die().await.expect("dead");
+
+        // Another checkout, between its coupons and its stock.
+        let mut other = world.pool.begin().await.expect("a transaction");
+        sqlx::query("select from coupons for update").execute(&mut *other).await.expect("the coupons");
+        let second = worker(&world, true, None).await;
+        let run_id = accepted.workflow_id;
+        let turn = tokio::spawn(async move { second.turn(run_id).await.map(|_| second) });
+        until_blocked(&world.pool).await;
+        sqlx::query("select from inventory order by variant_id for update").execute(&mut *other).await.expect("the stock");
+        other.commit().await.expect("committed");
+        turn.await.expect("no panic").expect("a turn");
+        let story = trace(&world.pool, run_id).await.expect("a trace");
+        assert!(!story.iter().any(|line| line.starts_with("ATTEMPT")), "{story:?}");
+        assert_eq!(story.last().map(String::as_str), Some(ending));
+    }
+}
