@@ -27,7 +27,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use self::{
-    confirm::{AppendHistory, CommitReservation, ConfirmOrder, ConvertCart, PublishEvents, ReadReceipt, RecordRedemption, SendNotifications},
+    confirm::{
+        AppendHistory, CommitReservation, ConfirmOrder, ConvertCart, PublishEvents, ReadReceipt, RecordRedemption,
+        SendNotifications,
+    },
     create::{CancelOrder, CreateOrder, CreateOrderItems, LinkCoupons},
     pay::{ClosePayment, InitiatePayment, PaymentOutcome, StorePaymentIntent, VoidOrRefund},
     reserve::{ReleaseInventory, ReserveInventory},
@@ -107,55 +110,74 @@ impl Workflow for Checkout {
         let order_id = request.order_id;
         flow.accepted(UnlockCart { cart_id: request.cart_id });
 
-        // Phase 1 · Pre-checkout validation
-        let cart = flow.tx(ValidateCart { request: &request, shop }).undo(Nothing).await?; //                            1
-        let quote = flow.tx(ApplyCoupons { request: &request, cart: &cart, shop }).undo(ReleaseCoupons { order_id }).await?; // 2
-        let details = flow.tx(CollectDetails { request: &request, shop }).undo(Nothing).await?; //                        3
+        // PHASE 1 · Pre-checkout validation
+        // 1. Validate cart
+        let cart = flow.tx(ValidateCart { request: &request, shop }).undo(Nothing).await?;
+        // 2. Apply coupons
+        let quote =
+            flow.tx(ApplyCoupons { request: &request, cart: &cart, shop }).undo(ReleaseCoupons { order_id }).await?;
+        // 3. Collect checkout information
+        let details = flow.tx(CollectDetails { request: &request, shop }).undo(Nothing).await?;
 
-        // Phase 2 · Inventory reservation
-        flow.tx(ReserveInventory { cart: &cart, order_id, hold: shop.rules.hold() }).undo(ReleaseInventory { order_id }).await?; // 4
+        // PHASE 2 · Inventory reservation
+        // 4. Reserve inventory
+        let hold = shop.rules.hold();
+        flow.tx(ReserveInventory { cart: &cart, order_id, hold }).undo(ReleaseInventory { order_id }).await?;
 
-        // Phase 3 · Order creation: these three commit together
+        // PHASE 3 · Order creation: 5. order record, 6. order items, 7. linked coupons commit together
         flow.tx((
-            CreateOrder { request: &request, quote: &quote, details: &details }, //                                      5
-            CreateOrderItems { order_id, cart: &cart, quote: &quote },           //                                      6
-            LinkCoupons { order_id, quote: &quote },                             //                                      7
+            CreateOrder { request: &request, quote: &quote, details: &details },
+            CreateOrderItems { order_id, cart: &cart, quote: &quote },
+            LinkCoupons { order_id, quote: &quote },
         ))
         .undo(CancelOrder { order_id })
         .await?;
 
-        // Phase 4 · Payment
+        // PHASE 4 · Payment
         let mut payment = None;
         if request.payment_method != PaymentMethod::Cod && !quote.total.is_zero() {
             let gateway = shop.gateway(&request.gateway);
-            let undo = VoidOrRefund { order_id, gateway: request.gateway.clone() };
-            let intent = flow.call(InitiatePayment { request: &request, quote: &quote, gateway }).undo(undo).await?; //   8
+            // 8. Initiate payment: call the gateway, and store its payment id
+            let void_or_refund = VoidOrRefund { order_id, gateway: request.gateway.clone() };
+            let intent =
+                flow.call(InitiatePayment { request: &request, quote: &quote, gateway }).undo(void_or_refund).await?;
             flow.tx(StorePaymentIntent { order_id, gateway: &request.gateway, intent: &intent }).undo(Nothing).await?;
             let outcome = match PaymentOutcome::known(&intent) {
                 Some(outcome) => outcome,
-                None => match flow.wait_for(pay::SIGNAL, shop.rules.payment_window()).await? { //                         9
+                // 9. User completes payment
+                None => match flow.wait_for(pay::SIGNAL, shop.rules.payment_window()).await? {
                     Some(outcome) => outcome,
                     // Silence is not "unpaid": the gateway is told to close, and says how it ended.
                     None => flow.call(ClosePayment { order_id, gateway }).undo(Nothing).await?,
                 },
             };
-            payment = Some(outcome.captured(&quote)?); //                      declined: this `?` is the arrow to 9a
+            // Declined: this `?` is the arrow to box 9a, the undos above in reverse.
+            payment = Some(outcome.captured(&quote)?);
         }
 
-        // Phase 5 · Order confirmation: once this commits, only forward
+        // PHASE 5 · Order confirmation: once this commits, only forward
+        let payment = payment.as_ref();
         let mut flow = flow
             .point_of_no_return((
-                ConfirmOrder { order_id, payment: payment.as_ref(), details: &details }, //                              10
-                CommitReservation { order_id, cart: &cart, hold: shop.rules.hold() },    //                              11
-                RecordRedemption { order_id, quote: &quote },                            //                              12
-                ConvertCart { cart_id: request.cart_id },                                //                              13
-                AppendHistory { order_id },                                              //                              14
-                PublishEvents { request: &request, quote: &quote, cart: &cart, payment: payment.as_ref() }, //           15
+                // 10. Update order status
+                ConfirmOrder { order_id, payment, details: &details },
+                // 11. Commit inventory reservations
+                CommitReservation { order_id, cart: &cart, quote: &quote, hold },
+                // 12. Record coupon redemption
+                RecordRedemption { order_id, quote: &quote },
+                // 13. Mark cart as converted
+                ConvertCart { cart_id: request.cart_id },
+                // 14. Create order state history
+                AppendHistory { order_id },
+                // 15. Publish events
+                PublishEvents { request: &request, quote: &quote, cart: &cart, payment },
             ))
             .await?;
-        if flow.tx(SendNotifications { request: &request, shop }).await? { //                                            16
+        // 16. Send notifications
+        if flow.tx(SendNotifications { request: &request, shop }).await? {
             flow.start(confirm::order_confirmed(order_id)).await?;
         }
-        flow.tx(ReadReceipt { request: &request, details: &details, shop }).await //                                     17
+        // 17. Return success response
+        flow.tx(ReadReceipt { request: &request, details: &details, shop }).await
     }
 }

@@ -46,6 +46,7 @@ impl Step for ConfirmOrder<'_> {
 pub struct CommitReservation<'a> {
     pub(super) order_id: OrderId,
     pub(super) cart: &'a ValidCart,
+    pub(super) quote: &'a Quote,
     pub(super) hold: std::time::Duration,
 }
 
@@ -55,6 +56,9 @@ impl Step for CommitReservation<'_> {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
         let now = tx.now();
+        if !self.quote.coupons.is_empty() {
+            coupons::lock_held(tx.conn(), self.order_id).await?;
+        }
         let committed = inventory::commit(tx.conn(), self.order_id, now).await?;
         let expired: Vec<Wanted> = Wanted::of(&self.cart.lines).into_iter().filter(|w| !committed.contains(&w.variant_id)).collect();
         if expired.is_empty() {

@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{accept::Refusal, validate::ValidCart};
-use crate::store::inventory::{self, Wanted};
+use crate::store::{
+    coupons,
+    inventory::{self, Wanted},
+};
 
 /// The reservations this checkout holds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -52,6 +55,7 @@ impl Undo<Hold> for ReleaseInventory {
 
     async fn undo(&self, tx: &mut Tx<'_>, _: &Hold) -> Result<(), StepError> {
         let now = tx.now();
+        coupons::lock_held(tx.conn(), self.order_id).await?;
         inventory::release(tx.conn(), self.order_id, now).await?;
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! `coupons`, `coupon_redemption_log`.
 //!
-//! Coupon rows are locked in id order, and `held + used ≤ limit` is a constraint besides.
+//! Coupon rows are locked in id order, before any stock, and `held + used ≤ limit` is a constraint besides.
 
 use chrono::{DateTime, Utc};
 use domain::{
@@ -147,6 +147,20 @@ pub async fn hold(
         now
     )
     .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Locks the coupons an order holds. A checkout takes its coupons before its stock, in one
+/// transaction: whoever is about to touch the stock of an order, and then its coupons, comes here first.
+pub async fn lock_held(conn: &mut PgConnection, order_id: OrderId) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "select id from coupons
+          where id in (select coupon_id from coupon_redemption_log where order_id = $1 and status = 'HELD')
+          order by id for update",
+        Uuid::from(order_id)
+    )
+    .fetch_all(conn)
     .await?;
     Ok(())
 }
