@@ -25,7 +25,7 @@ impl Failure {
 
     /// A failure with a code and a sentence.
     pub fn new(code: impl Into<String>, detail: impl fmt::Display) -> Self {
-        Failure { code: code.into(), detail: detail.to_string(), data: None }
+        Failure { code: code.into(), detail: legible(detail.to_string()), data: None }
     }
 
     /// The same with data.
@@ -42,6 +42,12 @@ impl Failure {
     pub(crate) fn is_cancelled(&self) -> bool {
         self.code == Failure::CANCELLED
     }
+}
+
+/// The text without the one character that Postgres' JSON cannot keep: a failure that could not be
+/// journalled would not be counted, and its run would fail for ever.
+pub(crate) fn legible(text: String) -> String {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
 }
 
 /// How one attempt of a step ended when it did not succeed. Retryable unless said otherwise.

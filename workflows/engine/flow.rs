@@ -228,9 +228,14 @@ impl Flow {
             StepError::Retry(error) if failed >= policy.max_attempts => {
                 Failure::new("step-failed", format!("{step} failed {failed} times: {error}"))
             }
-            StepError::Retry(error) | StepError::Unknown(error) => {
-                let error = format!("{error}");
+            StepError::Retry(error) => {
+                let error = error.to_string();
                 self.leave(Exit::Retry { step, error, policy: *policy }).await
+            }
+            // Giving up would leave something undone, or done, that nobody knows of.
+            StepError::Unknown(error) => {
+                let (error, policy) = (error.to_string(), RetryPolicy { max_attempts: u32::MAX, ..*policy });
+                self.leave(Exit::Retry { step, error, policy }).await
             }
         };
         if self.forward && !self.run.forward_only {

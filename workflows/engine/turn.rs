@@ -12,6 +12,7 @@ use crate::{
     Failure, Flow, Registry, RetryPolicy, StepError, Tx,
     claim::{Claimed, Claimer, Incarnation},
     commit::{self, Fence, Fenced, Rest},
+    error::legible,
     fault::{Fault, Faults, Point},
     flow::{Unwritten, Write},
     journal::{Kind, Pending},
@@ -159,7 +160,10 @@ impl Engine {
             if flow.forward || flow.run.status == "COMPENSATING" {
                 return self.after(flow, Exit::Stuck(failure)).await;
             }
-            flow.run.failure.get_or_insert(failure);
+            // Written down before anything is tried: should the unwinding kill its worker too, the run parks.
+            if let Err(exit) = flow.give_up(&failure, true).await {
+                return self.after(flow, exit).await;
+            }
         }
         let outcome = {
             let body = AssertUnwindSafe(code.run(&mut flow, input)).catch_unwind();
@@ -170,8 +174,9 @@ impl Engine {
             }
         };
         match outcome {
-            Ok(Ok(Ok(output))) if flow.failure.is_none() => self.complete(flow, output).await,
-            // A flow that swallowed a failure still unwinds: the journal says it failed.
+            Ok(Ok(Ok(output))) if flow.failure.is_none() && flow.run.failure.is_none() => self.complete(flow, output).await,
+            // A flow that swallowed a failure still unwinds: the journal says it failed. So does one that
+            // has begun to, even if it answers everything from the journal.
             Ok(Ok(Ok(_))) => {
                 let failure = flow.failure.clone().unwrap_or_else(|| Failure::new("failed", "the flow gave up"));
                 self.unwind(flow, failure).await
@@ -218,22 +223,10 @@ impl Engine {
         if flow.run.forward_only {
             return self.after(flow, Exit::Stuck(failure)).await;
         }
-        let first = flow.run.status != "COMPENSATING";
-        if first {
-            let error = serde_json::to_value(&failure).unwrap_or_default();
-            flow.pending.push(Pending {
-                seq: flow.next_seq(),
-                kind: Kind::Failed,
-                name: failure.code.clone(),
-                output: None,
-                error: Some(error),
-            });
-            flow.count_pending();
-        }
         // Cancelling a run that unwinds changes nothing; failing twice keeps the first reason.
-        flow.run.status = "COMPENSATING".to_owned();
-        flow.run.failure = Some(failure.clone());
-        if first && !flow.fused && let Err(exit) = flow.write_onward(Rest::Compensating { failure: failure.clone() }).await {
+        let failure = flow.run.failure.clone().unwrap_or(failure);
+        let at_once = !flow.fused;
+        if let Err(exit) = flow.give_up(&failure, at_once).await {
             return self.after(flow, exit).await;
         }
         let undos: Vec<_> = std::mem::take(&mut flow.undos).into_iter().rev().filter(|u| !flow.replay.undone.contains(&u.seq)).collect();
@@ -273,8 +266,9 @@ impl Engine {
                 savepoint("savepoint first").execute(&mut **transaction).await.map_err(|_| Exit::Outage)?;
             }
             let mut tx = Tx { conn: &mut *transaction, run_id, now, failure: Some(failure) };
-            let done = undo.undo.undo(&mut tx, undo.output.clone()).await;
-            match done {
+            // A panic here is a failed attempt: this worker lives, so nobody else would take the run.
+            let done = AssertUnwindSafe(undo.undo.undo(&mut tx, undo.output.clone())).catch_unwind().await;
+            match done.unwrap_or_else(|panic| Err(StepError::Retry(format!("panicked: {}", panic_text(&*panic)).into()))) {
                 Ok(()) => {}
                 Err(error) if error.is_outage() => return Err(Exit::Outage),
                 Err(StepError::Terminal(why)) => {
@@ -314,9 +308,14 @@ impl Engine {
                 flow.roll_back();
                 let attempt = flow.run.attempt.saturating_add(1);
                 let failed = u32::try_from(attempt).unwrap_or(1);
-                if failed >= policy.max_attempts && (flow.run.forward_only || flow.run.status == "COMPENSATING") {
+                if failed >= policy.max_attempts {
                     let failure = Failure::new("step-failed", format!("{step} failed {failed} times: {error}"));
-                    return Box::pin(self.after(flow, Exit::Stuck(failure))).await;
+                    let parks = flow.run.forward_only || flow.run.status == "COMPENSATING";
+                    return if parks {
+                        Box::pin(self.after(flow, Exit::Stuck(failure))).await
+                    } else {
+                        Box::pin(self.unwind(flow, failure)).await
+                    };
                 }
                 tracing::info!(run = %fence.run_id, step, attempt, %error, "attempt failed; will be tried again");
                 let wake_at = now + policy.delay(failed, rand::random());
@@ -326,7 +325,7 @@ impl Engine {
                     kind: Kind::Attempt,
                     name: step.to_owned(),
                     output: None,
-                    error: Some(serde_json::json!({ "attempt": attempt, "error": error })),
+                    error: Some(serde_json::json!({ "attempt": attempt, "error": legible(error) })),
                 });
                 let failure = (flow.run.status == "COMPENSATING").then(|| flow.run.failure.clone()).flatten();
                 self.leave_at(fence, Rest::Retrying { attempt, wake_at, failure }, &entries, now).await;
@@ -359,6 +358,20 @@ impl Engine {
 }
 
 impl Flow {
+    /// From here on the run takes back what it did. Says so in the journal, once, and `at_once` in its row.
+    async fn give_up(&mut self, failure: &Failure, at_once: bool) -> Result<(), Exit> {
+        if self.run.status == "COMPENSATING" {
+            return Ok(());
+        }
+        self.run.status = "COMPENSATING".to_owned();
+        self.run.failure = Some(failure.clone());
+        let error = serde_json::to_value(failure).unwrap_or_default();
+        let (seq, name) = (self.next_seq(), failure.code.clone());
+        self.pending.push(Pending { seq, kind: Kind::Failed, name, output: None, error: Some(error) });
+        self.count_pending();
+        if at_once { self.write_onward(Rest::Compensating { failure: failure.clone() }).await } else { Ok(()) }
+    }
+
     pub(crate) async fn write_onward(&mut self, rest: Rest) -> Result<(), Exit> {
         match self.write(Write::Rest(rest), false).await {
             Ok(()) => Ok(()),
