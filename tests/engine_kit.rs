@@ -24,6 +24,8 @@ use crate::world::database;
 #[derive(Clone, Default)]
 struct Counting {
     calls: Arc<AtomicUsize>,
+    /// Calls that were told that an earlier one may have got through.
+    doubts: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, Default)]
@@ -55,12 +57,13 @@ impl Undo<i32> for Uncount {
     }
 }
 
-struct Outside(Arc<AtomicUsize>);
+struct Outside(Counting);
 impl Call for Outside {
     const NAME: &'static str = "Outside";
     type Output = Uuid;
     async fn run(&self, context: &CallContext) -> Result<Uuid, StepError> {
-        self.0.fetch_add(1, Ordering::SeqCst);
+        self.0.calls.fetch_add(1, Ordering::SeqCst);
+        self.0.doubts.fetch_add(context.redelivered.into(), Ordering::SeqCst);
         Ok(context.idempotency_key)
     }
 }
@@ -73,7 +76,7 @@ impl Workflow for Counting {
 
     async fn run(&self, flow: &mut Flow, plan: Plan) -> Result<Option<String>> {
         flow.tx(Count("first")).undo(Uncount).await?;
-        flow.call(Outside(Arc::clone(&self.calls))).undo(Nothing).await?;
+        flow.call(Outside(self.clone())).undo(Nothing).await?;
         if plan.panics {
             panic!("as planned");
         }
@@ -341,6 +344,22 @@ async fn a_call_is_repeated_under_the_same_key_after_a_crash() {
 }
 
 #[tokio::test]
+async fn a_call_whose_caller_died_is_in_doubt_even_after_one_that_failed() {
+    let lab = Lab::new().await;
+    let run_id = lab.start("k", &Plan::default()).await;
+    let unlucky = lab.worker(Some(Once::new(Point::Before, "Outside", Fault::Retry))).await;
+    unlucky.turn(run_id).await.expect("a turn");
+    assert_eq!(lab.status(run_id).await, "RETRYING");
+    let doomed = lab.worker(Some(Once::new(Point::After, "Outside", Fault::Crash))).await;
+    doomed.turn(run_id).await.expect("a turn");
+    doomed.die().await.expect("dead");
+    assert_eq!(lab.counting.doubts.load(Ordering::SeqCst), 0, "the first attempt is accounted for");
+    lab.worker(None).await.drain(10).await.expect("drained");
+    assert_eq!(lab.counting.calls.load(Ordering::SeqCst), 2);
+    assert_eq!(lab.counting.doubts.load(Ordering::SeqCst), 1, "the second is not");
+}
+
+#[tokio::test]
 async fn a_sleep_ends_when_its_time_has_come_whoever_is_there() {
     let lab = Lab::new().await;
     let run_id = lab.start("k", &Plan { sleeps_s: 3600, ..Plan::default() }).await;
@@ -462,7 +481,7 @@ impl Workflow for Cursed {
         if curse == Curse::UndoPanics {
             flow.tx(Count("first")).undo(Panicking).await?;
             flow.sleep("until it is committed", Duration::ZERO).await?;
-            flow.call(Outside(Arc::default())).undo(Nothing).await?;
+            flow.call(Outside(Counting::default())).undo(Nothing).await?;
             return Err(Failure::new("planned", "as planned"));
         }
         flow.tx(Count("first")).undo(Uncount).await?;

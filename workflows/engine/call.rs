@@ -68,8 +68,8 @@ impl<C: Call> Calling<'_, C> {
         let idempotency_key = uuid::Uuid::new_v5(&flow.run.id, name.as_bytes());
 
         let (intent_seq, intended_at, redelivered) = match flow.next_entry(Kind::Intent, C::NAME).await? {
-            // No failed attempt accounts for this one: whoever made it died with the answer.
-            Some(intent) => (intent.seq, intent.recorded_at, flow.run.attempt == 0),
+            // No failed attempt accounts for this one, or not for all: whoever made it died with the answer.
+            Some(intent) => (intent.seq, intent.recorded_at, flow.run.attempt == 0 || flow.run.crashes > 0),
             None => {
                 let (seq, now) = (flow.next_seq(), flow.now());
                 flow.journal(Kind::Intent, C::NAME, None).await?;
