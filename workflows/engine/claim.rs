@@ -169,20 +169,30 @@ impl Unheard {
             return;
         }
         let (runs, owners): (Vec<Uuid>, Vec<Uuid>) = self.0.iter().copied().unzip();
-        let given = sqlx::query!(
-            "update engine.runs r
-                set owner = null, wake_at = engine.now(), status = case r.status when 'RUNNING' then 'PENDING' else r.status end
-               from unnest($1::uuid[], $2::uuid[]) as u(run_id, owner)
-              where r.id = u.run_id and r.owner = u.owner",
-            &runs,
-            &owners
-        )
-        .execute(pool)
-        .await;
-        match given {
-            Ok(given) => {
+        let given = async {
+            let mut tx = pool.begin().await?;
+            // The claim may still be on its way to commit, and until then its runs have no owner. The
+            // locks wait for it; the update is a statement of its own so as to see what it wrote.
+            sqlx::query!("select id from engine.runs where id = any($1) order by id for update", &runs)
+                .fetch_all(&mut *tx)
+                .await?;
+            let given = sqlx::query!(
+                "update engine.runs r
+                    set owner = null, wake_at = engine.now(), status = case r.status when 'RUNNING' then 'PENDING' else r.status end
+                   from unnest($1::uuid[], $2::uuid[]) as u(run_id, owner)
+                  where r.id = u.run_id and r.owner = u.owner",
+                &runs,
+                &owners
+            )
+            .execute(&mut *tx)
+            .await?;
+            tx.commit().await?;
+            Ok::<_, sqlx::Error>(given.rows_affected())
+        };
+        match given.await {
+            Ok(runs) => {
                 self.0.clear();
-                tracing::info!(runs = given.rows_affected(), "gave back what was claimed without an answer");
+                tracing::info!(runs, "gave back what was claimed without an answer");
             }
             Err(error) => tracing::debug!(%error, "cannot give back yet what was claimed without an answer"),
         }
