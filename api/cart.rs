@@ -134,7 +134,11 @@ async fn clear(State(state): State<AppState>, visit: Visit) -> Result<Response, 
         (status = 422, description = "`quantity-invalid`, `validation-failed`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
     )
 )]
-async fn add_item(State(state): State<AppState>, visit: Visit, Json(body): Json<ItemBody>) -> Result<Response, ApiError> {
+async fn add_item(
+    State(state): State<AppState>,
+    visit: Visit,
+    Json(body): Json<ItemBody>,
+) -> Result<Response, ApiError> {
     let ItemBody { product_id, variant_id, quantity } = body;
     visit.carry_out(&state, Change::Add { product: product_id, variant: variant_id, quantity }).await
 }

@@ -267,11 +267,10 @@ async fn give_up(
     match delivery {
         Delivery::Delivered | Delivery::Duplicate => Ok((StatusCode::ACCEPTED, axum::Json(now))),
         Delivery::Finished if now.status != "COMPLETED" => Ok((StatusCode::ACCEPTED, axum::Json(now))),
-        Delivery::Finished | Delivery::Refused => Err(ApiError::conflict(
-            "checkout-not-cancellable",
-            "The order is confirmed; cancel the order instead.",
-        )
-        .with("orderId", now.order_id.to_string())),
+        Delivery::Finished | Delivery::Refused => {
+            Err(ApiError::conflict("checkout-not-cancellable", "The order is confirmed; cancel the order instead.")
+                .with("orderId", now.order_id.to_string()))
+        }
         Delivery::Unknown => Err(not_found()),
     }
 }
@@ -310,9 +309,8 @@ impl From<Refusal> for ApiError {
             Refusal::Database(error) => return error.into(),
             Refusal::Failure(failure) => return ApiError::internal(failure),
             Refusal::CartNotFound => ApiError::not_found(code, detail),
-            Refusal::GatewayUnknown { .. } => {
-                ApiError::unprocessable(code, detail.clone()).with_errors(vec![FieldError::new("/paymentGateway", detail)])
-            }
+            Refusal::GatewayUnknown { .. } => ApiError::unprocessable(code, detail.clone())
+                .with_errors(vec![FieldError::new("/paymentGateway", detail)]),
             Refusal::AddressNotFound | Refusal::ContactMissing => ApiError::unprocessable(code, detail),
             Refusal::CartEmpty
             | Refusal::CartNotActive(_)
@@ -368,6 +366,9 @@ mod tests {
         assert_eq!(ApiError::from(Refusal::CartNotFound).status(), StatusCode::NOT_FOUND);
         let unknown = Refusal::GatewayUnknown { name: "cash".to_owned() };
         assert_eq!(ApiError::from(unknown).status(), StatusCode::UNPROCESSABLE_ENTITY);
-        assert_eq!(ApiError::from(Refusal::Database(sqlx::Error::PoolTimedOut)).status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(
+            ApiError::from(Refusal::Database(sqlx::Error::PoolTimedOut)).status(),
+            StatusCode::SERVICE_UNAVAILABLE
+        );
     }
 }

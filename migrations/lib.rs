@@ -69,9 +69,8 @@ fn latest() -> i64 {
 }
 
 async fn applied(pool: &PgPool) -> Result<i64, sqlx::Error> {
-    let exists: bool = sqlx::query_scalar("select to_regclass('public._sqlx_migrations') is not null")
-        .fetch_one(pool)
-        .await?;
+    let exists: bool =
+        sqlx::query_scalar("select to_regclass('public._sqlx_migrations') is not null").fetch_one(pool).await?;
     if !exists {
         return Ok(0);
     }

@@ -57,7 +57,11 @@ pub async fn run(pool: PgPool, shutdown: CancellationToken) -> anyhow::Result<()
 }
 
 /// Fires the latest tick that is due, if there is one that nobody has fired.
-pub async fn fire_if_due(pool: &PgPool, schedule: &Schedule, cron: &Cron) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
+pub async fn fire_if_due(
+    pool: &PgPool,
+    schedule: &Schedule,
+    cron: &Cron,
+) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
     let state = sqlx::query!(
         r#"insert into engine.schedules (name, cron, last_tick) values ($1, $2, engine.now())
            on conflict (name) do update set cron = excluded.cron where schedules.cron <> excluded.cron
@@ -104,7 +108,10 @@ pub async fn fire_if_due(pool: &PgPool, schedule: &Schedule, cron: &Cron) -> Res
 fn latest_due(cron: &Cron, last: DateTime<Utc>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let first = cron.after(&last).next().filter(|tick| *tick <= now)?;
     // Backwards from just after now: however many were missed, this is one step.
-    cron.after(&(now + chrono::Duration::seconds(1))).next_back().filter(|tick| *tick > last && *tick <= now).or(Some(first))
+    cron.after(&(now + chrono::Duration::seconds(1)))
+        .next_back()
+        .filter(|tick| *tick > last && *tick <= now)
+        .or(Some(first))
 }
 
 async fn start(conn: &mut PgConnection, schedule: &Schedule, tick: DateTime<Utc>) -> Result<(), sqlx::Error> {

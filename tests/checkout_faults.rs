@@ -211,9 +211,10 @@ async fn a_forward_only_step_that_fails_parks_the_run_and_keeps_the_order() {
                     (point == Point::Before && step == self.0).then(|| Fault::Fail(Failure::new("injected", "a test")))
                 }
             }
-            let worker = TestWorker::new(&world.pool, workflows::registry(&world.shop), fusion, Some(Arc::new(Always(step))))
-                .await
-                .expect("a worker");
+            let worker =
+                TestWorker::new(&world.pool, workflows::registry(&world.shop), fusion, Some(Arc::new(Always(step))))
+                    .await
+                    .expect("a worker");
             worker.drain(50).await.expect("drained");
             assert_eq!(world.order_status(accepted.order_id.into()).await.as_deref(), Some("CONFIRMED"), "{step}");
             let run = engine::inspect::run(&world.pool, accepted.workflow_id).await.expect("a run").expect("a run");
@@ -245,17 +246,16 @@ async fn the_steps_are_the_boxes_of_the_flow_chart_in_order() {
         "InitiatePayment",    // 8 Initiate Payment: call the gateway …
         "StorePaymentIntent", // 8 … and store the payment intent id
         // 9 User Completes Payment: a wait, passed at once when the gateway has captured already
-        "ConfirmOrder",       // 10 Update Order Status
-        "CommitReservation",  // 11 Commit Inventory Reservations
-        "RecordRedemption",   // 12 Record Coupon Redemption
-        "ConvertCart",        // 13 Mark Cart as Converted
-        "AppendHistory",      // 14 Create Order State History
-        "PublishEvents",      // 15 Publish Events
-        "SendNotifications",  // 16 Send Notifications …
-        "notification",       // 16 … as a run of its own
-        "ReadReceipt",        // 17 Return Success Response
+        "ConfirmOrder",      // 10 Update Order Status
+        "CommitReservation", // 11 Commit Inventory Reservations
+        "RecordRedemption",  // 12 Record Coupon Redemption
+        "ConvertCart",       // 13 Mark Cart as Converted
+        "AppendHistory",     // 14 Create Order State History
+        "PublishEvents",     // 15 Publish Events
+        "SendNotifications", // 16 Send Notifications …
+        "notification",      // 16 … as a run of its own
+        "ReadReceipt",       // 17 Return Success Response
         "COMPLETED",
     ];
     assert_eq!(steps, boxes);
 }
-

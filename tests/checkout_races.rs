@@ -14,7 +14,10 @@ use engine::{
 use rust_decimal::Decimal;
 use sqlx::PgPool;
 use uuid::Uuid;
-use workflows::checkout::{accept::{Accepted, Order}, webhook};
+use workflows::checkout::{
+    accept::{Accepted, Order},
+    webhook,
+};
 
 use crate::world::{World, order};
 
@@ -80,7 +83,9 @@ async fn a_payment_captured_for_a_run_that_is_parked_while_it_unwinds_goes_back(
     impl Faults for Hopeless {
         fn at(&self, point: Point, step: &str) -> Option<Fault> {
             match step {
-                "ConfirmOrder" | "CancelOrder" if point == Point::Before => Some(Fault::Fail(Failure::new("injected", "a test"))),
+                "ConfirmOrder" | "CancelOrder" if point == Point::Before => {
+                    Some(Fault::Fail(Failure::new("injected", "a test")))
+                }
                 _ => None,
             }
         }
@@ -101,7 +106,8 @@ async fn a_payment_captured_for_a_run_that_is_parked_while_it_unwinds_goes_back(
 
 /// Waits until somebody waits for a lock.
 async fn until_blocked(pool: &PgPool) {
-    let blocked = "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
+    let blocked =
+        "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
     while !sqlx::query_scalar::<_, bool>(blocked).fetch_one(pool).await.expect("an answer") {
         tokio::task::yield_now().await;
     }
@@ -136,11 +142,35 @@ async fn coupons_are_locked_before_stock_whether_a_checkout_begins_or_ends() {
         let run_id = accepted.workflow_id;
         let turn = tokio::spawn(async move { second.turn(run_id).await.map(|_| second) });
         until_blocked(&world.pool).await;
-        sqlx::query("select from inventory order by variant_id for update").execute(&mut *other).await.expect("the stock");
+        sqlx::query("select from inventory order by variant_id for update")
+            .execute(&mut *other)
+            .await
+            .expect("the stock");
         other.commit().await.expect("committed");
         turn.await.expect("no panic").expect("a turn");
         let story = trace(&world.pool, run_id).await.expect("a trace");
         assert!(!story.iter().any(|line| line.starts_with("ATTEMPT")), "{story:?}");
         assert_eq!(story.last().map(String::as_str), Some(ending));
     }
+}
+
+#[tokio::test]
+async fn word_of_another_payment_neither_confirms_nor_fails_a_checkout() {
+    let world = World::new().await;
+    let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
+    let accepted = world.checkout(user, cart, "tok_3ds").await.expect("accepted");
+    let worker = worker(&world, true, None).await;
+    worker.turn(accepted.workflow_id).await.expect("a turn");
+    let own = world.gateway.payments(accepted.order_id).remove(0);
+    let another = GatewayPayment { gateway_payment_id: "pay_of_somebody_else".to_owned(), ..own };
+    captured(&world, &accepted, &another).await;
+    worker.turn(accepted.workflow_id).await.expect("a turn");
+    let run = inspect::run(&world.pool, accepted.workflow_id).await.expect("a run").expect("a run");
+    assert_eq!(run.status, "WAITING", "its own payment has not been heard of");
+
+    let approved = world.gateway.approve(accepted.order_id).expect("its own payment");
+    captured(&world, &accepted, &approved).await;
+    worker.drain(20).await.expect("drained");
+    assert_eq!(world.order_status(accepted.order_id.into()).await.as_deref(), Some("CONFIRMED"));
+    world.assert_books("after its own payment").await;
 }

@@ -11,8 +11,7 @@ use std::{
 };
 
 use engine::{
-    Call, CallContext, Failure, Flow, Nothing, Registry, Result, Start, Step, StepError, Tx, Undo, Workflow,
-    inspect,
+    Call, CallContext, Failure, Flow, Nothing, Registry, Result, Start, Step, StepError, Tx, Undo, Workflow, inspect,
     sweep::sweep,
     testing::{Fault, Faults, Once, Point, TestWorker, advance_clock, trace},
 };
@@ -44,7 +43,11 @@ impl Step for Count {
     type Output = i32;
     async fn run(&self, tx: &mut Tx<'_>) -> Result<i32, StepError> {
         let (run_id, what) = (tx.run_id(), self.0);
-        sqlx::query("insert into counted (run_id, what) values ($1, $2)").bind(run_id).bind(what).execute(tx.conn()).await?;
+        sqlx::query("insert into counted (run_id, what) values ($1, $2)")
+            .bind(run_id)
+            .bind(what)
+            .execute(tx.conn())
+            .await?;
         Ok(1)
     }
 }
@@ -110,13 +113,18 @@ impl Lab {
 
     async fn start(&self, key: &str, plan: &Plan) -> Uuid {
         let mut tx = self.pool.begin().await.expect("a transaction");
-        let started = engine::start(&mut tx, &Start::<Counting>::new(key, plan).expect("a plan")).await.expect("started");
+        let started =
+            engine::start(&mut tx, &Start::<Counting>::new(key, plan).expect("a plan")).await.expect("started");
         tx.commit().await.expect("committed");
         started.run_id
     }
 
     async fn counted(&self, run_id: Uuid) -> Vec<String> {
-        sqlx::query_scalar("select what from counted where run_id = $1 order by what").bind(run_id).fetch_all(&self.pool).await.expect("counts")
+        sqlx::query_scalar("select what from counted where run_id = $1 order by what")
+            .bind(run_id)
+            .fetch_all(&self.pool)
+            .await
+            .expect("counts")
     }
 
     async fn status(&self, run_id: Uuid) -> String {
@@ -221,9 +229,13 @@ impl Faults for Zombie {
                 runtime.block_on(async {
                     let options = (*pool.connect_options()).clone();
                     let pool = PgPool::connect_with(options).await.expect("a pool");
-                    sqlx::query("update engine.workers set beat_at = now() - interval '1 hour'").execute(&pool).await.expect("dead");
+                    sqlx::query("update engine.workers set beat_at = now() - interval '1 hour'")
+                        .execute(&pool)
+                        .await
+                        .expect("dead");
                     let counting = Counting::default();
-                    let heir = TestWorker::new(&pool, Registry::default().with(counting), true, None).await.expect("a worker");
+                    let heir =
+                        TestWorker::new(&pool, Registry::default().with(counting), true, None).await.expect("a worker");
                     heir.drain(10).await.expect("drained");
                 });
             })

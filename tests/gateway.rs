@@ -13,8 +13,8 @@ use domain::{
     ids::OrderId,
     money::Money,
     ports::{
-        Email, GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, MailError, Mailer, NextAction, PaymentGateway,
-        PaymentRequest, WebhookError, WebhookEvent,
+        Email, GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, MailError, Mailer, NextAction,
+        PaymentGateway, PaymentRequest, WebhookError, WebhookEvent,
     },
 };
 use rust_decimal::Decimal;
@@ -144,7 +144,13 @@ pub struct Mails(Mutex<BTreeMap<String, Email>>);
 impl Mails {
     /// Messages about an order.
     pub fn about(&self, order_id: OrderId) -> Vec<Email> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().filter(|mail| mail.order_id == Some(order_id)).cloned().collect()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .filter(|mail| mail.order_id == Some(order_id))
+            .cloned()
+            .collect()
     }
 }
 

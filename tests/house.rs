@@ -20,7 +20,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("api", &["adapters", "domain", "engine", "migrations", "workflows"]),
     (
         "cart-engine",
-        &["adapters", "api", "domain", "embedded", "engine", "migrations", "sandbox", "schedules", "workers", "workflows"],
+        &[
+            "adapters",
+            "api",
+            "domain",
+            "embedded",
+            "engine",
+            "migrations",
+            "sandbox",
+            "schedules",
+            "workers",
+            "workflows",
+        ],
     ),
 ];
 
@@ -41,7 +52,10 @@ fn crates_depend_downwards_only() {
         let allowed = allowed.get(name).unwrap_or_else(|| panic!("{name} has no row in ARROWS"));
         for dependency in package["dependencies"].as_array().expect("dependencies") {
             let dependency = dependency["name"].as_str().expect("a name");
-            assert!(!ours.contains(&dependency) || allowed.contains(&dependency), "{name} must not depend on {dependency}");
+            assert!(
+                !ours.contains(&dependency) || allowed.contains(&dependency),
+                "{name} must not depend on {dependency}"
+            );
         }
     }
 }
@@ -50,7 +64,8 @@ fn crates_depend_downwards_only() {
 fn the_top_level_is_exactly_the_agreed_list() {
     let output = Command::new("git").args(["ls-files"]).current_dir(root()).output().expect("git ls-files");
     let text = String::from_utf8(output.stdout).expect("paths");
-    let mut top: Vec<&str> = text.lines().filter_map(|path| path.split('/').next()).filter(|name| !name.starts_with('.')).collect();
+    let mut top: Vec<&str> =
+        text.lines().filter_map(|path| path.split('/').next()).filter(|name| !name.starts_with('.')).collect();
     top.sort_unstable();
     top.dedup();
     if top.is_empty() {
@@ -59,7 +74,19 @@ fn the_top_level_is_exactly_the_agreed_list() {
     }
     assert_eq!(
         top,
-        ["ARCHITECTURE.md", "Cargo.lock", "Cargo.toml", "LICENSE", "README.md", "api", "migrations", "schedules", "tests", "workers", "workflows"]
+        [
+            "ARCHITECTURE.md",
+            "Cargo.lock",
+            "Cargo.toml",
+            "LICENSE",
+            "README.md",
+            "api",
+            "migrations",
+            "schedules",
+            "tests",
+            "workers",
+            "workflows"
+        ]
     );
 }
 

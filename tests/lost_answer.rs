@@ -79,7 +79,10 @@ async fn a_run_whose_claim_was_never_answered_is_given_back_by_the_worker_that_c
             tokio::task::yield_now().await;
         }
     };
-    assert!(tokio::time::timeout(Duration::from_secs(10), confirmed).await.is_ok(), "nobody has the run, and nobody may take it");
+    assert!(
+        tokio::time::timeout(Duration::from_secs(10), confirmed).await.is_ok(),
+        "nobody has the run, and nobody may take it"
+    );
     worker.drain(20).await.expect("drained");
     let claims: i32 = sqlx::query_scalar("select epoch from engine.finished_runs where id = $1")
         .bind(accepted.workflow_id)

@@ -24,7 +24,7 @@ use workflows::{
     checkout::accept::{self, Accepted, AddressChoice, Order, Refusal, Shopper},
 };
 
-use crate::gateway::{ScriptedGateway, Mails};
+use crate::gateway::{Mails, ScriptedGateway};
 
 const TEMPLATE: &str = "template_shop";
 
@@ -102,7 +102,8 @@ pub async fn database_named() -> (PgPool, String) {
         }
     }
     admin.close().await;
-    let pool = PgPoolOptions::new().max_connections(20).connect_with(cluster.connect_options(&name)).await.expect("a pool");
+    let pool =
+        PgPoolOptions::new().max_connections(20).connect_with(cluster.connect_options(&name)).await.expect("a pool");
     (pool, cluster.url(&name))
 }
 
@@ -140,7 +141,12 @@ impl World {
             .execute(&self.pool)
             .await
             .expect("a user");
-        sqlx::query("insert into carts (id, user_id) values ($1, $2)").bind(cart).bind(user).execute(&self.pool).await.expect("a cart");
+        sqlx::query("insert into carts (id, user_id) values ($1, $2)")
+            .bind(cart)
+            .bind(user)
+            .execute(&self.pool)
+            .await
+            .expect("a cart");
         for (sku, quantity) in lines {
             sqlx::query(
                 "insert into cart_items (cart_id, variant_id, quantity, price)
@@ -179,11 +185,19 @@ impl World {
     }
 
     pub async fn order_status(&self, order: Uuid) -> Option<String> {
-        sqlx::query_scalar("select order_status from orders where id = $1").bind(order).fetch_optional(&self.pool).await.expect("an order")
+        sqlx::query_scalar("select order_status from orders where id = $1")
+            .bind(order)
+            .fetch_optional(&self.pool)
+            .await
+            .expect("an order")
     }
 
     pub async fn cart_status(&self, cart: CartId) -> String {
-        sqlx::query_scalar("select status from carts where id = $1").bind(Uuid::from(cart)).fetch_one(&self.pool).await.expect("a cart")
+        sqlx::query_scalar("select status from carts where id = $1")
+            .bind(Uuid::from(cart))
+            .fetch_one(&self.pool)
+            .await
+            .expect("a cart")
     }
 
     /// Fails with every breach if the books do not balance.
@@ -228,9 +242,11 @@ pub fn mumbai() -> Address {
 
 /// LAP-001 at 50000.00, MOU-001 at 999.00, BAG-001 at 1499.50, all in stock; coupon SAVE20.
 async fn catalogue(pool: &PgPool) {
-    for (sku, name, price) in
-        [("LAP-001", "Laptop", Decimal::new(5_000_000, 2)), ("MOU-001", "Mouse", Decimal::new(99_900, 2)), ("BAG-001", "Bag", Decimal::new(149_950, 2))]
-    {
+    for (sku, name, price) in [
+        ("LAP-001", "Laptop", Decimal::new(5_000_000, 2)),
+        ("MOU-001", "Mouse", Decimal::new(99_900, 2)),
+        ("BAG-001", "Bag", Decimal::new(149_950, 2)),
+    ] {
         let (product, variant) = (Uuid::now_v7(), Uuid::now_v7());
         sqlx::query(
             "with product as (

@@ -12,7 +12,7 @@ mod pace;
 use std::{sync::Arc, time::Duration};
 
 use engine::{Engine, Registry, Settings, sweep::sweep};
-use sqlx::PgPool;
+use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How a pool works.
@@ -37,7 +37,12 @@ impl Default for PoolOptions {
 const GRACE: Duration = Duration::from_secs(20);
 
 /// Works until told to stop, then finishes what is in hand, gives back the rest and returns.
-pub async fn run(pool: PgPool, registry: Registry, options: PoolOptions, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    pool: PgPool,
+    registry: Registry,
+    options: PoolOptions,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let queues: Vec<String> = registry
         .queues()
         .iter()
@@ -51,10 +56,13 @@ pub async fn run(pool: PgPool, registry: Registry, options: PoolOptions, shutdow
     let engine = Engine::new(pool.clone(), registry, options.settings.clone(), &name).await?;
     tracing::info!(worker = %engine.incarnation().id(), ?queues, concurrency = options.concurrency, "working");
 
+    // Beats and sweeps have connections of their own: steps that wait for a lock must not make a worker
+    // look dead.
+    let upkeep = PgPoolOptions::new().max_connections(2).connect_lazy_with((*pool.connect_options()).clone());
     let alive = CancellationToken::new();
     let names = deliver::Names::default();
-    let keeper = tokio::spawn(keep_alive(Arc::clone(&engine), names.clone(), alive.clone()));
-    let sweeper = tokio::spawn(keep_sweeping(Arc::clone(&engine), shutdown.clone()));
+    let keeper = tokio::spawn(keep_alive(Arc::clone(&engine), upkeep.clone(), names.clone(), alive.clone()));
+    let sweeper = tokio::spawn(keep_sweeping(Arc::clone(&engine), upkeep.clone(), shutdown.clone()));
     let turns = TaskTracker::new();
     let mut deliveries = tokio::task::JoinSet::new();
     for queue in queues {
@@ -75,16 +83,17 @@ pub async fn run(pool: PgPool, registry: Registry, options: PoolOptions, shutdow
     alive.cancel();
     // Both end when told to; a panic in either has been logged by the runtime.
     let _ = tokio::join!(keeper, sweeper);
-    engine.incarnation().leave(&pool).await?;
-    names.forget(&pool).await?;
+    engine.incarnation().leave(&upkeep).await?;
+    names.forget(&upkeep).await?;
     // What this pool gave back is ready now, not when the next sweep comes round.
-    sweep(&pool, options.settings.lease).await?;
+    sweep(&upkeep, options.settings.lease).await?;
+    upkeep.close().await;
     tracing::info!("stopped");
     Ok(())
 }
 
 /// Beats for the engine and for apalis until the last turn has ended.
-async fn keep_alive(engine: Arc<Engine>, names: deliver::Names, alive: CancellationToken) {
+async fn keep_alive(engine: Arc<Engine>, upkeep: PgPool, names: deliver::Names, alive: CancellationToken) {
     let settings = engine.settings();
     let mut beat = tokio::time::interval(settings.beat);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -94,8 +103,8 @@ async fn keep_alive(engine: Arc<Engine>, names: deliver::Names, alive: Cancellat
             _ = beat.tick() => {}
         }
         let beaten = async {
-            engine.incarnation().beat(engine.pool(), settings.lease).await?;
-            names.beat(engine.pool()).await
+            engine.incarnation().beat(&upkeep, settings.lease).await?;
+            names.beat(&upkeep).await
         };
         match tokio::time::timeout(settings.lease, beaten).await {
             Ok(Ok(())) => {}
@@ -105,7 +114,7 @@ async fn keep_alive(engine: Arc<Engine>, names: deliver::Names, alive: Cancellat
     }
 }
 
-async fn keep_sweeping(engine: Arc<Engine>, shutdown: CancellationToken) {
+async fn keep_sweeping(engine: Arc<Engine>, upkeep: PgPool, shutdown: CancellationToken) {
     let settings = engine.settings();
     let mut round = tokio::time::interval(settings.sweep);
     round.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -114,7 +123,7 @@ async fn keep_sweeping(engine: Arc<Engine>, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
             _ = round.tick() => {}
         }
-        if let Err(error) = sweep(engine.pool(), settings.lease).await {
+        if let Err(error) = sweep(&upkeep, settings.lease).await {
             tracing::warn!(%error, "a sweep failed");
         }
     }

@@ -321,7 +321,12 @@ impl HeldCart {
         Self::load(conn, owner, open, codes).await
     }
 
-    async fn load(conn: &mut PgConnection, owner: &Owner, open: OpenCart, codes: &[String]) -> Result<Self, CartRefusal> {
+    async fn load(
+        conn: &mut PgConnection,
+        owner: &Owner,
+        open: OpenCart,
+        codes: &[String],
+    ) -> Result<Self, CartRefusal> {
         let cart = carts::load(conn, open.id).await?.ok_or(CartRefusal::CartNotFound)?;
         let candidates = candidates(conn, open.id, owner.user_id(), codes).await?;
         Ok(HeldCart { cart, candidates, now: open.now, notices: Vec::new() })

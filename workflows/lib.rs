@@ -37,7 +37,10 @@ pub struct Shop {
 
 impl fmt::Debug for Shop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shop").field("rules", &self.rules).field("gateways", &self.gateways.keys()).finish_non_exhaustive()
+        f.debug_struct("Shop")
+            .field("rules", &self.rules)
+            .field("gateways", &self.gateways.keys())
+            .finish_non_exhaustive()
     }
 }
 

@@ -83,7 +83,8 @@ impl Step for ComposeMessage<'_> {
         };
         let subject_id = Uuid::from(notice.order_id);
         if !self.has_mailer {
-            messages::skip(tx.conn(), subject_id, &notice.event, &order.email, "no e-mail channel is configured", now).await?;
+            messages::skip(tx.conn(), subject_id, &notice.event, &order.email, "no e-mail channel is configured", now)
+                .await?;
             return Ok(None);
         }
         let (subject, text) = text(&order.summary, notice);
@@ -94,8 +95,14 @@ impl Step for ComposeMessage<'_> {
         if !messages::record_sending(tx.conn(), message, order.user_id, now).await? {
             return Ok(None);
         }
-        let email =
-            Email { message_id, to: order.email, subject, text, event: notice.event.clone(), order_id: Some(notice.order_id) };
+        let email = Email {
+            message_id,
+            to: order.email,
+            subject,
+            text,
+            event: notice.event.clone(),
+            order_id: Some(notice.order_id),
+        };
         Ok(Some(Composed { id, email }))
     }
 }

@@ -172,7 +172,8 @@ impl Step for SettleRefund<'_> {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
         let now = tx.now();
-        payments::settle_refund(tx.conn(), self.order_id, self.refund.refund_id, &self.sent.gateway_refund_id, now).await?;
+        payments::settle_refund(tx.conn(), self.order_id, self.refund.refund_id, &self.sent.gateway_refund_id, now)
+            .await?;
         Ok(())
     }
 }

@@ -120,7 +120,12 @@ impl CartAnswer {
                 workflow_id: cart.checkout_run_id,
             },
             // A quote has the cart's lines in the cart's order.
-            items: cart.lines.iter().zip(&quote.lines).map(|(line, priced)| CartItem::new(line, priced, quote.currency)).collect(),
+            items: cart
+                .lines
+                .iter()
+                .zip(&quote.lines)
+                .map(|(line, priced)| CartItem::new(line, priced, quote.currency))
+                .collect(),
             subtotal: wire(quote.subtotal),
             item_count: cart.lines.iter().map(|line| line.quantity).sum(),
             price_breakdown: PriceBreakdown::of(quote),
@@ -189,9 +194,9 @@ impl From<CartRefusal> for ApiError {
                 }
             }
             CartRefusal::CurrencyMismatch { .. } => ApiError::conflict("currency-mismatch", detail),
-            CartRefusal::CouponInvalid { code, reason } => ApiError::conflict("coupon-invalid", detail)
-                .with("couponCode", code)
-                .with("reason", reason.reason()),
+            CartRefusal::CouponInvalid { code, reason } => {
+                ApiError::conflict("coupon-invalid", detail).with("couponCode", code).with("reason", reason.reason())
+            }
             CartRefusal::VersionMismatch { current } => {
                 ApiError::new(StatusCode::PRECONDITION_FAILED, "version-mismatch", detail).with("version", current)
             }

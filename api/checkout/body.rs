@@ -150,10 +150,19 @@ impl CheckoutBody {
         let negative = self.expected_total.is_some_and(|total| total.is_sign_negative() && !total.is_zero());
         complain(negative, "/expectedTotal", "must not be negative");
         let gateway = self.payment_gateway.as_deref();
-        complain(gateway.is_some_and(|name| name.is_empty() || name.len() > 50), "/paymentGateway", "must have 1 to 50 characters");
+        complain(
+            gateway.is_some_and(|name| name.is_empty() || name.len() > 50),
+            "/paymentGateway",
+            "must have 1 to 50 characters",
+        );
         let token = self.payment_token.as_deref();
-        let token_fits = |token: &str| (1..=MAX_TOKEN_BYTES).contains(&token.len()) && !token.chars().any(char::is_control);
-        complain(token.is_some_and(|token| !token_fits(token)), "/paymentToken", "must have 1 to 512 printable characters");
+        let token_fits =
+            |token: &str| (1..=MAX_TOKEN_BYTES).contains(&token.len()) && !token.chars().any(char::is_control);
+        complain(
+            token.is_some_and(|token| !token_fits(token)),
+            "/paymentToken",
+            "must have 1 to 512 printable characters",
+        );
         let codes = self.coupon_codes.as_deref().unwrap_or_default();
         complain(codes.len() > MAX_CODES, "/couponCodes", "must have at most 10 codes");
         for (index, code) in codes.iter().enumerate() {

@@ -76,7 +76,8 @@ impl Lab {
     /// Gives a cursed run turns until it rests for good; answers its status and its failure's code.
     async fn suffer(&self, curse: Curse) -> (Uuid, String, String) {
         let mut tx = self.pool.begin().await.expect("a transaction");
-        let started = engine::start(&mut tx, &Start::<Cursed>::new("k", &curse).expect("a curse")).await.expect("started");
+        let started =
+            engine::start(&mut tx, &Start::<Cursed>::new("k", &curse).expect("a curse")).await.expect("started");
         tx.commit().await.expect("committed");
         let worker = TestWorker::new(&self.pool, Registry::default().with(Cursed), true, None).await.expect("a worker");
         worker.drain(40).await.expect("drained");

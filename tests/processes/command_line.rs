@@ -12,14 +12,18 @@ async fn refused(arguments: &str, environment: &[(&str, &str)], says: &str) {
     let words: Vec<&str> = arguments.split_whitespace().collect();
     let mut command = binary(&words, environment);
     let output = tokio::time::timeout(Duration::from_secs(60), command.kill_on_drop(true).output()).await;
-    let Output { status, stdout, stderr } = output.unwrap_or_else(|_| panic!("`{arguments}` does not end")).expect("it starts");
+    let Output { status, stdout, stderr } =
+        output.unwrap_or_else(|_| panic!("`{arguments}` does not end")).expect("it starts");
     let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     let all = format!("`{arguments}`: {status}\n{out}{err}");
     assert_eq!(status.code(), Some(2), "{all}");
     let lines: Vec<&str> = err.lines().collect();
     let complaints: Vec<&&str> = lines.iter().filter(|line| line.starts_with("cart-engine: ")).collect();
     assert!(complaints.len() == 1 && complaints[0].contains(says), "not one line about {says:?}: {all}");
-    assert!(lines.len() <= 2 && lines.iter().skip(1).all(|line| line.starts_with("hint: ")), "more than a hint beside it: {all}");
+    assert!(
+        lines.len() <= 2 && lines.iter().skip(1).all(|line| line.starts_with("hint: ")),
+        "more than a hint beside it: {all}"
+    );
     assert!(!all.contains(PASSWORD) && !all.contains("panicked"), "{all}");
 }
 
@@ -46,7 +50,9 @@ async fn a_taken_port_is_named() {
 #[tokio::test]
 async fn a_database_that_is_not_there_is_named_without_its_password() {
     let address = free_address();
-    for role in ["api --listen 127.0.0.1:0", "worker", "scheduler", "sandbox --listen 127.0.0.1:0", "migrate", "audit", "dev"] {
+    for role in
+        ["api --listen 127.0.0.1:0", "worker", "scheduler", "sandbox --listen 127.0.0.1:0", "migrate", "audit", "dev"]
+    {
         let url = format!("postgres://shop:{PASSWORD}@{address}/shop");
         refused(role, &[("DATABASE_URL", &url)], "cannot connect to the database").await;
     }

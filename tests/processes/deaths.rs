@@ -73,11 +73,12 @@ async fn the_worker_that_dies() {
     let worker = TestWorker::new(&pool, registry, doom.fusion, Some(Arc::new(doom.clone()))).await.expect("a worker");
     for _ in 0..20 {
         // The checkout, and what it starts.
-        let runs: Vec<Uuid> = sqlx::query_scalar("select id from engine.runs where $1 in (id, parent_id) order by created_at")
-            .bind(doom.run_id)
-            .fetch_all(&pool)
-            .await
-            .expect("runs");
+        let runs: Vec<Uuid> =
+            sqlx::query_scalar("select id from engine.runs where $1 in (id, parent_id) order by created_at")
+                .bind(doom.run_id)
+                .fetch_all(&pool)
+                .await
+                .expect("runs");
         for run in runs {
             worker.turn(run).await.expect("a turn");
         }
@@ -100,7 +101,9 @@ async fn points(deployment: &Deployment, shop: &Arc<Shop>, token: &str, fusion: 
     let pool = &deployment.pool;
     let recorder = Arc::new(Recorder::default());
     accepted(pool, shop, token).await;
-    let worker = TestWorker::new(pool, workflows::registry(shop), fusion, Some(Arc::clone(&recorder) as _)).await.expect("a worker");
+    let worker = TestWorker::new(pool, workflows::registry(shop), fusion, Some(Arc::clone(&recorder) as _))
+        .await
+        .expect("a worker");
     let turns = worker.drain(50).await.expect("drained");
     assert!(turns < 50, "{token}: runs that never end: {:?}", deployment.live_runs().await);
     worker.die().await.expect("dead");
@@ -129,7 +132,14 @@ async fn every_point(deployment: &Deployment, fusion: bool) {
         for (point, step) in points {
             let accepted = accepted(pool, &shop, token).await;
             let (database_url, sandbox_url) = (deployment.database_url.clone(), deployment.sandbox_url.clone());
-            let doom = Doom { database_url, sandbox_url, run_id: accepted.workflow_id, point: format!("{point:?}"), step, fusion };
+            let doom = Doom {
+                database_url,
+                sandbox_url,
+                run_id: accepted.workflow_id,
+                point: format!("{point:?}"),
+                step,
+                fusion,
+            };
             rows.push((token, accepted, doom));
         }
     }
@@ -156,12 +166,23 @@ async fn every_point(deployment: &Deployment, fusion: bool) {
             .fetch_optional(pool)
             .await
             .expect("an order");
-        let mails: Vec<String> =
-            sqlx::query_scalar("select event from dev.mailbox where order_id = $1").bind(order).fetch_all(pool).await.expect("mails");
+        let mails: Vec<String> = sqlx::query_scalar("select event from dev.mailbox where order_id = $1")
+            .bind(order)
+            .fetch_all(pool)
+            .await
+            .expect("mails");
         if *token == "tok_ok" {
-            assert_eq!((status.as_deref(), &*mails), (Some("CONFIRMED"), &["order.confirmed".to_owned()][..]), "{when}");
+            assert_eq!(
+                (status.as_deref(), &*mails),
+                (Some("CONFIRMED"), &["order.confirmed".to_owned()][..]),
+                "{when}"
+            );
         } else {
-            assert_eq!((status.as_deref(), &*mails), (Some("CANCELLED"), &["order.cancelled".to_owned()][..]), "{when}");
+            assert_eq!(
+                (status.as_deref(), &*mails),
+                (Some("CANCELLED"), &["order.cancelled".to_owned()][..]),
+                "{when}"
+            );
         }
     }
 }

@@ -71,7 +71,9 @@ impl Deployment {
     /// Runs that have not ended, by workflow and status.
     pub async fn live_runs(&self) -> Result<BTreeMap<String, i64>, sqlx::Error> {
         let rows: Vec<(String, i64)> =
-            sqlx::query_as("select workflow || ' ' || status, count(*) from engine.runs group by 1").fetch_all(&self.pool).await?;
+            sqlx::query_as("select workflow || ' ' || status, count(*) from engine.runs group by 1")
+                .fetch_all(&self.pool)
+                .await?;
         Ok(rows.into_iter().collect())
     }
 
@@ -84,7 +86,11 @@ impl Deployment {
             if live.as_ref().is_ok_and(BTreeMap::is_empty) {
                 return;
             }
-            assert!(Instant::now() < deadline, "not ended within {patience:?}: {live:?}\nthe API said:\n{}", self.api.heard());
+            assert!(
+                Instant::now() < deadline,
+                "not ended within {patience:?}: {live:?}\nthe API said:\n{}",
+                self.api.heard()
+            );
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -124,8 +130,10 @@ impl Deployment {
 
     /// Orders by status.
     pub async fn orders(&self) -> BTreeMap<String, i64> {
-        let rows: Vec<(String, i64)> =
-            sqlx::query_as("select order_status, count(*) from orders group by 1").fetch_all(&self.pool).await.expect("orders");
+        let rows: Vec<(String, i64)> = sqlx::query_as("select order_status, count(*) from orders group by 1")
+            .fetch_all(&self.pool)
+            .await
+            .expect("orders");
         rows.into_iter().collect()
     }
 }

@@ -61,11 +61,13 @@ pub async fn with_full_carts(pool: &PgPool, count: usize) -> Vec<Shopper> {
     let keys = AuthKeys::new(&JWT_SECRET.into()).expect("keys");
     let ids: Vec<Uuid> = (0..count).map(|_| Uuid::now_v7()).collect();
     let carts: Vec<Uuid> = (0..count).map(|_| Uuid::now_v7()).collect();
-    sqlx::query("insert into users (id, email, password_hash) select id, id || '@example.com', 'x' from unnest($1) as t(id)")
-        .bind(&ids)
-        .execute(pool)
-        .await
-        .expect("users");
+    sqlx::query(
+        "insert into users (id, email, password_hash) select id, id || '@example.com', 'x' from unnest($1) as t(id)",
+    )
+    .bind(&ids)
+    .execute(pool)
+    .await
+    .expect("users");
     sqlx::query("insert into carts (id, user_id) select c, u from unnest($1, $2) as t(c, u)")
         .bind(&carts)
         .bind(&ids)
@@ -94,7 +96,12 @@ pub async fn with_full_carts(pool: &PgPool, count: usize) -> Vec<Shopper> {
 
 /// All of them check out, some at the same time. Answers the workflow ids that were acknowledged;
 /// `acknowledged` counts them meanwhile.
-pub async fn check_out(shop: &Deployment, shoppers: &[Shopper], way: impl Fn(usize) -> Way, acknowledged: &AtomicUsize) -> Vec<Uuid> {
+pub async fn check_out(
+    shop: &Deployment,
+    shoppers: &[Shopper],
+    way: impl Fn(usize) -> Way,
+    acknowledged: &AtomicUsize,
+) -> Vec<Uuid> {
     stream::iter(shoppers.iter().enumerate().map(|(nth, shopper)| {
         let way = way(nth);
         async move {
@@ -178,7 +185,12 @@ impl Till<'_> {
     }
 
     /// Asks until the shop answers one of `wanted`. Only what a client may repeat is repeated.
-    async fn insist(&self, what: &str, wanted: &[StatusCode], request: impl Fn() -> reqwest::RequestBuilder) -> Response {
+    async fn insist(
+        &self,
+        what: &str,
+        wanted: &[StatusCode],
+        request: impl Fn() -> reqwest::RequestBuilder,
+    ) -> Response {
         let begun = Instant::now();
         loop {
             let heard = match request().bearer_auth(&self.shopper.token).send().await {

@@ -73,9 +73,16 @@ impl Stage {
         self.databases += 1;
         let name = format!("stage_{}", self.databases);
         let admin = PgPool::connect_with(self.cluster.connect_options("postgres")).await.expect("a connection");
-        sqlx::query(sqlx::AssertSqlSafe(format!("create database {name}{like}"))).execute(&admin).await.expect("a database");
+        sqlx::query(sqlx::AssertSqlSafe(format!("create database {name}{like}")))
+            .execute(&admin)
+            .await
+            .expect("a database");
         admin.close().await;
-        let pool = PgPoolOptions::new().max_connections(8).connect_with(self.cluster.connect_options(&name)).await.expect("a pool");
+        let pool = PgPoolOptions::new()
+            .max_connections(8)
+            .connect_with(self.cluster.connect_options(&name))
+            .await
+            .expect("a pool");
         (pool, self.cluster.url(&name))
     }
 }

@@ -38,17 +38,26 @@ struct SlowLine {
     gate: watch::Receiver<bool>,
 }
 
-async fn hand_on(State(mut line): State<SlowLine>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+async fn hand_on(
+    State(mut line): State<SlowLine>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let mut request = line.client.request(method, format!("{}{path}", line.sandbox_url)).body(body);
     for name in ["content-type", "idempotency-key"] {
-        request = request.headers(headers.get(name).map(|value| (name.parse().expect("a name"), value.clone())).into_iter().collect());
+        request = request.headers(
+            headers.get(name).map(|value| (name.parse().expect("a name"), value.clone())).into_iter().collect(),
+        );
     }
     let answer = request.send().await.expect("the gateway answers");
     let (status, body) = (answer.status(), answer.bytes().await.expect("a body"));
     line.held.fetch_add(1, Ordering::SeqCst);
     line.gate.wait_for(|open| *open).await.expect("the test holds the gate");
-    (StatusCode::from_u16(status.as_u16()).expect("a status"), [("content-type", "application/json")], body).into_response()
+    (StatusCode::from_u16(status.as_u16()).expect("a status"), [("content-type", "application/json")], body)
+        .into_response()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,10 +66,12 @@ async fn a_worker_that_wakes_up_after_its_lease_is_refused_every_late_write() {
     let deployment = Deployment::open(&mut stage).await;
     let (open, gate) = watch::channel(false);
     let held = Arc::new(AtomicUsize::new(0));
-    let line = SlowLine { sandbox_url: deployment.sandbox_url.clone(), client: client(), held: Arc::clone(&held), gate };
+    let line =
+        SlowLine { sandbox_url: deployment.sandbox_url.clone(), client: client(), held: Arc::clone(&held), gate };
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let line_url = format!("http://{}", listener.local_addr().expect("an address"));
-    let serving = tokio::spawn(async move { axum::serve(listener, Router::new().fallback(hand_on).with_state(line)).await });
+    let serving =
+        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(hand_on).with_state(line)).await });
 
     // A short lease, so that the frozen worker's calls have not timed out when it wakes up.
     let brief = [("CART_ENGINE__WORKER__LEASE_MS", "2000"), ("CART_ENGINE__WORKER__BEAT_MS", "500")];

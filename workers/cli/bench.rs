@@ -91,7 +91,12 @@ pub(crate) async fn run(args: &BenchArgs, server: &PgConnectOptions) -> anyhow::
         Work::HotSku { load, staff } => sell(server, *load, *staff, true).await,
         Work::Limit { hot, load } => {
             let figures = in_world(server, load.orders, async |options, pool| {
-                let limit = limit::limit(options, pool, &limit::LimitSettings { seconds: load.seconds, hot: *hot, seed: load.seed }).await?;
+                let limit = limit::limit(
+                    options,
+                    pool,
+                    &limit::LimitSettings { seconds: load.seconds, hot: *hot, seed: load.seed },
+                )
+                .await?;
                 let books = workflows::audit::books(pool).await.context("the books could not be read")?;
                 let mut settings = figures::server_settings(pool).await?;
                 settings.extend([

@@ -139,7 +139,16 @@ async fn day(shop: &Storefront, pool: &PgPool, arguments: DemoArguments) -> Resu
     note("checking the books");
     let books = audit::books(pool).await?;
     let (outcomes, mismatches) = report::tally(&visits);
-    Ok(Report { shoppers: visits.len(), seed, outcomes, mismatches, books, runs, mails: mails(pool).await?, seconds: 0.0 })
+    Ok(Report {
+        shoppers: visits.len(),
+        seed,
+        outcomes,
+        mismatches,
+        books,
+        runs,
+        mails: mails(pool).await?,
+        seconds: 0.0,
+    })
 }
 
 /// Lets everybody in. Those who need the clock to move come when the others have gone: it would move for
@@ -156,8 +165,11 @@ async fn visit_all(shop: &Storefront, queue: Vec<Shopper>, progress: &Progress) 
     if patient.is_empty() {
         return Ok(visits);
     }
-    let waiting: Vec<Waiting<'_>> =
-        stream::iter(patient).map(|shopper| play_until_waiting(shop, shopper)).buffer_unordered(AT_ONCE).collect().await;
+    let waiting: Vec<Waiting<'_>> = stream::iter(patient)
+        .map(|shopper| play_until_waiting(shop, shopper))
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
     progress.tell("moving the clock past the payment window");
     shop.advance_clock(Rules::default().payment_window() + Duration::from_secs(1)).await?;
     let ended = stream::iter(waiting).map(Waiting::play_on).buffer_unordered(AT_ONCE).map(gone);

@@ -44,8 +44,7 @@ pub(crate) enum Ended {
 
 /// What is logged unless `RUST_LOG` says otherwise: what we do, and what others warn of. The embedded
 /// database's steps are on the screen already.
-const SERVICE_LOG: &str =
-    "warn,sqlx::postgres::notice=error,cart_engine=info,api=info,workers=info,schedules=info,workflows=info,engine=info,adapters=info,sandbox=info";
+const SERVICE_LOG: &str = "warn,sqlx::postgres::notice=error,cart_engine=info,api=info,workers=info,schedules=info,workflows=info,engine=info,adapters=info,sandbox=info";
 
 /// The same for a command that answers one question.
 const COMMAND_LOG: &str = "warn,sqlx::postgres::notice=error,sqlx::query=error";
@@ -135,7 +134,13 @@ fn misuse(complaint: &str) -> Failure {
 
 fn log(command: &Command, json: bool) -> Result<(), Failure> {
     let is_demo = matches!(command, Command::Demo(_));
-    let default = if is_demo { DEMO_LOG } else if command.is_service() { SERVICE_LOG } else { COMMAND_LOG };
+    let default = if is_demo {
+        DEMO_LOG
+    } else if command.is_service() {
+        SERVICE_LOG
+    } else {
+        COMMAND_LOG
+    };
     let filter = match std::env::var("RUST_LOG") {
         Ok(wanted) if !wanted.is_empty() => {
             EnvFilter::try_new(&wanted).map_err(|error| Failure::caused_by("RUST_LOG cannot be read", &error))?

@@ -40,10 +40,7 @@ impl Cluster {
     ///
     /// # Errors
     /// As [`start`](Self::start).
-    pub async fn start_with(
-        options: &Options,
-        progress: &(dyn Fn(&str) + Sync),
-    ) -> Result<Self, Error> {
+    pub async fn start_with(options: &Options, progress: &(dyn Fn(&str) + Sync)) -> Result<Self, Error> {
         let progress = |message: &str| {
             tracing::info!("{message}");
             progress(message);
@@ -66,11 +63,7 @@ impl Cluster {
             data_dir = %plan.cluster.display(),
             "the embedded PostgreSQL is ready"
         );
-        Ok(Self {
-            postmaster,
-            plan,
-            data_dir,
-        })
+        Ok(Self { postmaster, plan, data_dir })
     }
 
     /// How to connect to a database of this cluster, as its superuser.
@@ -101,15 +94,11 @@ impl Cluster {
         if found.is_none() {
             // `create database` takes no parameters; a doubled quote is all that can end the name.
             let create = format!("create database \"{}\"", name.replace('"', "\"\""));
-            let created = sqlx::query(AssertSqlSafe(create))
-                .execute(&mut connection)
-                .await;
+            let created = sqlx::query(AssertSqlSafe(create)).execute(&mut connection).await;
             match created {
                 // Another process was as quick: that is what was asked for.
                 Err(sqlx::Error::Database(error))
-                    if error
-                        .code()
-                        .is_some_and(|code| ["42P04", "23505"].contains(&&*code)) => {}
+                    if error.code().is_some_and(|code| ["42P04", "23505"].contains(&&*code)) => {}
                 Err(error) => return Err(error.into()),
                 Ok(_) => {}
             }
@@ -160,21 +149,14 @@ impl Cluster {
 }
 
 /// What is on this machine, else what can be downloaded and reads the data that is there.
-async fn find(
-    options: &Options,
-    data_dir: &DataDir,
-    progress: &(dyn Fn(&str) + Sync),
-) -> Result<Found, Error> {
+async fn find(options: &Options, data_dir: &DataDir, progress: &(dyn Fn(&str) + Sync)) -> Result<Found, Error> {
     let wanted = options.clone();
     let missing = match blocking(move || discover(&wanted)).await {
         Ok(found) => return Ok(found),
         Err(error) => error,
     };
     let existing = clusters(&data_dir.path);
-    let readable = existing.is_empty()
-        || existing
-            .iter()
-            .any(|cluster| major_of(cluster) == Some(download::MAJOR));
+    let readable = existing.is_empty() || existing.iter().any(|cluster| major_of(cluster) == Some(download::MAJOR));
     if !readable || options.bin_dir.is_some() {
         return Err(missing);
     }
@@ -187,18 +169,11 @@ async fn find(
     };
     let dir = download::fetch(data_dir, options.offline, tried, progress).await?;
     let identity = data_dir.identity;
-    blocking(move || {
-        examine(&dir, Source::Downloaded, &identity)
-            .map_err(|reason| Error::Unusable { dir, reason })
-    })
-    .await
+    blocking(move || examine(&dir, Source::Downloaded, &identity).map_err(|reason| Error::Unusable { dir, reason }))
+        .await
 }
 
 /// Runs what waits for files and programs where it keeps no other task waiting.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }

@@ -30,11 +30,7 @@ pub(crate) const POLL: Duration = Duration::from_millis(10);
 /// else the platform's folder for application data: `$XDG_DATA_HOME/cart-engine`,
 /// `~/.local/share/cart-engine`, or on macOS `~/Library/Application Support/cart-engine`.
 pub fn default_data_dir() -> PathBuf {
-    let folder = |variable| {
-        std::env::var_os(variable)
-            .map(PathBuf::from)
-            .filter(|dir| dir.is_absolute())
-    };
+    let folder = |variable| std::env::var_os(variable).map(PathBuf::from).filter(|dir| dir.is_absolute());
     if process::effective_account().uid == 0 {
         return PathBuf::from("/var/lib/cart-engine");
     }
@@ -46,10 +42,7 @@ pub fn default_data_dir() -> PathBuf {
     };
     // A user without a home (a bare container) still gets a place of its own.
     let uid = process::effective_account().uid;
-    base.map_or_else(
-        || PathBuf::from(format!("/var/tmp/cart-engine-{uid}")),
-        |base| base.join("cart-engine"),
-    )
+    base.map_or_else(|| PathBuf::from(format!("/var/tmp/cart-engine-{uid}")), |base| base.join("cart-engine"))
 }
 
 /// A data directory that this process alone may use.
@@ -71,11 +64,7 @@ impl DataDir {
         // Links resolved, as the kernel reports a running server's folder to us.
         let path = path.canonicalize().at("resolve", &path)?;
         let lock = lock(&path)?;
-        Ok(Self {
-            path,
-            identity,
-            _lock: lock,
-        })
+        Ok(Self { path, identity, _lock: lock })
     }
 
     pub(crate) fn log(&self) -> PathBuf {
@@ -100,9 +89,7 @@ impl DataDir {
         self.identity.own_private(&unfinished)?;
         self.initdb(found, &unfinished, durable)?;
         std::fs::rename(&unfinished, &cluster).at("rename", &unfinished)?;
-        File::open(&self.path)
-            .and_then(|folder| folder.sync_all())
-            .at("sync", &self.path)?;
+        File::open(&self.path).and_then(|folder| folder.sync_all()).at("sync", &self.path)?;
         Ok(cluster)
     }
 
@@ -113,14 +100,7 @@ impl DataDir {
         command
             .arg("-D")
             .arg(into)
-            .args([
-                "-U",
-                NAME,
-                "--auth=trust",
-                "--encoding=UTF8",
-                "--locale=C",
-                "--no-instructions",
-            ])
+            .args(["-U", NAME, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions"])
             .stderr(Stdio::piped());
         if !durable {
             command.arg("--no-sync");
@@ -131,10 +111,7 @@ impl DataDir {
             return Ok(());
         }
         let output_text = [output.stdout, output.stderr].concat();
-        Err(Error::Initdb {
-            status: output.status,
-            output: last_lines(&output_text),
-        })
+        Err(Error::Initdb { status: output.status, output: last_lines(&output_text) })
     }
 
     /// The folder of the unix socket, private to the user Postgres runs as.
@@ -142,11 +119,7 @@ impl DataDir {
     /// Not in the data directory: a socket's whole path has to fit in about 100 bytes.
     pub(crate) fn socket_folder(&self) -> Result<PathBuf, Error> {
         let digest = Sha256::digest(self.path.as_os_str().as_bytes());
-        let name: String = digest
-            .iter()
-            .take(6)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let name: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         // Root's own runtime folder is closed to the user it drops to.
         let runtime = std::env::var_os("XDG_RUNTIME_DIR")
             .map(PathBuf::from)
@@ -166,18 +139,13 @@ impl DataDir {
         let path = cluster.join("postmaster.pid");
         let Some(left) = PidFile::read(cluster) else {
             return match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    Err(error).at("remove", &path)
-                }
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at("remove", &path),
                 _ => Ok(()),
             };
         };
         if left.server_lives(cluster) {
             if left.socket_folder != socket_folder {
-                return Err(Error::InUse {
-                    data_dir: self.path.clone(),
-                    pid: left.pid,
-                });
+                return Err(Error::InUse { data_dir: self.path.clone(), pid: left.pid });
             }
             end_orphan(&left, cluster).await?;
         }
@@ -205,12 +173,7 @@ impl DataDir {
             std::fs::rename(&path, self.path.join("postgres.log.old")).at("rename", &path)?;
         }
         // Failed statements are quoted in it: not for other users to read.
-        File::options()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(&path)
-            .at("open", &path)
+        File::options().create(true).append(true).mode(0o600).open(&path).at("open", &path)
     }
 }
 
@@ -249,10 +212,7 @@ fn lock(data_dir: &Path) -> Result<File, Error> {
                 let mut holder = String::new();
                 file.read_to_string(&mut holder).at("read", &path)?;
                 let pid = holder.trim().parse().unwrap_or_default();
-                return Err(Error::InUse {
-                    data_dir: data_dir.to_owned(),
-                    pid,
-                });
+                return Err(Error::InUse { data_dir: data_dir.to_owned(), pid });
             }
             Err(TryLockError::Error(error)) => return Err(error).at("lock", &path),
         }
@@ -273,10 +233,7 @@ pub(crate) fn remove(folder: &Path) -> Result<(), Error> {
         match std::fs::remove_dir_all(folder) {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error)
-                if error.kind() == std::io::ErrorKind::DirectoryNotEmpty
-                    && Instant::now() < deadline =>
-            {
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty && Instant::now() < deadline => {
                 std::thread::sleep(POLL);
             }
             Err(error) => return Err(error).at("remove", folder),

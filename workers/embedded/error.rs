@@ -53,9 +53,7 @@ pub enum Error {
         user: String,
     },
     /// Started as root on a system with neither a `postgres` nor a `nobody` user.
-    #[error(
-        "PostgreSQL refuses to run as root, and there is no user `postgres` or `nobody` to run it as"
-    )]
+    #[error("PostgreSQL refuses to run as root, and there is no user `postgres` or `nobody` to run it as")]
     NoAccount,
     /// Another process is using this data directory.
     #[error("{} is already in use by pid {pid}", data_dir.display())]
@@ -172,10 +170,6 @@ pub(crate) trait At<T> {
 
 impl<T> At<T> for io::Result<T> {
     fn at(self, doing: &'static str, path: &Path) -> Result<T, Error> {
-        self.map_err(|source| Error::Io {
-            doing,
-            path: path.to_owned(),
-            source,
-        })
+        self.map_err(|source| Error::Io { doing, path: path.to_owned(), source })
     }
 }

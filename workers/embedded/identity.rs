@@ -21,28 +21,19 @@ impl Identity {
     pub(crate) fn choose(clusters: &[PathBuf]) -> Result<Self, Error> {
         let us = process::effective_account();
         if us.uid != 0 {
-            return Ok(Self {
-                account: us,
-                drops: false,
-            });
+            return Ok(Self { account: us, drops: false });
         }
         // A `postgres` user that was installed after the first start must not lose us our data.
         let owner = clusters
             .iter()
             .filter_map(|cluster| std::fs::metadata(cluster).ok())
-            .map(|meta| Account {
-                uid: meta.uid(),
-                gid: meta.gid(),
-            })
+            .map(|meta| Account { uid: meta.uid(), gid: meta.gid() })
             .find(|owner| owner.uid != 0);
         let account = owner
             .or_else(|| process::account(c"postgres"))
             .or_else(|| process::account(c"nobody"))
             .ok_or(Error::NoAccount)?;
-        Ok(Self {
-            account,
-            drops: true,
-        })
+        Ok(Self { account, drops: true })
     }
 
     /// A command that runs as this user, with nothing of our environment that Postgres would heed.
@@ -74,33 +65,19 @@ impl Identity {
             return Ok(());
         }
         // An empty folder of root's is opened by `claim`: it can only have been made for us.
-        let top = if is_empty_of_root(data_dir) {
-            data_dir.parent()
-        } else {
-            Some(data_dir)
-        };
-        let mut folders: Vec<&Path> = top
-            .map(|top| top.ancestors().filter(|folder| folder.exists()).collect())
-            .unwrap_or_default();
+        let top = if is_empty_of_root(data_dir) { data_dir.parent() } else { Some(data_dir) };
+        let mut folders: Vec<&Path> =
+            top.map(|top| top.ancestors().filter(|folder| folder.exists()).collect()).unwrap_or_default();
         folders.reverse();
         // Trying it as that user is exact where reading mode bits is not (groups, ACLs).
-        let script =
-            r#"for folder; do cd "$folder" 2>/dev/null || { printf %s "$folder"; exit 1; }; done"#;
+        let script = r#"for folder; do cd "$folder" 2>/dev/null || { printf %s "$folder"; exit 1; }; done"#;
         let shell = Path::new("/bin/sh");
-        let output = self
-            .command(shell)
-            .args(["-c", script, "sh"])
-            .args(&folders)
-            .output()
-            .at("run", shell)?;
+        let output = self.command(shell).args(["-c", script, "sh"]).args(&folders).output().at("run", shell)?;
         if output.status.success() {
             return Ok(());
         }
         let blocked = PathBuf::from(String::from_utf8_lossy(&output.stdout).into_owned());
-        Err(Error::Unreachable {
-            blocked,
-            user: self.name().to_owned(),
-        })
+        Err(Error::Unreachable { blocked, user: self.name().to_owned() })
     }
 
     /// Makes a folder this user's own and private, creating it if need be.
@@ -115,10 +92,7 @@ impl Identity {
         // Not following links: in a folder that everyone may write to, the name may be a trap.
         let meta = std::fs::symlink_metadata(path).at("examine", path)?;
         if !meta.is_dir() {
-            return Err(Error::SocketFolder {
-                path: path.to_owned(),
-                reason: "it is not a folder".into(),
-            });
+            return Err(Error::SocketFolder { path: path.to_owned(), reason: "it is not a folder".into() });
         }
         self.check_owner(path, meta.uid())?;
         if meta.mode() & 0o777 != 0o700 {
@@ -133,11 +107,7 @@ impl Identity {
         if owner == self.account.uid {
             return Ok(());
         }
-        Err(Error::ForeignOwner {
-            path: path.to_owned(),
-            owner,
-            uid: self.account.uid,
-        })
+        Err(Error::ForeignOwner { path: path.to_owned(), owner, uid: self.account.uid })
     }
 
     /// Creates the data directory, open for this user to pass through.
@@ -145,9 +115,7 @@ impl Identity {
         use std::os::unix::fs::PermissionsExt;
         let made: Vec<PathBuf> = data_dir
             .ancestors()
-            .take_while(|folder| {
-                !folder.exists() || (*folder == data_dir && is_empty_of_root(folder))
-            })
+            .take_while(|folder| !folder.exists() || (*folder == data_dir && is_empty_of_root(folder)))
             .map(Path::to_owned)
             .collect();
         std::fs::create_dir_all(data_dir).at("create", data_dir)?;

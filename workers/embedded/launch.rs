@@ -38,21 +38,13 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn new(
-        options: &Options,
-        data_dir: &DataDir,
-        found: Found,
-        cluster: PathBuf,
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(options: &Options, data_dir: &DataDir, found: Found, cluster: PathBuf) -> Result<Self, Error> {
         let socket_folder = data_dir.socket_folder()?;
         let compression = wal_compression(data_dir, &found, &cluster);
         let mut settings = vec![
             ("listen_addresses", String::new()),
             ("port", PORT.to_string()),
-            (
-                "unix_socket_directories",
-                socket_folder.to_string_lossy().into_owned(),
-            ),
+            ("unix_socket_directories", socket_folder.to_string_lossy().into_owned()),
             ("cluster_name", NAME.to_owned()),
             ("timezone", "UTC".to_owned()),
             ("log_timezone", "UTC".to_owned()),
@@ -67,27 +59,15 @@ impl Plan {
             ("log_min_duration_statement", "-1".to_owned()),
         ];
         let commit = if options.durable { "on" } else { "off" };
-        settings.extend(
-            ["fsync", "synchronous_commit", "full_page_writes"]
-                .map(|name| (name, commit.to_owned())),
-        );
+        settings.extend(["fsync", "synchronous_commit", "full_page_writes"].map(|name| (name, commit.to_owned())));
         if has_library(&found.bin_dir, "pg_stat_statements") {
             settings.push(("shared_preload_libraries", "pg_stat_statements".to_owned()));
         }
-        let own = settings
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value));
+        let own = settings.into_iter().map(|(name, value)| (name.to_owned(), value));
         // The last of two settings with one name wins.
-        let arguments = own
-            .chain(options.settings.iter().cloned())
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
-        Ok(Self {
-            found,
-            cluster,
-            socket_folder,
-            arguments,
-        })
+        let arguments =
+            own.chain(options.settings.iter().cloned()).map(|(name, value)| format!("{name}={value}")).collect();
+        Ok(Self { found, cluster, socket_folder, arguments })
     }
 
     /// Starts the server and waits until it accepts sessions.
@@ -101,8 +81,7 @@ impl Plan {
             // Sessions of a killed server hold its shared memory until they notice its death.
             match attempt {
                 Err(Error::DidNotStart { log, .. })
-                    if log.contains("shared memory block")
-                        && started.elapsed() < LINGER_PATIENCE =>
+                    if log.contains("shared memory block") && started.elapsed() < LINGER_PATIENCE =>
                 {
                     sleep(POLL * 10).await;
                 }
@@ -112,21 +91,14 @@ impl Plan {
         }
     }
 
-    async fn attempt(
-        &self,
-        data_dir: &DataDir,
-        log: File,
-        beginning: u64,
-    ) -> Result<Postmaster, Error> {
+    async fn attempt(&self, data_dir: &DataDir, log: File, beginning: u64) -> Result<Postmaster, Error> {
         let program = self.found.bin_dir.join("postgres");
         let mut command = data_dir.identity.command(&program);
         command.arg("-D").arg(&self.cluster);
         for argument in &self.arguments {
             command.arg("-c").arg(argument);
         }
-        command
-            .stdout(log.try_clone().at("open", &data_dir.log())?)
-            .stderr(log);
+        command.stdout(log.try_clone().at("open", &data_dir.log())?).stderr(log);
         // A group of its own: ^C in a terminal is for us, who still need the database to shut down.
         command.process_group(0);
         process::die_with_parent(&mut command, Signal::Interrupt);
@@ -135,18 +107,10 @@ impl Plan {
         let (path, end_of_log) = (data_dir.log(), || log_since(&data_dir.log(), beginning));
         match outcome {
             Ok(None) => Ok(postmaster),
-            Ok(Some(status)) => Err(Error::DidNotStart {
-                status,
-                path,
-                log: end_of_log(),
-            }),
+            Ok(Some(status)) => Err(Error::DidNotStart { status, path, log: end_of_log() }),
             Err(_) => {
                 postmaster.stop(Signal::Quit).await?;
-                Err(Error::NotReady {
-                    seconds: READY_PATIENCE.as_secs(),
-                    path,
-                    log: end_of_log(),
-                })
+                Err(Error::NotReady { seconds: READY_PATIENCE.as_secs(), path, log: end_of_log() })
             }
         }
     }
@@ -154,9 +118,7 @@ impl Plan {
     /// Waits until the server accepts sessions; says how it ended if it ended instead.
     async fn ready(&self, postmaster: &mut Postmaster) -> Option<String> {
         loop {
-            if PidFile::read(&self.cluster)
-                .is_some_and(|file| file.pid == postmaster.pid && file.ready)
-            {
+            if PidFile::read(&self.cluster).is_some_and(|file| file.pid == postmaster.pid && file.ready) {
                 return None;
             }
             if let Ok(status) = timeout(POLL, postmaster.ended()).await {
@@ -191,17 +153,12 @@ fn log_since(path: &Path, beginning: u64) -> String {
     let read = || -> std::io::Result<Vec<u8>> {
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(
-            beginning.max(length.saturating_sub(8 * 1024)),
-        ))?;
+        file.seek(SeekFrom::Start(beginning.max(length.saturating_sub(8 * 1024))))?;
         let mut text = Vec::new();
         file.read_to_end(&mut text)?;
         Ok(text)
     };
-    read().map_or_else(
-        |error| format!("(unreadable: {error})"),
-        |text| last_lines(&text),
-    )
+    read().map_or_else(|error| format!("(unreadable: {error})"), |text| last_lines(&text))
 }
 
 /// A running server. Dropping it tells the server to stop, without waiting.
@@ -234,10 +191,7 @@ impl Postmaster {
                 Err(error) => tracing::error!(%error, "lost track of the embedded PostgreSQL"),
             }
         };
-        std::thread::Builder::new()
-            .name("postgres-keeper".into())
-            .spawn(keeper)
-            .at("start a thread for", program)?;
+        std::thread::Builder::new().name("postgres-keeper".into()).spawn(keeper).at("start a thread for", program)?;
         let gone = |_| Err(std::io::Error::other("the thread that runs it ended"));
         let pid = pid.await.unwrap_or_else(gone).at("run", program)?;
         Ok(Self { pid, status })
@@ -262,11 +216,7 @@ impl Postmaster {
             if timeout(patience, self.ended()).await.is_ok() {
                 return Ok(());
             }
-            tracing::warn!(
-                pid = self.pid,
-                ?signal,
-                "the embedded PostgreSQL is slow to stop"
-            );
+            tracing::warn!(pid = self.pid, ?signal, "the embedded PostgreSQL is slow to stop");
         }
         Err(Error::DidNotStop { pid: self.pid })
     }

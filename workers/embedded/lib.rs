@@ -50,13 +50,6 @@ pub struct Options {
 impl Options {
     /// A durable cluster under `data_dir`, from whatever Postgres there is to be had.
     pub fn new(data_dir: PathBuf) -> Self {
-        Options {
-            data_dir,
-            bin_dir: None,
-            discovery: true,
-            offline: false,
-            durable: true,
-            settings: Vec::new(),
-        }
+        Options { data_dir, bin_dir: None, discovery: true, offline: false, durable: true, settings: Vec::new() }
     }
 }

@@ -36,12 +36,7 @@ pub(crate) struct Account {
 /// The user this process acts as.
 pub(crate) fn effective_account() -> Account {
     // SAFETY: neither call has preconditions, and neither can fail.
-    unsafe {
-        Account {
-            uid: libc::geteuid(),
-            gid: libc::getegid(),
-        }
-    }
+    unsafe { Account { uid: libc::geteuid(), gid: libc::getegid() } }
 }
 
 /// Looks a user up by name.
@@ -53,19 +48,9 @@ pub(crate) fn account(name: &CStr) -> Option<Account> {
     let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
     let mut found = std::ptr::null_mut();
     // SAFETY: every pointer is to a live local of the stated size, and `name` ends in NUL.
-    let status = unsafe {
-        libc::getpwnam_r(
-            name.as_ptr(),
-            &mut entry,
-            strings.as_mut_ptr(),
-            strings.len(),
-            &mut found,
-        )
-    };
-    (status == 0 && !found.is_null()).then_some(Account {
-        uid: entry.pw_uid,
-        gid: entry.pw_gid,
-    })
+    let status =
+        unsafe { libc::getpwnam_r(name.as_ptr(), &mut entry, strings.as_mut_ptr(), strings.len(), &mut found) };
+    (status == 0 && !found.is_null()).then_some(Account { uid: entry.pw_uid, gid: entry.pw_gid })
 }
 
 /// Sends a signal. The caller makes sure that `pid` is the process it means.
@@ -88,11 +73,7 @@ fn kill(pid: u32, signal: libc::c_int) -> io::Result<()> {
         .filter(|pid| *pid > 0)
         .ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
     // SAFETY: takes integers only.
-    if unsafe { libc::kill(pid, signal) } == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if unsafe { libc::kill(pid, signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Gives a folder to a user. A symbolic link is changed itself, never followed.
@@ -100,11 +81,7 @@ pub(crate) fn give(path: &std::path::Path, to: Account) -> io::Result<()> {
     use std::os::unix::ffi::OsStrExt;
     let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: `path` is a live string that ends in NUL.
-    if unsafe { libc::lchown(path.as_ptr(), to.uid, to.gid) } == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if unsafe { libc::lchown(path.as_ptr(), to.uid, to.gid) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Makes the kernel send `signal` to the child when the *thread* that spawns it ends, so that a

@@ -40,20 +40,12 @@ pub(crate) fn clusters(data_dir: &Path) -> Vec<PathBuf> {
 
 /// The major version in a cluster folder's name.
 pub(crate) fn major_of(cluster: &Path) -> Option<u32> {
-    cluster
-        .file_name()?
-        .to_str()?
-        .strip_prefix("postgres-")?
-        .parse()
-        .ok()
+    cluster.file_name()?.to_str()?.strip_prefix("postgres-")?.parse().ok()
 }
 
 /// A connection URL that both sqlx and libpq understand: the socket's folder goes in a parameter.
 pub(crate) fn url(socket_folder: &Path, port: u16, database: &str) -> String {
-    let (folder, database) = (
-        percent_encoded(&socket_folder.to_string_lossy()),
-        percent_encoded(database),
-    );
+    let (folder, database) = (percent_encoded(&socket_folder.to_string_lossy()), percent_encoded(database));
     format!("postgres://{NAME}@localhost:{port}/{database}?host={folder}")
 }
 
@@ -105,9 +97,7 @@ impl PidFile {
     /// Whether the process that wrote this is alive and is the server of `cluster`.
     pub(crate) fn server_lives(&self, cluster: &Path) -> bool {
         // The kernel reports the folder with its links resolved.
-        let cluster = cluster
-            .canonicalize()
-            .unwrap_or_else(|_| cluster.to_owned());
+        let cluster = cluster.canonicalize().unwrap_or_else(|_| cluster.to_owned());
         process::exists(self.pid) && is_server_of(self.pid, &cluster)
     }
 
@@ -142,9 +132,7 @@ fn is_server_of(pid: u32, cluster: &Path) -> bool {
     // themselves.
     let pid = pid.to_string();
     let mut ps = std::process::Command::new("ps");
-    let output = ps
-        .args(["-ww", "-o", "stat=,command=", "-p", &pid])
-        .output();
+    let output = ps.args(["-ww", "-o", "stat=,command=", "-p", &pid]).output();
     output.is_ok_and(|output| {
         let line = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         let folder = format!("-D {}", cluster.display());
@@ -159,17 +147,9 @@ mod tests {
     #[test]
     fn a_pid_file_is_read_at_every_stage_of_a_start() {
         let whole = "4242\n/d/postgres-15\n1700000000\n5432\n/tmp/s\n\n 1 2\nready   \n";
-        let server = PidFile {
-            pid: 4242,
-            port: 5432,
-            socket_folder: "/tmp/s".into(),
-            ready: true,
-        };
+        let server = PidFile { pid: 4242, port: 5432, socket_folder: "/tmp/s".into(), ready: true };
         assert_eq!(PidFile::parse(whole), Some(server));
-        assert_eq!(
-            PidFile::parse("4242\n/d\n").map(|file| (file.pid, file.ready)),
-            Some((4242, false))
-        );
+        assert_eq!(PidFile::parse("4242\n/d\n").map(|file| (file.pid, file.ready)), Some((4242, false)));
         assert_eq!(PidFile::parse("-7\n").map(|file| file.pid), Some(7));
         assert_eq!(PidFile::parse(""), None);
     }
@@ -177,20 +157,12 @@ mod tests {
     #[test]
     fn a_url_survives_strange_names() {
         let url = url(Path::new("/tmp/a b"), 5432, "shop?x");
-        assert_eq!(
-            url,
-            "postgres://cart_engine@localhost:5432/shop%3Fx?host=%2Ftmp%2Fa%20b"
-        );
+        assert_eq!(url, "postgres://cart_engine@localhost:5432/shop%3Fx?host=%2Ftmp%2Fa%20b");
     }
 
     #[test]
     fn a_process_that_is_no_server_does_not_count_as_one() {
-        let file = PidFile {
-            pid: std::process::id(),
-            port: 5432,
-            socket_folder: "/tmp".into(),
-            ready: true,
-        };
+        let file = PidFile { pid: std::process::id(), port: 5432, socket_folder: "/tmp".into(), ready: true };
         assert!(!file.server_lives(Path::new("/")));
     }
 }

@@ -39,8 +39,7 @@ impl NewCharge {
     fn amount(&self) -> Result<Decimal, Refusal> {
         bounded(&self.order_id, 64, "orderId must have 1 to 64 characters")?;
         bounded(&self.method, 32, "method must have 1 to 32 characters")?;
-        if self.currency.len() != 3 || !self.currency.bytes().all(|byte| byte.is_ascii_uppercase())
-        {
+        if self.currency.len() != 3 || !self.currency.bytes().all(|byte| byte.is_ascii_uppercase()) {
             return Err(Refusal::Invalid("currency must be an ISO 4217 code"));
         }
         if self.attempt < 1 {
@@ -91,11 +90,7 @@ pub(crate) async fn create(
         captured_amount: plan.captured_now(),
         refunded_amount: Decimal::ZERO,
     };
-    Ok((
-        StatusCode::CREATED,
-        Json(made.view(&gateway.config.public_url)),
-    )
-        .into_response())
+    Ok((StatusCode::CREATED, Json(made.view(&gateway.config.public_url))).into_response())
 }
 
 /// One statement, since load tests wait for it; the webhook's row is written by the table's trigger.
@@ -141,23 +136,16 @@ async fn insert(
 }
 
 /// The charge that this key made before, as it stands now.
-async fn replay(
-    gateway: &Gateway,
-    payment_id: &str,
-    fingerprint: &str,
-) -> Result<Response, Refusal> {
-    let same: Option<bool> =
-        sqlx::query_scalar("select fingerprint = $2 from sandbox.payments where payment_id = $1")
-            .bind(payment_id)
-            .bind(fingerprint)
-            .fetch_optional(&gateway.pool)
-            .await?;
+async fn replay(gateway: &Gateway, payment_id: &str, fingerprint: &str) -> Result<Response, Refusal> {
+    let same: Option<bool> = sqlx::query_scalar("select fingerprint = $2 from sandbox.payments where payment_id = $1")
+        .bind(payment_id)
+        .bind(fingerprint)
+        .fetch_optional(&gateway.pool)
+        .await?;
     if same == Some(false) {
         return Err(Refusal::KeyReused);
     }
-    let known = payment::by_id(&gateway.pool, payment_id)
-        .await?
-        .ok_or(Refusal::NotFound)?;
+    let known = payment::by_id(&gateway.pool, payment_id).await?.ok_or(Refusal::NotFound)?;
     Ok(Json(known.view(&gateway.config.public_url)).into_response())
 }
 
@@ -166,10 +154,7 @@ pub(crate) async fn find(
     Query(OfOrder { order_id }): Query<OfOrder>,
 ) -> Result<Json<Value>, Refusal> {
     let payments = payment::of_order(&gateway.pool, &order_id).await?;
-    let items: Vec<_> = payments
-        .iter()
-        .map(|payment| payment.view(&gateway.config.public_url))
-        .collect();
+    let items: Vec<_> = payments.iter().map(|payment| payment.view(&gateway.config.public_url)).collect();
     Ok(Json(json!({ "items": items })))
 }
 

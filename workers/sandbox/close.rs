@@ -27,23 +27,19 @@ pub(crate) async fn close(
     let mut tx = gateway.pool.begin().await?;
 
     // Taking the key first makes a simultaneous repeat wait here for the first one's answer.
-    let taken = sqlx::query("insert into sandbox.closes (idempotency_key, order_id) values ($1, $2) on conflict do nothing")
-        .bind(&key.0)
-        .bind(&order_id)
-        .execute(&mut *tx)
-        .await?;
+    let taken =
+        sqlx::query("insert into sandbox.closes (idempotency_key, order_id) values ($1, $2) on conflict do nothing")
+            .bind(&key.0)
+            .bind(&order_id)
+            .execute(&mut *tx)
+            .await?;
     if taken.rows_affected() == 0 {
-        let (known_order, answer): (String, Value) = sqlx::query_as(
-            "select order_id, answer from sandbox.closes where idempotency_key = $1",
-        )
-        .bind(&key.0)
-        .fetch_one(&mut *tx)
-        .await?;
-        return if known_order == order_id {
-            Ok(Json(answer))
-        } else {
-            Err(Refusal::KeyReused)
-        };
+        let (known_order, answer): (String, Value) =
+            sqlx::query_as("select order_id, answer from sandbox.closes where idempotency_key = $1")
+                .bind(&key.0)
+                .fetch_one(&mut *tx)
+                .await?;
+        return if known_order == order_id { Ok(Json(answer)) } else { Err(Refusal::KeyReused) };
     }
 
     // A capture whose time has come was there before the close, whether or not anyone looked.
@@ -60,10 +56,7 @@ pub(crate) async fn close(
     .await?;
 
     let payments = payment::of_order(&mut *tx, &order_id).await?;
-    let items: Vec<_> = payments
-        .iter()
-        .map(|payment| payment.view(&gateway.config.public_url))
-        .collect();
+    let items: Vec<_> = payments.iter().map(|payment| payment.view(&gateway.config.public_url)).collect();
     let answer = json!({ "items": items });
     sqlx::query("update sandbox.closes set answer = $2 where idempotency_key = $1")
         .bind(&key.0)

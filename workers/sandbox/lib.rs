@@ -135,9 +135,7 @@ pub async fn setup(pool: &PgPool) -> Result<(), Error> {
     sqlx::raw_sql("set local client_min_messages = warning; select pg_advisory_xact_lock(hashtext('sandbox.schema'))")
         .execute(&mut *tx)
         .await?;
-    sqlx::raw_sql(include_str!("schema.sql"))
-        .execute(&mut *tx)
-        .await?;
+    sqlx::raw_sql(include_str!("schema.sql")).execute(&mut *tx).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -145,11 +143,7 @@ pub async fn setup(pool: &PgPool) -> Result<(), Error> {
 /// The HTTP API over a database that [`setup`] has prepared. Nothing happens by itself: due captures
 /// and webhooks need [`serve`].
 pub fn router(pool: PgPool, config: Config) -> Router {
-    routes(Gateway {
-        pool,
-        config: Arc::new(config),
-        closing: CancellationToken::new(),
-    })
+    routes(Gateway { pool, config: Arc::new(config), closing: CancellationToken::new() })
 }
 
 fn routes(gateway: Gateway) -> Router {
@@ -182,23 +176,14 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let key = SigningKey::parse(&config.webhook_secret).ok_or(Error::WebhookSecret)?;
     let sender = match config.webhook_url.clone() {
-        Some(url) => Some(Sender {
-            client: reqwest::Client::builder().build()?,
-            url,
-            key,
-        }),
+        Some(url) => Some(Sender { client: reqwest::Client::builder().build()?, url, key }),
         None => None,
     };
     let closing = CancellationToken::new();
     let settling = tokio::spawn(settle::run(pool.clone(), closing.clone()));
-    let sending =
-        sender.map(|sender| tokio::spawn(webhook::run(pool.clone(), sender, closing.clone())));
+    let sending = sender.map(|sender| tokio::spawn(webhook::run(pool.clone(), sender, closing.clone())));
 
-    let gateway = Gateway {
-        pool,
-        config: Arc::new(config),
-        closing: closing.clone(),
-    };
+    let gateway = Gateway { pool, config: Arc::new(config), closing: closing.clone() };
     // Answers are small: without this each would wait for the caller's delayed acknowledgement.
     let listener = listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {

@@ -150,9 +150,7 @@ pub(crate) async fn of_order(
 pub(crate) fn parse_amount(text: &str) -> Result<Decimal, Refusal> {
     match Decimal::from_str_exact(text) {
         Ok(amount) if amount > Decimal::ZERO && amount.scale() <= 3 => Ok(amount),
-        Ok(_) => Err(Refusal::Invalid(
-            "amount must be positive and have at most 3 decimals",
-        )),
+        Ok(_) => Err(Refusal::Invalid("amount must be positive and have at most 3 decimals")),
         Err(_) => Err(Refusal::Invalid("amount must be a decimal string")),
     }
 }
@@ -188,32 +186,15 @@ mod tests {
     fn every_amount_has_the_digits_of_the_one_asked_for() {
         let payment = captured(100, 0);
         let view = payment.view("http://gateway");
-        assert_eq!(
-            (view.amount.as_str(), view.refunded_amount.as_str()),
-            ("100.00", "0.00")
-        );
+        assert_eq!((view.amount.as_str(), view.refunded_amount.as_str()), ("100.00", "0.00"));
     }
 
     #[test]
     fn only_a_payment_that_waits_for_its_shopper_has_a_next_action() {
-        let waiting = Payment {
-            status: Status::RequiresAction,
-            ..captured(0, 0)
-        };
-        let url = waiting
-            .view("http://gateway/")
-            .next_action
-            .expect("a redirect");
-        assert_eq!(
-            url,
-            json!({ "type": "REDIRECT", "url": "http://gateway/pay/sbx_1" })
-        );
-        assert!(
-            captured(100, 0)
-                .view("http://gateway")
-                .next_action
-                .is_none()
-        );
+        let waiting = Payment { status: Status::RequiresAction, ..captured(0, 0) };
+        let url = waiting.view("http://gateway/").next_action.expect("a redirect");
+        assert_eq!(url, json!({ "type": "REDIRECT", "url": "http://gateway/pay/sbx_1" }));
+        assert!(captured(100, 0).view("http://gateway").next_action.is_none());
     }
 
     #[test]
@@ -221,9 +202,6 @@ mod tests {
         for bad in ["", "0", "-1.00", "1e3", "ten", "1.2345"] {
             assert!(parse_amount(bad).is_err(), "{bad:?} was taken");
         }
-        assert_eq!(
-            parse_amount("59050.00").expect("an amount").to_string(),
-            "59050.00"
-        );
+        assert_eq!(parse_amount("59050.00").expect("an amount").to_string(), "59050.00");
     }
 }

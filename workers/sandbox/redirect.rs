@@ -10,15 +10,11 @@ use crate::refusal::Refusal;
 use crate::settle;
 
 /// The page's own style and form, and nothing else.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+const CONTENT_SECURITY_POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
-pub(crate) async fn show(
-    State(gateway): State<Gateway>,
-    Path(payment_id): Path<String>,
-) -> Result<Response, Refusal> {
-    let payment = payment::by_id(&gateway.pool, &payment_id)
-        .await?
-        .ok_or(Refusal::NotFound)?;
+pub(crate) async fn show(State(gateway): State<Gateway>, Path(payment_id): Path<String>) -> Result<Response, Refusal> {
+    let payment = payment::by_id(&gateway.pool, &payment_id).await?.ok_or(Refusal::NotFound)?;
     Ok(page(&payment, None))
 }
 
@@ -37,9 +33,7 @@ pub(crate) async fn approve(
     if let Some(order_id) = order_id {
         settle::due(&gateway.pool, Some(&order_id)).await?;
     }
-    let payment = payment::by_id(&gateway.pool, &payment_id)
-        .await?
-        .ok_or(Refusal::NotFound)?;
+    let payment = payment::by_id(&gateway.pool, &payment_id).await?.ok_or(Refusal::NotFound)?;
     Ok(page(&payment, Some(Status::Captured)))
 }
 
@@ -54,9 +48,7 @@ pub(crate) async fn decline(
     .bind(&payment_id)
     .execute(&gateway.pool)
     .await?;
-    let payment = payment::by_id(&gateway.pool, &payment_id)
-        .await?
-        .ok_or(Refusal::NotFound)?;
+    let payment = payment::by_id(&gateway.pool, &payment_id).await?.ok_or(Refusal::NotFound)?;
     Ok(page(&payment, Some(Status::Failed)))
 }
 
@@ -64,22 +56,13 @@ pub(crate) async fn decline(
 fn page(payment: &Payment, wanted: Option<Status>) -> Response {
     let (mut status, text) = match payment.status {
         Status::RequiresAction => (StatusCode::OK, "The shop asks you to approve this payment."),
-        Status::Pending => (
-            StatusCode::OK,
-            "Your approval was received; the payment is being captured.",
-        ),
+        Status::Pending => (StatusCode::OK, "Your approval was received; the payment is being captured."),
         Status::Captured => (StatusCode::OK, "You approved this payment."),
         Status::Failed => (StatusCode::OK, "You declined this payment."),
-        Status::Closed => (
-            StatusCode::GONE,
-            "The shop has closed this payment. Nothing was charged.",
-        ),
+        Status::Closed => (StatusCode::GONE, "The shop has closed this payment. Nothing was charged."),
     };
     let undecided = matches!(payment.status, Status::RequiresAction | Status::Pending);
-    if status == StatusCode::OK
-        && !undecided
-        && wanted.is_some_and(|wanted| wanted != payment.status)
-    {
+    if status == StatusCode::OK && !undecided && wanted.is_some_and(|wanted| wanted != payment.status) {
         status = StatusCode::CONFLICT;
     }
     let headers = [
@@ -121,18 +104,17 @@ fn html(payment: &Payment, text: &str) -> String {
 }
 
 fn escaped(text: &str) -> String {
-    text.chars()
-        .fold(String::with_capacity(text.len()), |mut out, character| {
-            match character {
-                '&' => out.push_str("&amp;"),
-                '<' => out.push_str("&lt;"),
-                '>' => out.push_str("&gt;"),
-                '"' => out.push_str("&quot;"),
-                '\'' => out.push_str("&#39;"),
-                plain => out.push(plain),
-            }
-            out
-        })
+    text.chars().fold(String::with_capacity(text.len()), |mut out, character| {
+        match character {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            plain => out.push(plain),
+        }
+        out
+    })
 }
 
 #[cfg(test)]
@@ -159,16 +141,8 @@ mod tests {
     #[test]
     fn only_an_undecided_payment_shows_buttons() {
         assert!(html(&payment(Status::RequiresAction), "").contains("sbx_1/approve"));
-        for status in [
-            Status::Pending,
-            Status::Captured,
-            Status::Failed,
-            Status::Closed,
-        ] {
-            assert!(
-                !html(&payment(status), "").contains("<button>"),
-                "{status:?}"
-            );
+        for status in [Status::Pending, Status::Captured, Status::Failed, Status::Closed] {
+            assert!(!html(&payment(status), "").contains("<button>"), "{status:?}");
         }
     }
 
@@ -177,10 +151,7 @@ mod tests {
         let answer = |stands, wanted| page(&payment(stands), Some(wanted)).status();
         assert_eq!(answer(Status::Captured, Status::Captured), StatusCode::OK);
         assert_eq!(answer(Status::Failed, Status::Failed), StatusCode::OK);
-        assert_eq!(
-            answer(Status::Captured, Status::Failed),
-            StatusCode::CONFLICT
-        );
+        assert_eq!(answer(Status::Captured, Status::Failed), StatusCode::CONFLICT);
         assert_eq!(answer(Status::Closed, Status::Captured), StatusCode::GONE);
     }
 

@@ -62,14 +62,13 @@ pub(crate) async fn refund(
     let answer = json!({ "gatewayRefundId": refund_id, "gatewayPaymentId": payment_id, "status": "SUCCEEDED",
                          "amount": amount.to_string(), "currency": payment.currency });
 
-    let known: Option<bool> = sqlx::query_scalar(
-        "select payment_id = $2 and amount = $3 from sandbox.refunds where refund_id = $1",
-    )
-    .bind(&refund_id)
-    .bind(&payment_id)
-    .bind(amount)
-    .fetch_optional(&mut *tx)
-    .await?;
+    let known: Option<bool> =
+        sqlx::query_scalar("select payment_id = $2 and amount = $3 from sandbox.refunds where refund_id = $1")
+            .bind(&refund_id)
+            .bind(&payment_id)
+            .bind(amount)
+            .fetch_optional(&mut *tx)
+            .await?;
     match known {
         Some(true) => return Ok((StatusCode::OK, Json(answer))),
         Some(false) => return Err(Refusal::KeyReused),
@@ -97,13 +96,11 @@ pub(crate) async fn refund(
         // Only a simultaneous call under this key for another payment can have made it meanwhile.
         return Err(Refusal::KeyReused);
     }
-    sqlx::query(
-        "update sandbox.payments set refunded_amount = refunded_amount + $2 where payment_id = $1",
-    )
-    .bind(&payment_id)
-    .bind(amount)
-    .execute(&mut *tx)
-    .await?;
+    sqlx::query("update sandbox.payments set refunded_amount = refunded_amount + $2 where payment_id = $1")
+        .bind(&payment_id)
+        .bind(amount)
+        .execute(&mut *tx)
+        .await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(answer)))
 }
@@ -125,32 +122,15 @@ mod tests {
     #[test]
     fn refunds_may_add_up_to_the_capture_and_no_further() {
         assert!(payment(100, 60).allows(Decimal::from(40)).is_ok());
-        assert!(matches!(
-            payment(100, 60).allows(Decimal::new(4001, 2)),
-            Err(Refusal::RefundTooLarge)
-        ));
-        assert!(matches!(
-            payment(100, 100).allows(Decimal::MAX),
-            Err(Refusal::RefundTooLarge)
-        ));
+        assert!(matches!(payment(100, 60).allows(Decimal::new(4001, 2)), Err(Refusal::RefundTooLarge)));
+        assert!(matches!(payment(100, 100).allows(Decimal::MAX), Err(Refusal::RefundTooLarge)));
     }
 
     #[test]
     fn what_was_never_captured_cannot_be_refunded() {
-        for status in [
-            Status::Pending,
-            Status::RequiresAction,
-            Status::Failed,
-            Status::Closed,
-        ] {
-            let payment = Refundable {
-                status,
-                ..payment(0, 0)
-            };
-            assert!(
-                matches!(payment.allows(Decimal::ONE), Err(Refusal::NotCaptured)),
-                "{status:?}"
-            );
+        for status in [Status::Pending, Status::RequiresAction, Status::Failed, Status::Closed] {
+            let payment = Refundable { status, ..payment(0, 0) };
+            assert!(matches!(payment.allows(Decimal::ONE), Err(Refusal::NotCaptured)), "{status:?}");
         }
     }
 }

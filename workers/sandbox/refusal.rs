@@ -45,9 +45,7 @@ impl Refusal {
             Refusal::Query(rejection) => (rejection.status(), "invalid-request"),
             Refusal::NotFound => (StatusCode::NOT_FOUND, "payment-not-found"),
             Refusal::NotCaptured => (StatusCode::CONFLICT, "payment-not-captured"),
-            Refusal::RefundTooLarge => {
-                (StatusCode::UNPROCESSABLE_ENTITY, "refund-exceeds-captured")
-            }
+            Refusal::RefundTooLarge => (StatusCode::UNPROCESSABLE_ENTITY, "refund-exceeds-captured"),
             Refusal::RefundFails => (StatusCode::INTERNAL_SERVER_ERROR, "refund-failed"),
             Refusal::NoAnswer => (StatusCode::GATEWAY_TIMEOUT, "no-answer"),
             Refusal::Database(_) => (StatusCode::SERVICE_UNAVAILABLE, "database-unavailable"),
@@ -62,10 +60,6 @@ impl IntoResponse for Refusal {
             tracing::warn!(%error, "the sandbox gateway could not reach its database");
         }
         let (status, code) = self.status_and_code();
-        (
-            status,
-            Json(json!({ "code": code, "detail": self.to_string() })),
-        )
-            .into_response()
+        (status, Json(json!({ "code": code, "detail": self.to_string() }))).into_response()
     }
 }

@@ -31,10 +31,7 @@ impl IdempotencyKey {
     /// The id of what this key makes: the same key always names the same thing, so that even two
     /// simultaneous calls cannot make it twice.
     pub(crate) fn names(&self, prefix: &str) -> String {
-        let id = Uuid::new_v5(
-            &Uuid::NAMESPACE_OID,
-            format!("{prefix}:{}", self.0).as_bytes(),
-        );
+        let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{prefix}:{}", self.0).as_bytes());
         format!("{prefix}_{}", id.simple())
     }
 }
@@ -43,11 +40,7 @@ impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        match parts
-            .headers
-            .get("idempotency-key")
-            .map(|value| value.to_str())
-        {
+        match parts.headers.get("idempotency-key").map(|value| value.to_str()) {
             Some(Ok(key)) if (1..=255).contains(&key.len()) => Ok(IdempotencyKey(key.to_owned())),
             Some(Ok(_)) | Some(Err(_)) | None => Err(Refusal::KeyRequired),
         }
@@ -56,9 +49,5 @@ impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
 
 /// Refuses a text that is empty or longer than `limit` bytes.
 pub(crate) fn bounded(text: &str, limit: usize, complaint: &'static str) -> Result<(), Refusal> {
-    if (1..=limit).contains(&text.len()) {
-        Ok(())
-    } else {
-        Err(Refusal::Invalid(complaint))
-    }
+    if (1..=limit).contains(&text.len()) { Ok(()) } else { Err(Refusal::Invalid(complaint)) }
 }

@@ -14,10 +14,7 @@ const BATCH: i32 = 200;
 
 /// Captures what is due, of one order or of all; what another look has in hand is left to it.
 /// Answers how many it captured.
-pub(crate) async fn due(
-    connection: impl PgExecutor<'_>,
-    order_id: Option<&str>,
-) -> Result<u64, sqlx::Error> {
+pub(crate) async fn due(connection: impl PgExecutor<'_>, order_id: Option<&str>) -> Result<u64, sqlx::Error> {
     let settled = sqlx::query(
         "with due as (
              select payment_id from sandbox.payments

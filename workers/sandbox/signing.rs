@@ -12,9 +12,7 @@ pub(crate) struct SigningKey(Hmac<Sha256>);
 impl SigningKey {
     /// Reads `whsec_<base64>`; the prefix may be missing, as in the scheme's own libraries.
     pub(crate) fn parse(secret: &str) -> Option<SigningKey> {
-        let key = BASE64
-            .decode(secret.strip_prefix("whsec_").unwrap_or(secret))
-            .ok()?;
+        let key = BASE64.decode(secret.strip_prefix("whsec_").unwrap_or(secret)).ok()?;
         if key.is_empty() {
             return None;
         }
@@ -36,11 +34,7 @@ mod tests {
     #[test]
     fn the_published_test_vector_is_met() {
         let key = SigningKey::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("a key");
-        let signature = key.sign(
-            "msg_p5jXN8AQM9LWM0D4loKWxJek",
-            1_614_265_330,
-            r#"{"test": 2432232314}"#,
-        );
+        let signature = key.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, r#"{"test": 2432232314}"#);
         assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
 

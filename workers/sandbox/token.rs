@@ -69,71 +69,36 @@ impl Plan {
             capture_after: Some(Duration::from_secs(seconds)),
             ..captured.clone()
         };
-        let failed = |reason| Plan {
-            status: Status::Failed,
-            failure: Some(reason),
-            ..captured.clone()
-        };
+        let failed = |reason| Plan { status: Status::Failed, failure: Some(reason), ..captured.clone() };
         match token {
             Some("tok_ok") => captured,
             Some("tok_declined") => failed("card_declined"),
-            Some("tok_3ds") => Plan {
-                status: Status::RequiresAction,
-                ..captured
-            },
-            Some("tok_timeout") => Plan {
-                answer: Answer::Never,
-                ..captured
-            },
+            Some("tok_3ds") => Plan { status: Status::RequiresAction, ..captured },
+            Some("tok_timeout") => Plan { answer: Answer::Never, ..captured },
             Some("tok_slow") => pending(2),
-            Some("tok_late") => Plan {
-                capture_after: Some(LATE_CAPTURE),
-                patience: LATE_PATIENCE,
-                captures_closed: true,
-                ..pending(0)
-            },
-            Some("tok_duplicate_webhook") => Plan {
-                webhook_copies: 3,
-                ..captured
-            },
-            Some("tok_reordered_webhooks") => Plan {
-                authorized_last: true,
-                answer: Answer::After(Duration::from_millis(600)),
-                ..pending(0)
-            },
-            Some("tok_no_webhook") => Plan {
-                webhook_copies: 0,
-                ..pending(1)
-            },
-            Some("tok_wrong_amount") => Plan {
-                capture_amount: wrong(amount),
-                ..pending(1)
-            },
-            Some("tok_refund_fails_once") => Plan {
-                refund_failures: 1,
-                ..captured
-            },
+            Some("tok_late") => {
+                Plan { capture_after: Some(LATE_CAPTURE), patience: LATE_PATIENCE, captures_closed: true, ..pending(0) }
+            }
+            Some("tok_duplicate_webhook") => Plan { webhook_copies: 3, ..captured },
+            Some("tok_reordered_webhooks") => {
+                Plan { authorized_last: true, answer: Answer::After(Duration::from_millis(600)), ..pending(0) }
+            }
+            Some("tok_no_webhook") => Plan { webhook_copies: 0, ..pending(1) },
+            Some("tok_wrong_amount") => Plan { capture_amount: wrong(amount), ..pending(1) },
+            Some("tok_refund_fails_once") => Plan { refund_failures: 1, ..captured },
             Some(_) | None => failed("invalid_token"),
         }
     }
 
     /// What is captured when the charge is made.
     pub(crate) fn captured_now(&self) -> Decimal {
-        if self.status == Status::Captured {
-            self.capture_amount
-        } else {
-            Decimal::ZERO
-        }
+        if self.status == Status::Captured { self.capture_amount } else { Decimal::ZERO }
     }
 }
 
 /// One unit of the currency less than asked, or more where that would leave nothing.
 fn wrong(amount: Decimal) -> Decimal {
-    if amount > Decimal::ONE {
-        amount - Decimal::ONE
-    } else {
-        amount + Decimal::ONE
-    }
+    if amount > Decimal::ONE { amount - Decimal::ONE } else { amount + Decimal::ONE }
 }
 
 #[cfg(test)]
@@ -167,13 +132,7 @@ mod tests {
 
     #[test]
     fn a_pending_charge_always_has_a_capture_to_come() {
-        for token in [
-            "tok_slow",
-            "tok_late",
-            "tok_reordered_webhooks",
-            "tok_no_webhook",
-            "tok_wrong_amount",
-        ] {
+        for token in ["tok_slow", "tok_late", "tok_reordered_webhooks", "tok_no_webhook", "tok_wrong_amount"] {
             assert!(plan(token).capture_after.is_some(), "{token}");
         }
     }
@@ -189,35 +148,23 @@ mod tests {
     #[test]
     fn the_late_capture_comes_after_the_payment_window_of_eight_minutes() {
         let late = plan("tok_late");
-        assert!(
-            late.capture_after
-                .is_some_and(|after| after > Duration::from_secs(8 * 60))
-        );
+        assert!(late.capture_after.is_some_and(|after| after > Duration::from_secs(8 * 60)));
         assert!(late.captures_closed);
         assert!(late.patience > Duration::ZERO);
     }
 
     #[test]
     fn the_wrong_amount_differs_and_is_never_nothing() {
-        assert_eq!(
-            plan("tok_wrong_amount").capture_amount,
-            Decimal::new(5_904_900, 2)
-        );
+        assert_eq!(plan("tok_wrong_amount").capture_amount, Decimal::new(5_904_900, 2));
         for amount in [Decimal::new(1, 2), Decimal::ONE, Decimal::new(101, 2)] {
             let wrong = Plan::of(Some("tok_wrong_amount"), amount).capture_amount;
-            assert!(
-                wrong > Decimal::ZERO && wrong != amount,
-                "{amount} became {wrong}"
-            );
+            assert!(wrong > Decimal::ZERO && wrong != amount, "{amount} became {wrong}");
         }
     }
 
     #[test]
     fn the_time_out_hangs_although_the_charge_was_captured() {
         let plan = plan("tok_timeout");
-        assert_eq!(
-            (plan.status, plan.answer),
-            (Status::Captured, Answer::Never)
-        );
+        assert_eq!((plan.status, plan.answer), (Status::Captured, Answer::Never));
     }
 }

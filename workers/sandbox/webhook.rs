@@ -69,9 +69,7 @@ impl Sender {
         let body = webhook.body().to_string();
         let timestamp = SystemTime::now()
             .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| {
-                i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-            });
+            .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
         let answer = self
             .client
             .post(&self.url)
@@ -79,10 +77,7 @@ impl Sender {
             .header("content-type", "application/json")
             .header("webhook-id", &webhook.event_id)
             .header("webhook-timestamp", timestamp)
-            .header(
-                "webhook-signature",
-                self.key.sign(&webhook.event_id, timestamp, &body),
-            )
+            .header("webhook-signature", self.key.sign(&webhook.event_id, timestamp, &body))
             .body(body)
             .send()
             .await;
@@ -124,11 +119,7 @@ pub(crate) async fn run(pool: PgPool, sender: Sender, closing: CancellationToken
 }
 
 /// Batch after batch while they come full.
-async fn deliver_due(
-    pool: &PgPool,
-    sender: &Arc<Sender>,
-    closing: &CancellationToken,
-) -> Result<(), sqlx::Error> {
+async fn deliver_due(pool: &PgPool, sender: &Arc<Sender>, closing: &CancellationToken) -> Result<(), sqlx::Error> {
     loop {
         let batch = claim(pool).await?;
         let full = i32::try_from(batch.len()).is_ok_and(|len| len >= BATCH);
@@ -224,10 +215,7 @@ mod tests {
         };
         let data = json!({ "gatewayPaymentId": "sbx_1", "orderId": "order", "amount": "59050.00",
                            "currency": "INR", "failure": "card_declined" });
-        assert_eq!(
-            webhook.body(),
-            json!({ "type": "payment.failed", "data": data })
-        );
+        assert_eq!(webhook.body(), json!({ "type": "payment.failed", "data": data }));
         webhook.failure = None;
         assert!(webhook.body()["data"].get("failure").is_none());
     }

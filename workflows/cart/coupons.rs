@@ -123,7 +123,8 @@ pub async fn validate_coupon(
 impl HeldCart {
     fn judge(&self, shop: &Shop, code: &str) -> Result<CouponVerdict, CartRefusal> {
         let currency = shop.pricing.policy().currency;
-        let verdict = |discount, rejection| CouponVerdict { discount: round_half_away(discount, currency), currency, rejection };
+        let verdict =
+            |discount, rejection| CouponVerdict { discount: round_half_away(discount, currency), currency, rejection };
         let Some(typed) = find(&self.candidates, code) else {
             return Ok(verdict(Decimal::ZERO, Some(CouponRejection::UnknownCode)));
         };

@@ -64,7 +64,8 @@ impl HeldCart {
         let (dropped, noted) = self.coupons_without_effect(&quote);
         let mut notices = self.notices;
         notices.extend(self.cart.lines.iter().filter_map(|line| {
-            CartNotice::price_changed(line.variant_id, line.price_when_added, line.price, quote.currency).map(Notice::Cart)
+            CartNotice::price_changed(line.variant_id, line.price_when_added, line.price, quote.currency)
+                .map(Notice::Cart)
         }));
         // While a checkout holds the stock, the cart's own pieces are not to be had any more.
         if self.cart.status != CartStatus::Checkout {
@@ -121,7 +122,8 @@ impl HeldCart {
 
     /// Why a coupon that is not in `quote` is not.
     pub(super) fn rejection(&self, candidate: &Candidate, quote: &Quote) -> CouponRejection {
-        let priced = || quote.rejected.iter().find(|(code, _)| *code == candidate.coupon.code).map(|&(_, reason)| reason);
+        let priced =
+            || quote.rejected.iter().find(|(code, _)| *code == candidate.coupon.code).map(|&(_, reason)| reason);
         self.check(candidate).err().or_else(priced).unwrap_or(CouponRejection::NotApplicable)
     }
 }

@@ -219,7 +219,9 @@ impl Refusal {
                 }))
             }
             Refusal::CouponInvalid { code, reason } => Some(json!({ "couponCode": code, "reason": reason })),
-            Refusal::MinimumOrderValue { minimum, subtotal } => Some(json!({ "minimum": minimum, "subtotal": subtotal })),
+            Refusal::MinimumOrderValue { minimum, subtotal } => {
+                Some(json!({ "minimum": minimum, "subtotal": subtotal }))
+            }
             Refusal::CartInCheckout { workflow_id } => Some(json!({ "workflowId": workflow_id })),
             Refusal::CodLimit { limit } => Some(json!({ "limit": limit })),
             Refusal::Failure(failure) => failure.data.clone(),
@@ -259,7 +261,8 @@ pub async fn accept(conn: &mut PgConnection, shop: &Shop, order: Order) -> Resul
     };
     // Whoever else wants this cart waits here, and then finds what became of it.
     let locked = carts::lock(conn, cart_id).await?.ok_or(Refusal::CartNotFound)?;
-    let cart = carts::load(conn, cart_id).await?.filter(|cart| owns(&order.shopper, cart)).ok_or(Refusal::CartNotFound)?;
+    let cart =
+        carts::load(conn, cart_id).await?.filter(|cart| owns(&order.shopper, cart)).ok_or(Refusal::CartNotFound)?;
     match (cart.status, cart.checkout_run_id) {
         (CartStatus::Active | CartStatus::Abandoned, _) if cart.lines.is_empty() && order.cart_id.is_none() => {
             return already_bought(conn, &order).await;
@@ -360,7 +363,9 @@ async fn cart_of(conn: &mut PgConnection, order: &Order) -> Result<Option<CartId
 fn owns(shopper: &Shopper, cart: &StoredCart) -> bool {
     match shopper {
         Shopper::User(user_id) => cart.user_id == Some(*user_id),
-        Shopper::Guest { session_hash, .. } => cart.user_id.is_none() && cart.session_hash.as_ref() == Some(session_hash),
+        Shopper::Guest { session_hash, .. } => {
+            cart.user_id.is_none() && cart.session_hash.as_ref() == Some(session_hash)
+        }
     }
 }
 
@@ -396,7 +401,11 @@ fn contact(shopper: &Shopper, owner: Locked) -> Result<(Option<UserId>, String, 
     }
 }
 
-async fn resolve(conn: &mut PgConnection, user_id: Option<UserId>, choice: AddressChoice) -> Result<(Address, Option<Uuid>), Refusal> {
+async fn resolve(
+    conn: &mut PgConnection,
+    user_id: Option<UserId>,
+    choice: AddressChoice,
+) -> Result<(Address, Option<Uuid>), Refusal> {
     match choice {
         AddressChoice::Inline(address) => Ok((address, None)),
         AddressChoice::Saved(id) => {

@@ -60,7 +60,8 @@ impl Step for CommitReservation<'_> {
             coupons::lock_held(tx.conn(), self.order_id).await?;
         }
         let committed = inventory::commit(tx.conn(), self.order_id, now).await?;
-        let expired: Vec<Wanted> = Wanted::of(&self.cart.lines).into_iter().filter(|w| !committed.contains(&w.variant_id)).collect();
+        let expired: Vec<Wanted> =
+            Wanted::of(&self.cart.lines).into_iter().filter(|w| !committed.contains(&w.variant_id)).collect();
         if expired.is_empty() {
             return Ok(());
         }
@@ -167,7 +168,15 @@ impl Step for SendNotifications<'_> {
         }
         let now = tx.now();
         let Request { order_id, contact_email, .. } = self.request;
-        messages::skip(tx.conn(), (*order_id).into(), "order.confirmed", contact_email, "no e-mail channel is configured", now).await?;
+        messages::skip(
+            tx.conn(),
+            (*order_id).into(),
+            "order.confirmed",
+            contact_email,
+            "no e-mail channel is configured",
+            now,
+        )
+        .await?;
         Ok(false)
     }
 }

@@ -18,8 +18,14 @@ use crate::{
     store::orders,
 };
 
-/// The signal a webhook becomes.
-pub const SIGNAL: &str = "payment";
+/// What every signal about a payment begins with.
+pub const SIGNAL: &str = "payment/";
+
+/// The signal a webhook about this payment becomes. It names the payment, so that word of another one,
+/// however well signed, neither confirms nor fails this checkout.
+pub fn signal(gateway_payment_id: &str) -> String {
+    format!("{SIGNAL}{gateway_payment_id}")
+}
 
 /// How a payment ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,7 +48,9 @@ impl PaymentOutcome {
             Some(PaymentOutcome { gateway_payment_id: payment.gateway_payment_id.clone(), captured, failure, expired })
         };
         match payment.status {
-            GatewayPaymentStatus::Pending | GatewayPaymentStatus::RequiresAction | GatewayPaymentStatus::Authorized => None,
+            GatewayPaymentStatus::Pending | GatewayPaymentStatus::RequiresAction | GatewayPaymentStatus::Authorized => {
+                None
+            }
             GatewayPaymentStatus::Captured => {
                 outcome(Some(Money::rounded(payment.captured, payment.amount.currency())), None, false)
             }
@@ -63,7 +71,12 @@ impl PaymentOutcome {
             }
             Some(money) => Err(Failure::new(
                 "payment-declined",
-                format!("{} {} was captured, {} was due; it is refunded", money.amount(), money.currency(), quote.total),
+                format!(
+                    "{} {} was captured, {} was due; it is refunded",
+                    money.amount(),
+                    money.currency(),
+                    quote.total
+                ),
             )),
             None if expired => Err(Failure::new("payment-expired", "the payment was not completed in time")),
             None => Err(Failure::new(
@@ -87,7 +100,9 @@ pub struct Captured {
 /// the same key until it is known.
 pub(crate) fn unless_refused(error: GatewayError) -> StepError {
     match error {
-        GatewayError::Refused { code, detail } => StepError::Terminal(Failure::new("payment-declined", format!("{code}: {detail}"))),
+        GatewayError::Refused { code, detail } => {
+            StepError::Terminal(Failure::new("payment-declined", format!("{code}: {detail}")))
+        }
         GatewayError::Unknown(why) => StepError::Unknown(why.into()),
     }
 }

@@ -82,7 +82,8 @@ impl Step for ApplyCoupons<'_> {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Quote, StepError> {
         let (request, now) = (self.request, tx.now());
-        let candidates = coupons::lock_candidates(tx.conn(), request.cart_id, request.user_id, &request.coupon_codes).await?;
+        let candidates =
+            coupons::lock_candidates(tx.conn(), request.cart_id, request.user_id, &request.coupon_codes).await?;
         let quote = quote(self.shop, &self.cart.lines, &candidates, request, now)?;
         if !quote.coupons.is_empty() {
             coupons::hold(tx.conn(), request.order_id, request.user_id, &quote.coupons, now).await?;
@@ -106,8 +107,10 @@ pub(super) fn quote(
         .pricing
         .quote(&inputs, &coupons, Some(&destination), request.shipping_method)
         .map_err(|error| Refusal::Unpriceable { detail: error.to_string() })?;
-    if let Some((code, rejection)) =
-        quote.rejected.iter().find(|(code, _)| request.coupon_codes.iter().any(|typed| typed.eq_ignore_ascii_case(code)))
+    if let Some((code, rejection)) = quote
+        .rejected
+        .iter()
+        .find(|(code, _)| request.coupon_codes.iter().any(|typed| typed.eq_ignore_ascii_case(code)))
     {
         return Err(Refusal::CouponInvalid { code: code.clone(), reason: rejection.reason().to_owned() });
     }
@@ -188,4 +191,3 @@ impl Undo<()> for UnlockCart {
         Ok(())
     }
 }
-

@@ -4,7 +4,7 @@ use domain::ports::{WebhookEvent, WebhookKind};
 use engine::{Delivery, Start};
 use sqlx::PgConnection;
 
-use super::pay::{PaymentOutcome, SIGNAL};
+use super::pay::{self, PaymentOutcome};
 use crate::{
     refund::{RefundPayment, RefundRequest},
     store::payments,
@@ -12,26 +12,29 @@ use crate::{
 
 /// Turns a verified webhook into a signal for the run it concerns, in the transaction that keeps it.
 /// Money for an order that is not to be had starts a refund. Answers what became of it.
-pub async fn receive(conn: &mut PgConnection, gateway: &str, event: &WebhookEvent) -> Result<&'static str, sqlx::Error> {
+pub async fn receive(
+    conn: &mut PgConnection,
+    gateway: &str,
+    event: &WebhookEvent,
+) -> Result<&'static str, sqlx::Error> {
     let (captured, failure) = match &event.kind {
         WebhookKind::PaymentCaptured => (event.amount.clone(), None),
         WebhookKind::PaymentFailed => (None, Some(event.failure.clone().unwrap_or_else(|| "declined".to_owned()))),
-        WebhookKind::PaymentAuthorized | WebhookKind::RefundSucceeded | WebhookKind::RefundFailed | WebhookKind::Other(_) => {
+        WebhookKind::PaymentAuthorized
+        | WebhookKind::RefundSucceeded
+        | WebhookKind::RefundFailed
+        | WebhookKind::Other(_) => {
             return Ok("IGNORED");
         }
     };
     let Some(order_id) = event.order_id else { return Ok("IGNORED") };
     let Some(order) = payments::order_of(conn, order_id).await? else { return Ok("IGNORED") };
     let is_captured = captured.is_some();
-    let outcome = PaymentOutcome {
-        gateway_payment_id: event.gateway_payment_id.clone(),
-        captured,
-        failure,
-        expired: false,
-    };
-    // One payment ends once: its id and end are the signal's key, whatever the event's.
-    let key = format!("{}/{}", event.gateway_payment_id, if is_captured { "captured" } else { "failed" });
-    let delivery = engine::signal(conn, order.checkout_run_id, SIGNAL, &key, &outcome).await?;
+    let outcome =
+        PaymentOutcome { gateway_payment_id: event.gateway_payment_id.clone(), captured, failure, expired: false };
+    // One payment ends once: how it ended is the signal's key, whatever the event's.
+    let (name, key) = (pay::signal(&event.gateway_payment_id), if is_captured { "captured" } else { "failed" });
+    let delivery = engine::signal(conn, order.checkout_run_id, &name, key, &outcome).await?;
     if !is_captured {
         return Ok(if delivery == Delivery::Delivered { "SIGNALLED" } else { "IGNORED" });
     }
@@ -49,7 +52,11 @@ pub async fn receive(conn: &mut PgConnection, gateway: &str, event: &WebhookEven
     if !is_unwanted {
         return Ok(if delivery == Delivery::Delivered { "SIGNALLED" } else { "IGNORED" });
     }
-    let request = RefundRequest { order_id, gateway: gateway.to_owned(), reason: "captured after the order was cancelled".to_owned() };
+    let request = RefundRequest {
+        order_id,
+        gateway: gateway.to_owned(),
+        reason: "captured after the order was cancelled".to_owned(),
+    };
     let start = Start::<RefundPayment>::new(format!("{order_id}/late/{}", event.gateway_payment_id), &request)
         .map_err(|failure| sqlx::Error::Encode(Box::new(failure)))?;
     engine::start(conn, &start).await?;

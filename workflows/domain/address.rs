@@ -51,10 +51,7 @@ impl Address {
                 problem.map(|message| (pointer, message))
             })
             .collect();
-        let second_line = self
-            .address_line2
-            .as_deref()
-            .and_then(|text| problem_with(text, 255));
+        let second_line = self.address_line2.as_deref().and_then(|text| problem_with(text, 255));
         problems.extend(second_line.map(|message| ("/addressLine2", message)));
         problems
     }
@@ -93,10 +90,7 @@ mod tests {
     #[test]
     fn a_complete_address_has_no_problems() {
         assert_eq!(address().validate(), []);
-        let with_flat = Address {
-            address_line2: Some("Flat 3".to_owned()),
-            ..address()
-        };
+        let with_flat = Address { address_line2: Some("Flat 3".to_owned()), ..address() };
         assert_eq!(with_flat.validate(), []);
     }
 
@@ -113,63 +107,31 @@ mod tests {
             country: blank.clone(),
             phone_number: blank,
         };
-        let pointers: Vec<_> = empty
-            .validate()
-            .into_iter()
-            .map(|(pointer, _)| pointer)
-            .collect();
+        let pointers: Vec<_> = empty.validate().into_iter().map(|(pointer, _)| pointer).collect();
         assert_eq!(
             pointers,
-            [
-                "/recipientName",
-                "/addressLine1",
-                "/city",
-                "/state",
-                "/postalCode",
-                "/country",
-                "/phoneNumber"
-            ]
+            ["/recipientName", "/addressLine1", "/city", "/state", "/postalCode", "/country", "/phoneNumber"]
         );
     }
 
     #[test]
     fn lengths_are_counted_in_characters_and_the_limit_itself_is_allowed() {
-        let fits = Address {
-            city: "म".repeat(100),
-            address_line2: Some("x".repeat(255)),
-            ..address()
-        };
+        let fits = Address { city: "म".repeat(100), address_line2: Some("x".repeat(255)), ..address() };
         assert_eq!(fits.validate(), []);
-        let long = Address {
-            city: "म".repeat(101),
-            address_line2: Some("x".repeat(256)),
-            ..address()
-        };
+        let long = Address { city: "म".repeat(101), address_line2: Some("x".repeat(256)), ..address() };
         assert_eq!(
             long.validate(),
             [
                 ("/city", "must have at most 100 characters".to_owned()),
-                (
-                    "/addressLine2",
-                    "must have at most 255 characters".to_owned()
-                ),
+                ("/addressLine2", "must have at most 255 characters".to_owned()),
             ]
         );
     }
 
     #[test]
     fn a_line_break_cannot_hide_in_a_name() {
-        let sly = Address {
-            recipient_name: "Asha\r\nBcc: all".to_owned(),
-            ..address()
-        };
-        assert_eq!(
-            sly.validate(),
-            [(
-                "/recipientName",
-                "must not contain control characters".to_owned()
-            )]
-        );
+        let sly = Address { recipient_name: "Asha\r\nBcc: all".to_owned(), ..address() };
+        assert_eq!(sly.validate(), [("/recipientName", "must not contain control characters".to_owned())]);
     }
 
     #[test]
@@ -177,10 +139,7 @@ mod tests {
         let mut json = serde_json::to_value(address()).expect("an object");
         assert_eq!(json["recipientName"], "Asha Rao");
         assert!(json.get("addressLine2").is_none());
-        assert_eq!(
-            serde_json::from_value::<Address>(json.clone()).expect("an address"),
-            address()
-        );
+        assert_eq!(serde_json::from_value::<Address>(json.clone()).expect("an address"), address());
         json["planet"] = json!("Earth");
         assert!(serde_json::from_value::<Address>(json).is_err());
     }

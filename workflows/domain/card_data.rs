@@ -68,13 +68,10 @@ fn find(value: &Value, name: &str, pointer: &mut String) -> Option<String> {
             };
             holds_card_number(&text, is_phone_field(name)).then(|| pointer.clone())
         }
-        Value::String(text) => {
-            holds_card_number(text, is_phone_field(name)).then(|| pointer.clone())
+        Value::String(text) => holds_card_number(text, is_phone_field(name)).then(|| pointer.clone()),
+        Value::Array(elements) => {
+            elements.iter().enumerate().find_map(|(index, element)| below(pointer, &index.to_string(), name, element))
         }
-        Value::Array(elements) => elements
-            .iter()
-            .enumerate()
-            .find_map(|(index, element)| below(pointer, &index.to_string(), name, element)),
         Value::Object(fields) => fields.iter().find_map(|(key, field)| {
             if holds_card_number(key, false) {
                 return Some(pointer.clone());
@@ -103,10 +100,7 @@ fn escaped(key: &str) -> String {
 }
 
 fn plain(key: &str) -> String {
-    key.chars()
-        .filter(char::is_ascii_alphanumeric)
-        .map(|c| c.to_ascii_lowercase())
-        .collect()
+    key.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 
 fn is_card_field(name: &str) -> bool {
@@ -114,17 +108,11 @@ fn is_card_field(name: &str) -> bool {
 }
 
 fn is_phone_field(name: &str) -> bool {
-    ["phone", "phonenumber", "phoneno", "mobile", "mobilenumber"]
-        .iter()
-        .any(|phone| name.ends_with(phone))
+    ["phone", "phonenumber", "phoneno", "mobile", "mobilenumber"].iter().any(|phone| name.ends_with(phone))
 }
 
 fn holds_card_number(text: &str, is_phone: bool) -> bool {
-    let shortest = if is_phone {
-        LONGEST_PHONE_NUMBER + 1
-    } else {
-        13
-    };
+    let shortest = if is_phone { LONGEST_PHONE_NUMBER + 1 } else { 13 };
     let is_card = |digits: &str| digits.len() >= shortest && is_card_number(digits);
     // The whole value is digits, grouped in any way.
     if text.chars().all(|c| c.is_ascii_digit() || is_separator(c)) && is_card(&digits_of(text)) {
@@ -147,9 +135,9 @@ fn holds_card_number(text: &str, is_phone: bool) -> bool {
 /// telephone number, known by its plus.
 fn runs(text: &str) -> Vec<Vec<&str>> {
     let mut runs = Vec::new();
-    for phrase in text.split(|c: char| {
-        !(c.is_alphanumeric() || c.is_whitespace() || is_separator(c) || "_+".contains(c))
-    }) {
+    for phrase in
+        text.split(|c: char| !(c.is_alphanumeric() || c.is_whitespace() || is_separator(c) || "_+".contains(c)))
+    {
         let mut run = Vec::new();
         let mut is_phone = false;
         let mut finish = |run: &mut Vec<_>, is_phone: bool| {
@@ -161,9 +149,7 @@ fn runs(text: &str) -> Vec<Vec<&str>> {
         };
         for word in phrase.split_whitespace() {
             let number = word.strip_prefix('+').unwrap_or(word);
-            let is_number = number
-                .chars()
-                .all(|c| c.is_ascii_digit() || is_separator(c));
+            let is_number = number.chars().all(|c| c.is_ascii_digit() || is_separator(c));
             if !is_number || word.starts_with('+') {
                 finish(&mut run, is_phone);
                 is_phone = is_number;
@@ -182,9 +168,7 @@ fn is_grouped_as_on_a_card(groups: &[&str]) -> bool {
     match groups {
         [] => false,
         [_] => true,
-        [first, rest @ ..] => {
-            first.len() == 4 && rest.iter().all(|group| (3..=6).contains(&group.len()))
-        }
+        [first, rest @ ..] => first.len() == 4 && rest.iter().all(|group| (3..=6).contains(&group.len())),
     }
 }
 
@@ -201,9 +185,8 @@ fn digits_of(text: &str) -> String {
 /// are let go: leading zeros, `20…` (dates) and a 1 (clock readings, in whatever unit), but for
 /// the 15 digits of a UATP card.
 fn is_card_number(digits: &str) -> bool {
-    let begins_like_a_card = !digits.starts_with('0')
-        && !digits.starts_with("20")
-        && (!digits.starts_with('1') || digits.len() == 15);
+    let begins_like_a_card =
+        !digits.starts_with('0') && !digits.starts_with("20") && (!digits.starts_with('1') || digits.len() == 15);
     (13..=19).contains(&digits.len()) && begins_like_a_card && passes_luhn(digits)
 }
 
@@ -213,13 +196,7 @@ fn passes_luhn(digits: &str) -> bool {
         .rev()
         .map(|digit| u32::from(digit - b'0'))
         .enumerate()
-        .map(|(place, digit)| {
-            if place % 2 == 0 {
-                digit
-            } else {
-                digit * 2 / 10 + digit * 2 % 10
-            }
-        })
+        .map(|(place, digit)| if place % 2 == 0 { digit } else { digit * 2 / 10 + digit * 2 % 10 })
         .sum();
     sum.is_multiple_of(10)
 }
@@ -235,39 +212,17 @@ mod tests {
 
     #[test]
     fn fields_named_after_card_data_are_refused_whatever_they_hold() {
-        for name in [
-            "cardNumber",
-            "card_number",
-            "CARD-NUMBER",
-            "pan",
-            "cvv",
-            "CVC",
-            "cvv2",
-            "expiry",
-            "exp_month",
-        ] {
+        for name in ["cardNumber", "card_number", "CARD-NUMBER", "pan", "cvv", "CVC", "cvv2", "expiry", "exp_month"] {
             check(json!({ name: "x" }), Some(&format!("/{name}")));
         }
-        check(
-            json!({"payment": {"card": {"number": "x"}}}),
-            Some("/payment/card/number"),
-        );
-        check(
-            json!({"cards": [{"ok": 1}, {"cvc": 123}]}),
-            Some("/cards/1/cvc"),
-        );
+        check(json!({"payment": {"card": {"number": "x"}}}), Some("/payment/card/number"));
+        check(json!({"cards": [{"ok": 1}, {"cvc": 123}]}), Some("/cards/1/cvc"));
     }
 
     #[test]
     fn fields_that_only_sound_similar_pass() {
-        check(
-            json!({"expiresAt": "2030-01-01", "company": "Pan Ltd", "discard": true, "number": 7}),
-            None,
-        );
-        check(
-            json!({"paymentMethod": "CREDIT_CARD", "paymentToken": "tok_ok", "orderNumber": "ORD0000000018"}),
-            None,
-        );
+        check(json!({"expiresAt": "2030-01-01", "company": "Pan Ltd", "discard": true, "number": 7}), None);
+        check(json!({"paymentMethod": "CREDIT_CARD", "paymentToken": "tok_ok", "orderNumber": "ORD0000000018"}), None);
     }
 
     #[test]
@@ -311,10 +266,7 @@ mod tests {
     #[test]
     fn card_numbers_are_found_as_json_numbers() {
         check(json!([1, {"a/b": 4111111111111111_u64}]), Some("/1/a~1b"));
-        check(
-            serde_json::from_str(r#"{"x": 4.111111111111111e15}"#).expect("json"),
-            Some("/x"),
-        );
+        check(serde_json::from_str(r#"{"x": 4.111111111111111e15}"#).expect("json"), Some("/x"));
         check(json!({"amount": 59050, "version": 12, "ratio": 0.5}), None);
     }
 
@@ -326,33 +278,19 @@ mod tests {
 
     #[test]
     fn numbers_that_fail_the_luhn_check_or_have_other_lengths_pass() {
-        for number in [
-            "4111111111111112",
-            "411111111117",
-            "41111111111111111111",
-            "ORD4111111111111111",
-        ] {
+        for number in ["4111111111111112", "411111111117", "41111111111111111111", "ORD4111111111111111"] {
             check(json!({"note": number}), None);
         }
     }
 
     /// Luhn-valid variants on purpose: a test with a number that fails it would prove nothing.
     fn with_check_digit(start: &str) -> String {
-        (0..10)
-            .map(|digit| format!("{start}{digit}"))
-            .find(|number| passes_luhn(number))
-            .expect("one of ten")
+        (0..10).map(|digit| format!("{start}{digit}")).find(|number| passes_luhn(number)).expect("one of ten")
     }
 
     #[test]
     fn clock_readings_and_dates_are_not_card_numbers() {
-        for start in [
-            "173230000000",
-            "173230000000000",
-            "173230000000000000",
-            "2024050112345",
-            "000000000000000",
-        ] {
+        for start in ["173230000000", "173230000000000", "173230000000000000", "2024050112345", "000000000000000"] {
             check(json!({"idempotencyKey": with_check_digit(start)}), None);
         }
     }
@@ -362,15 +300,9 @@ mod tests {
         let chinese = with_check_digit("861380013800");
         check(json!({"shippingAddress": {"phoneNumber": chinese}}), None);
         check(json!({"note": format!("+{chinese}")}), None);
-        check(
-            json!({"note": "ring +91 98765 43210 or +91-98765-43210"}),
-            None,
-        );
+        check(json!({"note": "ring +91 98765 43210 or +91-98765-43210"}), None);
         // No telephone number is that long.
-        check(
-            json!({"phoneNumber": "4111111111111111"}),
-            Some("/phoneNumber"),
-        );
+        check(json!({"phoneNumber": "4111111111111111"}), Some("/phoneNumber"));
         check(json!({"note": "+4111111111111111"}), Some("/note"));
     }
 

@@ -39,13 +39,8 @@ pub enum CartStatus {
 
 impl CartStatus {
     /// Every status there is.
-    pub const ALL: [CartStatus; 5] = [
-        CartStatus::Active,
-        CartStatus::Checkout,
-        CartStatus::Abandoned,
-        CartStatus::Converted,
-        CartStatus::Expired,
-    ];
+    pub const ALL: [CartStatus; 5] =
+        [CartStatus::Active, CartStatus::Checkout, CartStatus::Abandoned, CartStatus::Converted, CartStatus::Expired];
 
     /// The name in the database and on the wire.
     #[must_use]
@@ -89,10 +84,7 @@ impl FromStr for CartStatus {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let known = Self::ALL.into_iter().find(|status| status.as_str() == text);
-        known.ok_or_else(|| UnknownName {
-            kind: "cart status",
-            text: text.to_owned(),
-        })
+        known.ok_or_else(|| UnknownName { kind: "cart status", text: text.to_owned() })
     }
 }
 
@@ -123,10 +115,7 @@ impl CartError {
         match self {
             CartError::NotActive(CartStatus::Checkout) => "cart-in-checkout",
             CartError::NotActive(
-                CartStatus::Active
-                | CartStatus::Abandoned
-                | CartStatus::Converted
-                | CartStatus::Expired,
+                CartStatus::Active | CartStatus::Abandoned | CartStatus::Converted | CartStatus::Expired,
             ) => "cart-not-active",
             CartError::ItemNotInCart(_) => "item-not-in-cart",
             CartError::AlreadyOwned => "cart-already-owned",
@@ -156,11 +145,7 @@ impl Quantity {
     /// # Errors
     /// [`CartError::QuantityInvalid`] for anything but 0 to [`MAX_QUANTITY`].
     pub fn unless_zero(pieces: i64) -> Result<Option<Self>, CartError> {
-        if pieces == 0 {
-            Ok(None)
-        } else {
-            Quantity::new(pieces).map(Some)
-        }
+        if pieces == 0 { Ok(None) } else { Quantity::new(pieces).map(Some) }
     }
 
     /// In pieces.
@@ -242,17 +227,8 @@ impl ShoppingCart {
         lines: impl IntoIterator<Item = CartLine>,
         coupons: Vec<String>,
     ) -> Self {
-        let lines = lines
-            .into_iter()
-            .map(|line| (line.variant_id, line.quantity))
-            .collect();
-        Self {
-            id,
-            owner,
-            status,
-            lines,
-            coupons,
-        }
+        let lines = lines.into_iter().map(|line| (line.variant_id, line.quantity)).collect();
+        Self { id, owner, status, lines, coupons }
     }
 
     /// Its id.
@@ -275,10 +251,7 @@ impl ShoppingCart {
 
     /// The lines by variant id, which is the order in which their rows are locked.
     pub fn lines(&self) -> impl ExactSizeIterator<Item = CartLine> + '_ {
-        self.lines.iter().map(|(&variant_id, &quantity)| CartLine {
-            variant_id,
-            quantity,
-        })
+        self.lines.iter().map(|(&variant_id, &quantity)| CartLine { variant_id, quantity })
     }
 
     /// The coupon codes, in the order in which they were applied.
@@ -302,9 +275,7 @@ impl ShoppingCart {
     /// Pieces of this variant; 0 when it is not in the cart.
     #[must_use]
     pub fn quantity_of(&self, variant: VariantId) -> u32 {
-        self.lines
-            .get(&variant)
-            .map_or(0, |quantity| quantity.get())
+        self.lines.get(&variant).map_or(0, |quantity| quantity.get())
     }
 
     /// Adds to the variant's line, or a line. Answers the line's new quantity.
@@ -328,16 +299,9 @@ impl ShoppingCart {
     ///
     /// # Errors
     /// [`CartError::NotActive`], [`CartError::ItemNotInCart`].
-    pub fn update(
-        &mut self,
-        variant: VariantId,
-        quantity: Option<Quantity>,
-    ) -> Result<(), CartError> {
+    pub fn update(&mut self, variant: VariantId, quantity: Option<Quantity>) -> Result<(), CartError> {
         self.check_modifiable()?;
-        let line = self
-            .lines
-            .get_mut(&variant)
-            .ok_or(CartError::ItemNotInCart(variant))?;
+        let line = self.lines.get_mut(&variant).ok_or(CartError::ItemNotInCart(variant))?;
         match quantity {
             Some(quantity) => *line = quantity,
             None => {
@@ -375,11 +339,7 @@ impl ShoppingCart {
     /// [`CartError::NotActive`].
     pub fn apply_coupon(&mut self, code: &str) -> Result<(), CartError> {
         self.check_modifiable()?;
-        if !self
-            .coupons
-            .iter()
-            .any(|applied| applied.eq_ignore_ascii_case(code))
-        {
+        if !self.coupons.iter().any(|applied| applied.eq_ignore_ascii_case(code)) {
             self.coupons.push(code.to_owned());
         }
         self.status = CartStatus::Active;
@@ -392,8 +352,7 @@ impl ShoppingCart {
     /// [`CartError::NotActive`].
     pub fn remove_coupon(&mut self, code: &str) -> Result<(), CartError> {
         self.check_modifiable()?;
-        self.coupons
-            .retain(|applied| !applied.eq_ignore_ascii_case(code));
+        self.coupons.retain(|applied| !applied.eq_ignore_ascii_case(code));
         self.status = CartStatus::Active;
         Ok(())
     }
@@ -411,11 +370,7 @@ impl ShoppingCart {
     }
 
     fn check_modifiable(&self) -> Result<(), CartError> {
-        if self.status.can_modify() {
-            Ok(())
-        } else {
-            Err(CartError::NotActive(self.status))
-        }
+        if self.status.can_modify() { Ok(()) } else { Err(CartError::NotActive(self.status)) }
     }
 }
 

@@ -27,12 +27,7 @@ pub enum CouponKind {
 
 impl CouponKind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [
-        Self::Percent,
-        Self::Fixed,
-        Self::FreeShipping,
-        Self::BuyXGetY,
-    ];
+    pub const ALL: [Self; 4] = [Self::Percent, Self::Fixed, Self::FreeShipping, Self::BuyXGetY];
 
     /// The name in the database and on the wire.
     pub fn as_str(self) -> &'static str {
@@ -58,10 +53,7 @@ impl FromStr for CouponKind {
         Self::ALL
             .into_iter()
             .find(|kind| kind.as_str() == text)
-            .ok_or_else(|| UnknownName {
-                kind: "coupon kind",
-                text: text.to_owned(),
-            })
+            .ok_or_else(|| UnknownName { kind: "coupon kind", text: text.to_owned() })
     }
 }
 
@@ -201,16 +193,10 @@ impl Coupon {
             return Err(CouponRejection::Expired);
         }
         let taken = i64::from(self.current_usage_count) + i64::from(self.held_count);
-        if self
-            .usage_limit
-            .is_some_and(|limit| taken >= i64::from(limit))
-        {
+        if self.usage_limit.is_some_and(|limit| taken >= i64::from(limit)) {
             return Err(CouponRejection::UsageLimitReached);
         }
-        if self
-            .per_user_limit
-            .is_some_and(|limit| redeemed_by_user >= i64::from(limit))
-        {
+        if self.per_user_limit.is_some_and(|limit| redeemed_by_user >= i64::from(limit)) {
             return Err(CouponRejection::PerUserLimitReached);
         }
         self.check_minimum(merchandise_subtotal)
@@ -221,10 +207,7 @@ impl Coupon {
     /// # Errors
     /// [`CouponRejection::MinimumNotMet`].
     pub fn check_minimum(&self, merchandise_subtotal: Decimal) -> Result<(), CouponRejection> {
-        if self
-            .min_order_value
-            .is_some_and(|minimum| merchandise_subtotal < minimum)
-        {
+        if self.min_order_value.is_some_and(|minimum| merchandise_subtotal < minimum) {
             return Err(CouponRejection::MinimumNotMet);
         }
         Ok(())
@@ -262,57 +245,27 @@ mod tests {
     fn check(change: impl FnOnce(&mut Coupon)) -> Result<(), CouponRejection> {
         let mut coupon = coupon();
         change(&mut coupon);
-        coupon.check(
-            DateTime::UNIX_EPOCH + TimeDelta::hours(1),
-            Decimal::from(500),
-            1,
-        )
+        coupon.check(DateTime::UNIX_EPOCH + TimeDelta::hours(1), Decimal::from(500), 1)
     }
 
     #[test]
     fn a_coupon_is_refused_for_the_first_reason_that_applies() {
         let start = DateTime::UNIX_EPOCH;
         assert_eq!(check(|_| {}), Ok(()));
-        assert_eq!(
-            check(|c| c.is_active = false),
-            Err(CouponRejection::Inactive)
-        );
-        assert_eq!(
-            check(|c| c.starts_at = Some(start + TimeDelta::hours(2))),
-            Err(CouponRejection::NotStarted)
-        );
-        assert_eq!(
-            check(|c| c.starts_at = Some(start + TimeDelta::hours(1))),
-            Ok(())
-        );
-        assert_eq!(
-            check(|c| c.ends_at = Some(start + TimeDelta::hours(1))),
-            Err(CouponRejection::Expired)
-        );
-        assert_eq!(
-            check(|c| c.held_count = 5),
-            Err(CouponRejection::UsageLimitReached)
-        );
-        assert_eq!(
-            check(|c| c.per_user_limit = Some(1)),
-            Err(CouponRejection::PerUserLimitReached)
-        );
-        assert_eq!(
-            check(|c| c.min_order_value = Some(Decimal::new(50_001, 2))),
-            Err(CouponRejection::MinimumNotMet)
-        );
+        assert_eq!(check(|c| c.is_active = false), Err(CouponRejection::Inactive));
+        assert_eq!(check(|c| c.starts_at = Some(start + TimeDelta::hours(2))), Err(CouponRejection::NotStarted));
+        assert_eq!(check(|c| c.starts_at = Some(start + TimeDelta::hours(1))), Ok(()));
+        assert_eq!(check(|c| c.ends_at = Some(start + TimeDelta::hours(1))), Err(CouponRejection::Expired));
+        assert_eq!(check(|c| c.held_count = 5), Err(CouponRejection::UsageLimitReached));
+        assert_eq!(check(|c| c.per_user_limit = Some(1)), Err(CouponRejection::PerUserLimitReached));
+        assert_eq!(check(|c| c.min_order_value = Some(Decimal::new(50_001, 2))), Err(CouponRejection::MinimumNotMet));
     }
 
     #[test]
     fn limits_that_are_not_set_never_refuse() {
         let unlimited = |c: &mut Coupon| {
-            (
-                c.starts_at,
-                c.ends_at,
-                c.usage_limit,
-                c.per_user_limit,
-                c.min_order_value,
-            ) = (None, None, None, None, None);
+            (c.starts_at, c.ends_at, c.usage_limit, c.per_user_limit, c.min_order_value) =
+                (None, None, None, None, None);
             c.current_usage_count = i32::MAX;
             c.held_count = i32::MAX;
         };
@@ -332,10 +285,7 @@ mod tests {
 
     #[test]
     fn reasons_are_the_same_in_code_and_on_the_wire() {
-        for rejection in [
-            CouponRejection::UnknownCode,
-            CouponRejection::PerUserLimitReached,
-        ] {
+        for rejection in [CouponRejection::UnknownCode, CouponRejection::PerUserLimitReached] {
             assert_eq!(serde_json::to_value(rejection).unwrap(), rejection.reason());
         }
         for kind in CouponKind::ALL {

@@ -106,10 +106,7 @@ impl FromStr for EventType {
         Self::ALL
             .into_iter()
             .find(|event| event.as_str() == text)
-            .ok_or_else(|| UnknownName {
-                kind: "event type",
-                text: text.to_owned(),
-            })
+            .ok_or_else(|| UnknownName { kind: "event type", text: text.to_owned() })
     }
 }
 
@@ -131,17 +128,13 @@ mod tests {
             assert_eq!(event.as_str().parse(), Ok(event));
             let json = serde_json::to_string(&event).expect("a string");
             assert_eq!(json, format!("\"{event}\""));
-            assert_eq!(
-                serde_json::from_str::<EventType>(&json).expect("an event"),
-                event
-            );
+            assert_eq!(serde_json::from_str::<EventType>(&json).expect("an event"), event);
         }
     }
 
     #[test]
     fn no_two_events_share_a_name() {
-        let names: std::collections::BTreeSet<_> =
-            EventType::ALL.iter().map(|event| event.as_str()).collect();
+        let names: std::collections::BTreeSet<_> = EventType::ALL.iter().map(|event| event.as_str()).collect();
         assert_eq!(names.len(), EventType::ALL.len());
     }
 
@@ -149,10 +142,7 @@ mod tests {
     fn an_unknown_name_is_an_error_and_not_a_default() {
         assert_eq!(
             "order.lost".parse::<EventType>(),
-            Err(UnknownName {
-                kind: "event type",
-                text: "order.lost".to_owned()
-            })
+            Err(UnknownName { kind: "event type", text: "order.lost".to_owned() })
         );
         assert!(serde_json::from_str::<EventType>("\"ORDER.CREATED\"").is_err());
     }

@@ -101,10 +101,7 @@ impl OrderNumber {
     /// Above 9,999,999,999,999,999 (16 digits): no column could hold it, and at a million orders a
     /// second it would take 300 years to get there.
     pub fn from_sequence(sequence: u64) -> Self {
-        assert!(
-            sequence <= LARGEST_SEQUENCE,
-            "order sequence {sequence} does not fit an order number"
-        );
+        assert!(sequence <= LARGEST_SEQUENCE, "order sequence {sequence} does not fit an order number");
         let digits = format!("{sequence:09}");
         let check = luhn_check_digit(&digits);
         Self(format!("{PREFIX}{digits}{check}"))
@@ -176,10 +173,7 @@ mod tests {
     #[test]
     fn an_order_number_is_padded_and_ends_in_its_check_digit() {
         // 7992739871 -> 3 is the textbook example of the Luhn algorithm.
-        assert_eq!(
-            OrderNumber::from_sequence(7_992_739_871).to_string(),
-            "ORD79927398713"
-        );
+        assert_eq!(OrderNumber::from_sequence(7_992_739_871).to_string(), "ORD79927398713");
         assert_eq!(OrderNumber::from_sequence(1).as_str(), "ORD0000000018");
     }
 
@@ -202,10 +196,7 @@ mod tests {
                 let mut typed = right.clone();
                 typed.replace_range(place..=place, &digit.to_string());
                 if typed != right {
-                    assert_eq!(
-                        typed.parse::<OrderNumber>(),
-                        Err(OrderNumberError::CheckDigit)
-                    );
+                    assert_eq!(typed.parse::<OrderNumber>(), Err(OrderNumberError::CheckDigit));
                 }
             }
         }
@@ -213,20 +204,8 @@ mod tests {
 
     #[test]
     fn what_does_not_look_like_an_order_number_is_refused() {
-        for text in [
-            "",
-            "ORD",
-            "ORD123",
-            "ord0000000018",
-            "ORD00000000018000000000",
-            "ORD00000000١8",
-            "0000000018",
-        ] {
-            assert_eq!(
-                text.parse::<OrderNumber>(),
-                Err(OrderNumberError::Shape),
-                "{text}"
-            );
+        for text in ["", "ORD", "ORD123", "ord0000000018", "ORD00000000018000000000", "ORD00000000١8", "0000000018"] {
+            assert_eq!(text.parse::<OrderNumber>(), Err(OrderNumberError::Shape), "{text}");
         }
     }
 
@@ -235,10 +214,7 @@ mod tests {
         let older = CartId::generate();
         let newer = CartId::generate();
         assert!(older < newer);
-        assert_eq!(
-            serde_json::to_string(&older).unwrap(),
-            format!("\"{older}\"")
-        );
+        assert_eq!(serde_json::to_string(&older).unwrap(), format!("\"{older}\""));
         assert_eq!(older.to_string().parse(), Ok(older));
         assert_eq!(CartId::from(Uuid::from(older)), older);
     }

@@ -47,15 +47,8 @@ pub enum MovementKind {
 
 impl MovementKind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
-        Self::Restock,
-        Self::Adjust,
-        Self::Hold,
-        Self::Commit,
-        Self::Release,
-        Self::Expire,
-        Self::Return,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Restock, Self::Adjust, Self::Hold, Self::Commit, Self::Release, Self::Expire, Self::Return];
 
     /// The name in the ledger.
     pub fn as_str(self) -> &'static str {
@@ -172,39 +165,17 @@ impl Stock {
         available_delta: i32,
         reserved_delta: i32,
     ) -> Result<(Self, Movement), StockError> {
-        let available = self
-            .available
-            .checked_add(available_delta)
-            .ok_or(StockError::QuantityInvalid)?;
-        let reserved = self
-            .reserved
-            .checked_add(reserved_delta)
-            .ok_or(StockError::QuantityInvalid)?;
+        let available = self.available.checked_add(available_delta).ok_or(StockError::QuantityInvalid)?;
+        let reserved = self.reserved.checked_add(reserved_delta).ok_or(StockError::QuantityInvalid)?;
         if available < 0 {
-            return Err(StockError::OutOfStock {
-                available: self.available,
-            });
+            return Err(StockError::OutOfStock { available: self.available });
         }
         if reserved < 0 {
-            return Err(StockError::NotReserved {
-                reserved: self.reserved,
-            });
+            return Err(StockError::NotReserved { reserved: self.reserved });
         }
         // The table's total column must fit as well.
-        available
-            .checked_add(reserved)
-            .ok_or(StockError::QuantityInvalid)?;
-        Ok((
-            Self {
-                available,
-                reserved,
-            },
-            Movement {
-                kind,
-                available_delta,
-                reserved_delta,
-            },
-        ))
+        available.checked_add(reserved).ok_or(StockError::QuantityInvalid)?;
+        Ok((Self { available, reserved }, Movement { kind, available_delta, reserved_delta }))
     }
 }
 
@@ -243,13 +214,7 @@ pub struct InvalidReservationMove {
 
 impl ReservationStatus {
     /// Every status.
-    pub const ALL: [Self; 5] = [
-        Self::Active,
-        Self::Confirmed,
-        Self::Released,
-        Self::Expired,
-        Self::Returned,
-    ];
+    pub const ALL: [Self; 5] = [Self::Active, Self::Confirmed, Self::Released, Self::Expired, Self::Returned];
 
     /// The name in the database and on the wire.
     pub fn as_str(self) -> &'static str {
@@ -273,11 +238,7 @@ impl ReservationStatus {
             Self::Confirmed => to == Self::Returned,
             Self::Released | Self::Expired | Self::Returned => false,
         };
-        if allowed {
-            Ok(to)
-        } else {
-            Err(InvalidReservationMove { from: self, to })
-        }
+        if allowed { Ok(to) } else { Err(InvalidReservationMove { from: self, to }) }
     }
 
     /// Whether a hold in this status still keeps its pieces at `now`. From `expires_at` on it is dead,
@@ -303,10 +264,7 @@ impl FromStr for ReservationStatus {
         Self::ALL
             .into_iter()
             .find(|status| status.as_str() == text)
-            .ok_or_else(|| UnknownName {
-                kind: "reservation status",
-                text: text.to_owned(),
-            })
+            .ok_or_else(|| UnknownName { kind: "reservation status", text: text.to_owned() })
     }
 }
 

@@ -50,8 +50,8 @@ impl Currency {
     /// How many decimals an amount has (the "minor unit" column of ISO 4217): 2 unless listed.
     pub fn exponent(self) -> u32 {
         match &self.0 {
-            b"BIF" | b"CLP" | b"DJF" | b"GNF" | b"ISK" | b"JPY" | b"KMF" | b"KRW" | b"PYG"
-            | b"RWF" | b"UGX" | b"VND" | b"VUV" | b"XAF" | b"XOF" | b"XPF" => 0,
+            b"BIF" | b"CLP" | b"DJF" | b"GNF" | b"ISK" | b"JPY" | b"KMF" | b"KRW" | b"PYG" | b"RWF" | b"UGX"
+            | b"VND" | b"VUV" | b"XAF" | b"XOF" | b"XPF" => 0,
             b"BHD" | b"IQD" | b"JOD" | b"KWD" | b"LYD" | b"OMR" | b"TND" => 3,
             _ => 2,
         }
@@ -103,8 +103,7 @@ impl From<Currency> for String {
 
 /// `amount` with the currency's number of decimals; a half goes away from zero (0.125 → 0.13).
 pub fn round_half_away(amount: Decimal, currency: Currency) -> Decimal {
-    let mut rounded =
-        amount.round_dp_with_strategy(currency.exponent(), RoundingStrategy::MidpointAwayFromZero);
+    let mut rounded = amount.round_dp_with_strategy(currency.exponent(), RoundingStrategy::MidpointAwayFromZero);
     rounded.rescale(currency.exponent());
     rounded
 }
@@ -113,11 +112,7 @@ pub fn round_half_away(amount: Decimal, currency: Currency) -> Decimal {
 /// `59050.00`. It is a string because JSON numbers are floats to many readers.
 pub fn to_wire(amount: Decimal, currency: Currency) -> String {
     let rounded = round_half_away(amount, currency);
-    let unsigned_zero = if rounded.is_zero() {
-        rounded.abs()
-    } else {
-        rounded
-    };
+    let unsigned_zero = if rounded.is_zero() { rounded.abs() } else { rounded };
     format!("{unsigned_zero:.*}", currency.exponent() as usize)
 }
 
@@ -146,10 +141,7 @@ impl TryFrom<RawMoney> for Money {
 
 impl From<Money> for RawMoney {
     fn from(money: Money) -> Self {
-        Self {
-            amount: money.amount,
-            currency: money.currency,
-        }
+        Self { amount: money.amount, currency: money.currency }
     }
 }
 
@@ -172,10 +164,7 @@ impl Money {
 
     /// The nearest amount the currency can express, half away from zero.
     pub fn rounded(amount: Decimal, currency: Currency) -> Self {
-        Self {
-            amount: round_half_away(amount, currency),
-            currency,
-        }
+        Self { amount: round_half_away(amount, currency), currency }
     }
 
     /// Nothing, in that currency.
@@ -199,18 +188,12 @@ impl Money {
     /// [`MoneyError::Overflow`] if it does not fit an `i64`.
     pub fn minor_units(&self) -> Result<i64, MoneyError> {
         let scale = Decimal::from(10_u64.pow(self.currency.exponent()));
-        self.amount
-            .checked_mul(scale)
-            .and_then(|minor| minor.to_i64())
-            .ok_or(MoneyError::Overflow)
+        self.amount.checked_mul(scale).and_then(|minor| minor.to_i64()).ok_or(MoneyError::Overflow)
     }
 
     /// The amount that many minor units are: 5905000 paise are 59050.00 rupees.
     pub fn from_minor_units(minor: i64, currency: Currency) -> Self {
-        Self {
-            amount: Decimal::new(minor, currency.exponent()),
-            currency,
-        }
+        Self { amount: Decimal::new(minor, currency.exponent()), currency }
     }
 
     /// The sum.
@@ -219,10 +202,7 @@ impl Money {
     /// [`MoneyError::CurrencyMismatch`] or [`MoneyError::Overflow`].
     pub fn checked_add(&self, other: &Self) -> Result<Self, MoneyError> {
         self.same_currency(other)?;
-        self.amount
-            .checked_add(other.amount)
-            .ok_or(MoneyError::Overflow)
-            .and_then(|sum| Self::new(sum, self.currency))
+        self.amount.checked_add(other.amount).ok_or(MoneyError::Overflow).and_then(|sum| Self::new(sum, self.currency))
     }
 
     /// The difference, which may be negative.
@@ -252,22 +232,14 @@ impl Money {
         if self.currency == other.currency {
             Ok(())
         } else {
-            Err(MoneyError::CurrencyMismatch {
-                left: self.currency,
-                right: other.currency,
-            })
+            Err(MoneyError::CurrencyMismatch { left: self.currency, right: other.currency })
         }
     }
 }
 
 impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} {}",
-            to_wire(self.amount, self.currency),
-            self.currency
-        )
+        write!(f, "{} {}", to_wire(self.amount, self.currency), self.currency)
     }
 }
 
@@ -286,15 +258,7 @@ mod tests {
 
     #[test]
     fn currencies_know_their_decimals() {
-        for (code, exponent) in [
-            ("INR", 2),
-            ("USD", 2),
-            ("JPY", 0),
-            ("KRW", 0),
-            ("VND", 0),
-            ("KWD", 3),
-            ("TND", 3),
-        ] {
+        for (code, exponent) in [("INR", 2), ("USD", 2), ("JPY", 0), ("KRW", 0), ("VND", 0), ("KWD", 3), ("TND", 3)] {
             assert_eq!(currency(code).exponent(), exponent, "{code}");
         }
     }
@@ -302,10 +266,7 @@ mod tests {
     #[test]
     fn only_three_capital_letters_name_a_currency() {
         for code in ["", "IN", "inr", "INRX", "IN1", "₹"] {
-            assert_eq!(
-                code.parse::<Currency>(),
-                Err(MoneyError::UnknownCurrency(code.to_owned()))
-            );
+            assert_eq!(code.parse::<Currency>(), Err(MoneyError::UnknownCurrency(code.to_owned())));
         }
         assert_eq!(serde_json::to_string(&Currency::INR).unwrap(), "\"INR\"");
         assert!(serde_json::from_str::<Currency>("\"rupee\"").is_err());
@@ -313,16 +274,8 @@ mod tests {
 
     #[test]
     fn a_half_is_rounded_away_from_zero() {
-        for (exact, rounded) in [
-            ("0.125", "0.13"),
-            ("0.135", "0.14"),
-            ("-0.125", "-0.13"),
-            ("0.1249", "0.12"),
-        ] {
-            assert_eq!(
-                round_half_away(exact.parse().unwrap(), Currency::INR).to_string(),
-                rounded
-            );
+        for (exact, rounded) in [("0.125", "0.13"), ("0.135", "0.14"), ("-0.125", "-0.13"), ("0.1249", "0.12")] {
+            assert_eq!(round_half_away(exact.parse().unwrap(), Currency::INR).to_string(), rounded);
         }
     }
 
@@ -333,56 +286,31 @@ mod tests {
         assert_eq!(wire("59050.000", "INR"), "59050.00");
         assert_eq!(wire("59050.4", "JPY"), "59050");
         assert_eq!(wire("1.5", "KWD"), "1.500");
-        assert_eq!(
-            wire("-0.001", "INR"),
-            "0.00",
-            "there is no negative nothing"
-        );
+        assert_eq!(wire("-0.001", "INR"), "0.00", "there is no negative nothing");
         assert_eq!(rupees("1").to_string(), "1.00 INR");
     }
 
     #[test]
     fn an_amount_finer_than_the_currency_is_refused() {
         let amount: Decimal = "1.001".parse().unwrap();
-        assert_eq!(
-            Money::new(amount, Currency::INR),
-            Err(MoneyError::TooPrecise {
-                amount,
-                currency: Currency::INR
-            })
-        );
+        assert_eq!(Money::new(amount, Currency::INR), Err(MoneyError::TooPrecise { amount, currency: Currency::INR }));
         assert!(serde_json::from_str::<Money>(r#"{"amount":"1.001","currency":"INR"}"#).is_err());
         assert_eq!(Money::rounded(amount, Currency::INR), rupees("1.00"));
-        assert_eq!(
-            Money::new(Decimal::MAX, Currency::INR),
-            Err(MoneyError::Overflow)
-        );
+        assert_eq!(Money::new(Decimal::MAX, Currency::INR), Err(MoneyError::Overflow));
     }
 
     #[test]
     fn gateways_get_minor_units() {
         assert_eq!(rupees("59050").minor_units(), Ok(5_905_000));
-        assert_eq!(
-            Money::from_minor_units(5_905_000, Currency::INR),
-            rupees("59050")
-        );
-        assert_eq!(
-            Money::from_minor_units(500, currency("JPY")).amount(),
-            Decimal::from(500)
-        );
-        assert_eq!(
-            rupees("100000000000000000000").minor_units(),
-            Err(MoneyError::Overflow)
-        );
+        assert_eq!(Money::from_minor_units(5_905_000, Currency::INR), rupees("59050"));
+        assert_eq!(Money::from_minor_units(500, currency("JPY")).amount(), Decimal::from(500));
+        assert_eq!(rupees("100000000000000000000").minor_units(), Err(MoneyError::Overflow));
     }
 
     #[test]
     fn amounts_of_different_currencies_do_not_mix() {
         let yen = Money::zero(currency("JPY"));
-        let mismatch = MoneyError::CurrencyMismatch {
-            left: Currency::INR,
-            right: currency("JPY"),
-        };
+        let mismatch = MoneyError::CurrencyMismatch { left: Currency::INR, right: currency("JPY") };
         assert_eq!(rupees("1").checked_add(&yen), Err(mismatch.clone()));
         assert_eq!(rupees("1").checked_sub(&yen), Err(mismatch));
         assert_eq!(rupees("1.50").checked_times(3), Ok(rupees("4.50")));

@@ -51,38 +51,17 @@ pub struct SummaryLine {
 #[must_use]
 pub fn order_confirmation(order: &OrderSummary) -> (String, String) {
     let mut text = greeting(order);
-    push(
-        &mut text,
-        format_args!(
-            "thank you: your order {} is confirmed.\n",
-            order.order_number
-        ),
-    );
+    push(&mut text, format_args!("thank you: your order {} is confirmed.\n", order.order_number));
     push_lines(&mut text, order);
     let money = |amount| to_wire(amount, order.currency);
-    push(
-        &mut text,
-        format_args!("Subtotal: {}", money(order.subtotal)),
-    );
+    push(&mut text, format_args!("Subtotal: {}", money(order.subtotal)));
     if !order.discount.is_zero() {
-        push(
-            &mut text,
-            format_args!("Discount: -{}", money(order.discount)),
-        );
+        push(&mut text, format_args!("Discount: -{}", money(order.discount)));
     }
     push(&mut text, format_args!("Tax: {}", money(order.tax)));
-    push(
-        &mut text,
-        format_args!("Shipping: {}", money(order.shipping)),
-    );
-    push(
-        &mut text,
-        format_args!("Total: {} {}", money(order.total), order.currency),
-    );
-    (
-        format!("Your order {} is confirmed", order.order_number),
-        text,
-    )
+    push(&mut text, format_args!("Shipping: {}", money(order.shipping)));
+    push(&mut text, format_args!("Total: {} {}", money(order.total), order.currency));
+    (format!("Your order {} is confirmed", order.order_number), text)
 }
 
 /// Subject and text for money that came after its order was cancelled, and went back.
@@ -91,19 +70,10 @@ pub fn payment_refunded(order: &OrderSummary) -> (String, String) {
     let mut text = greeting(order);
     push(
         &mut text,
-        format_args!(
-            "a payment for your cancelled order {} has been refunded in full.",
-            order.order_number
-        ),
+        format_args!("a payment for your cancelled order {} has been refunded in full.", order.order_number),
     );
-    push(
-        &mut text,
-        format_args!("\nIt reaches your account in 5-7 business days."),
-    );
-    (
-        format!("Your payment for order {} is refunded", order.order_number),
-        text,
-    )
+    push(&mut text, format_args!("\nIt reaches your account in 5-7 business days."));
+    (format!("Your payment for order {} is refunded", order.order_number), text)
 }
 
 /// Subject and text for an order that has been cancelled, also because it could not be paid.
@@ -111,35 +81,17 @@ pub fn payment_refunded(order: &OrderSummary) -> (String, String) {
 #[must_use]
 pub fn order_cancelled(order: &OrderSummary, reason: &str) -> (String, String) {
     let mut text = greeting(order);
-    push(
-        &mut text,
-        format_args!("your order {} is cancelled.", order.order_number),
-    );
+    push(&mut text, format_args!("your order {} is cancelled.", order.order_number));
     let reason = one_line(reason);
     if !reason.is_empty() {
         push(&mut text, format_args!("Reason: {reason}"));
     }
     text.push('\n');
     push_lines(&mut text, order);
-    push(
-        &mut text,
-        format_args!(
-            "Total: {} {}",
-            to_wire(order.total, order.currency),
-            order.currency
-        ),
-    );
+    push(&mut text, format_args!("Total: {} {}", to_wire(order.total, order.currency), order.currency));
     // True for an order that was never paid, too: this text does not know.
-    push(
-        &mut text,
-        format_args!(
-            "\nWhatever you have paid for it goes back the way it came; nothing else is due."
-        ),
-    );
-    (
-        format!("Your order {} is cancelled", order.order_number),
-        text,
-    )
+    push(&mut text, format_args!("\nWhatever you have paid for it goes back the way it came; nothing else is due."));
+    (format!("Your order {} is cancelled", order.order_number), text)
 }
 
 fn greeting(order: &OrderSummary) -> String {
@@ -149,14 +101,7 @@ fn greeting(order: &OrderSummary) -> String {
 fn push_lines(text: &mut String, order: &OrderSummary) {
     for line in &order.lines {
         let (name, sku) = (one_line(&line.name), one_line(&line.sku));
-        push(
-            text,
-            format_args!(
-                "{} x {name} ({sku}): {}",
-                line.quantity,
-                to_wire(line.total, order.currency)
-            ),
-        );
+        push(text, format_args!("{} x {name} ({sku}): {}", line.quantity, to_wire(line.total, order.currency)));
     }
     text.push('\n');
 }
@@ -213,10 +158,7 @@ mod tests {
 
     #[test]
     fn a_discount_is_shown_when_there_is_one() {
-        let (_, text) = order_confirmation(&OrderSummary {
-            discount: Decimal::from(10_000),
-            ..order()
-        });
+        let (_, text) = order_confirmation(&OrderSummary { discount: Decimal::from(10_000), ..order() });
         assert!(text.contains("\nDiscount: -10000.00\n"), "{text}");
     }
 
@@ -238,28 +180,14 @@ mod tests {
 
     #[test]
     fn nothing_a_shopper_or_a_catalogue_wrote_can_start_a_line_of_its_own() {
-        let sly = OrderSummary {
-            recipient_name: "Asha\r\nPay here: http://x".to_owned(),
-            ..order()
-        };
-        assert!(
-            order_confirmation(&sly)
-                .1
-                .starts_with("Hello Asha Pay here: http://x,\n\n")
-        );
-        assert!(
-            order_cancelled(&order(), "a\u{2028}b\u{0}c")
-                .1
-                .contains("Reason: a b c\n")
-        );
+        let sly = OrderSummary { recipient_name: "Asha\r\nPay here: http://x".to_owned(), ..order() };
+        assert!(order_confirmation(&sly).1.starts_with("Hello Asha Pay here: http://x,\n\n"));
+        assert!(order_cancelled(&order(), "a\u{2028}b\u{0}c").1.contains("Reason: a b c\n"));
     }
 
     #[test]
     fn a_summary_survives_being_journalled() {
         let json = serde_json::to_string(&order()).expect("json");
-        assert_eq!(
-            serde_json::from_str::<OrderSummary>(&json).expect("a summary"),
-            order()
-        );
+        assert_eq!(serde_json::from_str::<OrderSummary>(&json).expect("a summary"), order());
     }
 }

@@ -117,11 +117,7 @@ impl OrderStatus {
     /// # Errors
     /// [`InvalidTransition`] if the table has no such move.
     pub fn transition(self, to: Self) -> Result<Self, InvalidTransition> {
-        if self.next().contains(&to) {
-            Ok(to)
-        } else {
-            Err(InvalidTransition { from: self, to })
-        }
+        if self.next().contains(&to) { Ok(to) } else { Err(InvalidTransition { from: self, to }) }
     }
 
     /// Whether `actor` may cancel an order in this status at `now`.
@@ -151,9 +147,7 @@ impl OrderStatus {
         match actor {
             Actor::Staff => Ok(()),
             Actor::Customer if self == Self::Processing => Err(CancelRefusal::BeingProcessed),
-            Actor::Customer if deadline.is_some_and(|deadline| now > deadline) => {
-                Err(CancelRefusal::DeadlinePassed)
-            }
+            Actor::Customer if deadline.is_some_and(|deadline| now > deadline) => Err(CancelRefusal::DeadlinePassed),
             Actor::Customer => Ok(()),
         }
     }
@@ -162,28 +156,14 @@ impl OrderStatus {
     /// `updateShipmentStatus`). A processing order is shipped once its first parcel leaves; a shipped
     /// one is delivered once its last parcel arrived, which needs that nothing is still
     /// `waiting_to_ship`. A parcel on its way back has left, but has not arrived.
-    pub fn after_shipments(
-        self,
-        shipments: &[ShipmentStatus],
-        waiting_to_ship: bool,
-    ) -> Option<Self> {
+    pub fn after_shipments(self, shipments: &[ShipmentStatus], waiting_to_ship: bool) -> Option<Self> {
         match self {
-            Self::Processing => shipments
-                .iter()
-                .any(|shipment| shipment.has_left())
-                .then_some(Self::Shipped),
+            Self::Processing => shipments.iter().any(|shipment| shipment.has_left()).then_some(Self::Shipped),
             Self::Shipped => {
-                let all_arrived = shipments
-                    .iter()
-                    .all(|&shipment| shipment == ShipmentStatus::Delivered);
-                (all_arrived && !shipments.is_empty() && !waiting_to_ship)
-                    .then_some(Self::Delivered)
+                let all_arrived = shipments.iter().all(|&shipment| shipment == ShipmentStatus::Delivered);
+                (all_arrived && !shipments.is_empty() && !waiting_to_ship).then_some(Self::Delivered)
             }
-            Self::Pending
-            | Self::Confirmed
-            | Self::Delivered
-            | Self::Cancelled
-            | Self::Refunded => None,
+            Self::Pending | Self::Confirmed | Self::Delivered | Self::Cancelled | Self::Refunded => None,
         }
     }
 }
@@ -201,10 +181,7 @@ impl FromStr for OrderStatus {
         Self::ALL
             .into_iter()
             .find(|status| status.as_str() == text)
-            .ok_or_else(|| UnknownName {
-                kind: "order status",
-                text: text.to_owned(),
-            })
+            .ok_or_else(|| UnknownName { kind: "order status", text: text.to_owned() })
     }
 }
 
@@ -228,14 +205,8 @@ pub enum ShipmentStatus {
 
 impl ShipmentStatus {
     /// Every status.
-    pub const ALL: [Self; 6] = [
-        Self::Pending,
-        Self::Ready,
-        Self::Shipped,
-        Self::InTransit,
-        Self::Delivered,
-        Self::Returned,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Pending, Self::Ready, Self::Shipped, Self::InTransit, Self::Delivered, Self::Returned];
 
     /// The name in the database and on the wire.
     pub fn as_str(self) -> &'static str {
@@ -277,10 +248,7 @@ impl FromStr for ShipmentStatus {
         Self::ALL
             .into_iter()
             .find(|status| status.as_str() == text)
-            .ok_or_else(|| UnknownName {
-                kind: "shipment status",
-                text: text.to_owned(),
-            })
+            .ok_or_else(|| UnknownName { kind: "shipment status", text: text.to_owned() })
     }
 }
 
@@ -327,10 +295,7 @@ pub fn fold(history: &[Move]) -> Result<OrderStatus, BrokenHistory> {
     let mut status = first.to;
     for (row, step) in rest.iter().enumerate() {
         if step.from != Some(status) {
-            return Err(BrokenHistory::Gap {
-                row: row + 1,
-                expected: status,
-            });
+            return Err(BrokenHistory::Gap { row: row + 1, expected: status });
         }
         status = status.transition(step.to)?;
     }

@@ -49,14 +49,8 @@ pub enum OrderEffect {
 
 impl PaymentStatus {
     /// Every status, in the order a payment can meet them.
-    pub const ALL: [Self; 6] = [
-        Self::Pending,
-        Self::Authorized,
-        Self::Captured,
-        Self::PartiallyRefunded,
-        Self::Refunded,
-        Self::Failed,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Pending, Self::Authorized, Self::Captured, Self::PartiallyRefunded, Self::Refunded, Self::Failed];
 
     /// The name in the database and on the wire.
     pub fn as_str(self) -> &'static str {
@@ -87,11 +81,7 @@ impl PaymentStatus {
     /// # Errors
     /// [`InvalidPaymentTransition`] if there is no such arrow.
     pub fn transition(self, to: Self) -> Result<Self, InvalidPaymentTransition> {
-        if self.can_become(to) {
-            Ok(to)
-        } else {
-            Err(InvalidPaymentTransition { from: self, to })
-        }
+        if self.can_become(to) { Ok(to) } else { Err(InvalidPaymentTransition { from: self, to }) }
     }
 
     /// What arriving in this status does to an order in status `order`: a capture confirms a pending
@@ -144,10 +134,7 @@ impl FromStr for PaymentStatus {
         Self::ALL
             .into_iter()
             .find(|status| status.as_str() == text)
-            .ok_or_else(|| UnknownName {
-                kind: "payment status",
-                text: text.to_owned(),
-            })
+            .ok_or_else(|| UnknownName { kind: "payment status", text: text.to_owned() })
     }
 }
 
@@ -171,14 +158,8 @@ pub enum PaymentMethod {
 
 impl PaymentMethod {
     /// Every method.
-    pub const ALL: [Self; 6] = [
-        Self::CreditCard,
-        Self::DebitCard,
-        Self::Upi,
-        Self::NetBanking,
-        Self::Wallet,
-        Self::Cod,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::CreditCard, Self::DebitCard, Self::Upi, Self::NetBanking, Self::Wallet, Self::Cod];
 
     /// The name in the database and on the wire.
     pub fn as_str(self) -> &'static str {
@@ -206,10 +187,7 @@ impl FromStr for PaymentMethod {
         Self::ALL
             .into_iter()
             .find(|method| method.as_str() == text)
-            .ok_or_else(|| UnknownName {
-                kind: "payment method",
-                text: text.to_owned(),
-            })
+            .ok_or_else(|| UnknownName { kind: "payment method", text: text.to_owned() })
     }
 }
 
@@ -233,11 +211,7 @@ mod tests {
         ];
         for from in PaymentStatus::ALL {
             for to in PaymentStatus::ALL {
-                assert_eq!(
-                    from.transition(to).is_ok(),
-                    arrows.contains(&(from, to)),
-                    "{from} → {to}"
-                );
+                assert_eq!(from.transition(to).is_ok(), arrows.contains(&(from, to)), "{from} → {to}");
             }
         }
     }
@@ -245,26 +219,11 @@ mod tests {
     #[test]
     fn a_capture_confirms_and_a_failure_cancels_a_pending_order() {
         use OrderStatus::{Cancelled, Confirmed, Delivered, Pending, Refunded};
-        assert_eq!(
-            PaymentStatus::Captured.effect_on(Pending),
-            OrderEffect::MoveTo(Confirmed)
-        );
-        assert_eq!(
-            PaymentStatus::Failed.effect_on(Pending),
-            OrderEffect::MoveTo(Cancelled)
-        );
-        assert_eq!(
-            PaymentStatus::Captured.effect_on(Cancelled),
-            OrderEffect::RefundLatePayment
-        );
-        assert_eq!(
-            PaymentStatus::Refunded.effect_on(Delivered),
-            OrderEffect::MoveTo(Refunded)
-        );
-        assert_eq!(
-            PaymentStatus::Refunded.effect_on(Cancelled),
-            OrderEffect::None
-        );
+        assert_eq!(PaymentStatus::Captured.effect_on(Pending), OrderEffect::MoveTo(Confirmed));
+        assert_eq!(PaymentStatus::Failed.effect_on(Pending), OrderEffect::MoveTo(Cancelled));
+        assert_eq!(PaymentStatus::Captured.effect_on(Cancelled), OrderEffect::RefundLatePayment);
+        assert_eq!(PaymentStatus::Refunded.effect_on(Delivered), OrderEffect::MoveTo(Refunded));
+        assert_eq!(PaymentStatus::Refunded.effect_on(Cancelled), OrderEffect::None);
     }
 
     #[test]

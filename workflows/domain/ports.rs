@@ -135,30 +135,17 @@ pub trait PaymentGateway: Send + Sync {
     fn key_lifetime(&self) -> std::time::Duration;
 
     /// Starts collecting; the same `key` answers with the same payment.
-    async fn initiate(
-        &self,
-        key: Uuid,
-        request: &PaymentRequest,
-    ) -> Result<GatewayPayment, GatewayError>;
+    async fn initiate(&self, key: Uuid, request: &PaymentRequest) -> Result<GatewayPayment, GatewayError>;
 
     /// Every payment the gateway knows for the order; empty if it never heard of it.
     async fn find(&self, order_id: OrderId) -> Result<Vec<GatewayPayment>, GatewayError>;
 
     /// Closes every open payment of the order; answers what each ended as (Closed, Captured or
     /// Failed), never Pending.
-    async fn close(
-        &self,
-        key: Uuid,
-        order_id: OrderId,
-    ) -> Result<Vec<GatewayPayment>, GatewayError>;
+    async fn close(&self, key: Uuid, order_id: OrderId) -> Result<Vec<GatewayPayment>, GatewayError>;
 
     /// Sends `amount` of a captured payment back; the same `key` never sends it twice.
-    async fn refund(
-        &self,
-        key: Uuid,
-        gateway_payment_id: &str,
-        amount: &Money,
-    ) -> Result<GatewayRefund, GatewayError>;
+    async fn refund(&self, key: Uuid, gateway_payment_id: &str, amount: &Money) -> Result<GatewayRefund, GatewayError>;
 
     /// Checks the signature over the raw body and its age against `now`, then reads the event.
     ///

@@ -20,9 +20,7 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use discount::{
-    BuyXGetY, DiscountStrategy, DiscountableLine, FixedOff, FreeShipping, PercentOff, strategy_for,
-};
+pub use discount::{BuyXGetY, DiscountStrategy, DiscountableLine, FixedOff, FreeShipping, PercentOff, strategy_for};
 pub use place::{Destination, same_country, same_state};
 pub use policy::{PricingPolicy, ShippingRates, TaxPolicy};
 pub use shipping::{FlatShipping, ShippingMethod, ShippingStrategy};
@@ -153,11 +151,7 @@ impl Pricing {
     pub fn new(policy: PricingPolicy) -> Self {
         let tax = policy.tax_strategy();
         let shipping = policy.shipping_strategy();
-        Self {
-            policy,
-            tax,
-            shipping,
-        }
+        Self { policy, tax, shipping }
     }
 
     /// The pipeline with other strategies for tax and shipping than the policy names.
@@ -166,11 +160,7 @@ impl Pricing {
         tax: Arc<dyn TaxStrategy>,
         shipping: Arc<dyn ShippingStrategy>,
     ) -> Self {
-        Self {
-            policy,
-            tax,
-            shipping,
-        }
+        Self { policy, tax, shipping }
     }
 
     /// The policy.
@@ -185,9 +175,7 @@ impl Pricing {
     /// [`PricingError::BelowMinimum`].
     pub fn check_minimum_order_value(&self, subtotal: Decimal) -> Result<(), PricingError> {
         match self.policy.minimum_order_value {
-            Some(minimum) if subtotal < minimum => {
-                Err(PricingError::BelowMinimum { minimum, subtotal })
-            }
+            Some(minimum) if subtotal < minimum => Err(PricingError::BelowMinimum { minimum, subtotal }),
             Some(_) | None => Ok(()),
         }
     }
@@ -221,12 +209,10 @@ impl Pricing {
                 Err(rejection) => rejected.push((coupon.code.clone(), rejection)),
             }
         }
-        let (alone, together): (Vec<&Coupon>, Vec<&Coupon>) = usable
-            .into_iter()
-            .partition(|coupon| !coupon.stackable && !coupon.auto_apply);
+        let (alone, together): (Vec<&Coupon>, Vec<&Coupon>) =
+            usable.into_iter().partition(|coupon| !coupon.stackable && !coupon.auto_apply);
 
-        let price =
-            |set: &[&Coupon]| self.price(lines, &subtotals, subtotal, set, destination, method);
+        let price = |set: &[&Coupon]| self.price(lines, &subtotals, subtotal, set, destination, method);
         let mut best = price(&together)?;
         let mut winner: Option<&Coupon> = None;
         for &candidate in &alone {
@@ -242,15 +228,8 @@ impl Pricing {
                 winner = Some(candidate);
             }
         }
-        for loser in alone
-            .iter()
-            .filter(|&&coupon| winner.is_none_or(|winner| winner.id != coupon.id))
-        {
-            let reason = if winner.is_some() {
-                CouponRejection::NotCombinable
-            } else {
-                CouponRejection::NotApplicable
-            };
+        for loser in alone.iter().filter(|&&coupon| winner.is_none_or(|winner| winner.id != coupon.id)) {
+            let reason = if winner.is_some() { CouponRejection::NotCombinable } else { CouponRejection::NotApplicable };
             rejected.push((loser.code.clone(), reason));
         }
         rejected.append(&mut best.rejected);
@@ -267,9 +246,7 @@ impl Pricing {
             if line.quantity == 0 {
                 return Err(PricingError::NoQuantity(line.variant_id));
             }
-            if line.unit_price < Decimal::ZERO
-                || round_half_away(line.unit_price, currency) != line.unit_price
-            {
+            if line.unit_price < Decimal::ZERO || round_half_away(line.unit_price, currency) != line.unit_price {
                 return Err(PricingError::InvalidPrice(line.variant_id));
             }
             if line.tax_rate < Decimal::ZERO || line.tax_rate > Decimal::ONE_HUNDRED {
@@ -308,11 +285,7 @@ impl Pricing {
         let mut discounts = vec![zero; lines.len()];
         let mut applied = Vec::new();
         let mut rejected = Vec::new();
-        let mut shipping = if lines.is_empty() {
-            zero
-        } else {
-            self.shipping.charge(method, subtotal)
-        };
+        let mut shipping = if lines.is_empty() { zero } else { self.shipping.charge(method, subtotal) };
         shipping = round_half_away(shipping.max(Decimal::ZERO), currency);
         for coupon in ordered {
             let saved = match coupon.kind {
@@ -325,11 +298,7 @@ impl Pricing {
                 rejected.push((coupon.code.clone(), CouponRejection::NotApplicable));
             } else {
                 let code = coupon.code.clone();
-                applied.push(AppliedCoupon {
-                    coupon_id: coupon.id,
-                    code,
-                    discount: saved,
-                });
+                applied.push(AppliedCoupon { coupon_id: coupon.id, code, discount: saved });
             }
         }
 
@@ -338,12 +307,7 @@ impl Pricing {
             .zip(subtotals.iter().zip(discounts))
             .map(|(line, (&subtotal, discount))| {
                 let taxable = subtotal - discount;
-                let LineTax {
-                    tax,
-                    cgst,
-                    sgst,
-                    igst,
-                } = self.tax.tax(taxable, line.tax_rate, destination);
+                let LineTax { tax, cgst, sgst, igst } = self.tax.tax(taxable, line.tax_rate, destination);
                 QuotedLine {
                     variant_id: line.variant_id,
                     quantity: line.quantity,
@@ -360,9 +324,7 @@ impl Pricing {
             .collect();
 
         // Adding to `zero` rather than to 0 keeps the currency's decimals in the sum of nothing.
-        let sum = |amount: fn(&QuotedLine) -> Decimal| {
-            quoted.iter().map(amount).fold(zero, |sum, part| sum + part)
-        };
+        let sum = |amount: fn(&QuotedLine) -> Decimal| quoted.iter().map(amount).fold(zero, |sum, part| sum + part);
         let total = sum(|line| line.total) + shipping;
         Ok(Quote {
             currency,
@@ -378,16 +340,9 @@ impl Pricing {
     }
 }
 
-fn applicable(
-    coupon: &Coupon,
-    lines: &[LineInput],
-    subtotal: Decimal,
-) -> Result<(), CouponRejection> {
+fn applicable(coupon: &Coupon, lines: &[LineInput], subtotal: Decimal) -> Result<(), CouponRejection> {
     coupon.check_minimum(subtotal)?;
-    if lines
-        .iter()
-        .any(|line| coupon.scope.covers(line.product_id, line.category_id))
-    {
+    if lines.iter().any(|line| coupon.scope.covers(line.product_id, line.category_id)) {
         Ok(())
     } else {
         Err(CouponRejection::NotApplicable)

@@ -264,7 +264,12 @@ impl Claimer {
 /// A run whose row somebody holds this moment (a signal, say) is skipped, and its ticket put back.
 /// Only a ticket that is still as it was fetched is deleted: one that was renewed meanwhile stands for
 /// a wake-up this claim has not seen.
-async fn claim(pool: &PgPool, ids: &[Uuid], owner: Uuid, lease: Duration) -> Result<HashMap<Uuid, Claimed>, sqlx::Error> {
+async fn claim(
+    pool: &PgPool,
+    ids: &[Uuid],
+    owner: Uuid,
+    lease: Duration,
+) -> Result<HashMap<Uuid, Claimed>, sqlx::Error> {
     let tickets: Vec<String> = ids.iter().map(|id| ticket_id(*id)).collect();
     let rows = sqlx::query!(
         r#"

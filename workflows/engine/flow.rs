@@ -137,7 +137,11 @@ impl Flow {
     }
 
     /// Reads a value that a replay must see again: the time, a random number, a setting.
-    pub async fn value<T: Serialize + DeserializeOwned>(&mut self, name: &'static str, read: impl FnOnce() -> T) -> Result<T> {
+    pub async fn value<T: Serialize + DeserializeOwned>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce() -> T,
+    ) -> Result<T> {
         self.safe_point().await?;
         if let Some(entry) = self.next_entry(Kind::Value, name).await? {
             return decode_one(name, entry.output.unwrap_or_default());
@@ -168,7 +172,11 @@ impl Flow {
 
     /// Runs the steps, or reads what they answered. Also answers their output as one JSON value, and
     /// the position of the last one: by that its undo is known, now and on every replay.
-    async fn carry_out<G: Steps>(&mut self, steps: &G, then: Option<Kind>) -> Result<(G::Output, serde_json::Value, i32)> {
+    async fn carry_out<G: Steps>(
+        &mut self,
+        steps: &G,
+        then: Option<Kind>,
+    ) -> Result<(G::Output, serde_json::Value, i32)> {
         self.safe_point().await?;
         let names = G::names();
         let kind = then.unwrap_or(Kind::Tx);
@@ -217,7 +225,12 @@ impl Flow {
     }
 
     /// A failed step either fails the run or ends this turn.
-    pub(crate) async fn step_failed<T>(&mut self, step: &'static str, error: StepError, policy: &RetryPolicy) -> Result<T> {
+    pub(crate) async fn step_failed<T>(
+        &mut self,
+        step: &'static str,
+        error: StepError,
+        policy: &RetryPolicy,
+    ) -> Result<T> {
         if error.is_outage() {
             tracing::warn!(run = %self.run.id, step, %error, "the database is away; the run waits for it");
             self.leave(Exit::Outage).await
@@ -491,7 +504,11 @@ impl Forward<'_> {
     }
 
     /// As [`Flow::wait_for`].
-    pub async fn wait_for<T: DeserializeOwned>(&mut self, signal: &str, timeout: std::time::Duration) -> Result<Option<T>> {
+    pub async fn wait_for<T: DeserializeOwned>(
+        &mut self,
+        signal: &str,
+        timeout: std::time::Duration,
+    ) -> Result<Option<T>> {
         self.0.wait_for(signal, timeout).await
     }
 }

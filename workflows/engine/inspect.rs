@@ -82,7 +82,12 @@ pub async fn run(pool: &PgPool, run_id: Uuid) -> Result<Option<Run>, sqlx::Error
 }
 
 /// Runs, newest first; `status` and `workflow` narrow the list.
-pub async fn runs(pool: &PgPool, workflow: Option<&str>, status: Option<&str>, limit: i64) -> Result<Vec<Run>, sqlx::Error> {
+pub async fn runs(
+    pool: &PgPool,
+    workflow: Option<&str>,
+    status: Option<&str>,
+    limit: i64,
+) -> Result<Vec<Run>, sqlx::Error> {
     sqlx::query_as!(
         Run,
         r#"

@@ -102,11 +102,19 @@ impl Replay {
             replay.next_seq = replay.next_seq.max(entry.seq + 1);
             match entry.kind {
                 Kind::Undo => {
-                    let undoes = entry.output.as_ref().and_then(|o| o.get("undoes")).and_then(serde_json::Value::as_i64);
+                    let undoes =
+                        entry.output.as_ref().and_then(|o| o.get("undoes")).and_then(serde_json::Value::as_i64);
                     replay.undone.extend(undoes.and_then(|seq| i32::try_from(seq).ok()));
                 }
                 Kind::Attempt | Kind::Failed => {}
-                Kind::Tx | Kind::Intent | Kind::Call | Kind::Wait | Kind::Signal | Kind::Start | Kind::Value | Kind::NoReturn => {
+                Kind::Tx
+                | Kind::Intent
+                | Kind::Call
+                | Kind::Wait
+                | Kind::Signal
+                | Kind::Start
+                | Kind::Value
+                | Kind::NoReturn => {
                     replay.entries.push_back(entry);
                 }
             }

@@ -28,11 +28,19 @@ pub trait Workflow: Send + Sync + 'static {
 }
 
 pub(crate) trait Erased: Send + Sync {
-    fn run<'a>(&'a self, flow: &'a mut Flow, input: serde_json::Value) -> BoxFuture<'a, Result<serde_json::Value, Failure>>;
+    fn run<'a>(
+        &'a self,
+        flow: &'a mut Flow,
+        input: serde_json::Value,
+    ) -> BoxFuture<'a, Result<serde_json::Value, Failure>>;
 }
 
 impl<W: Workflow> Erased for W {
-    fn run<'a>(&'a self, flow: &'a mut Flow, input: serde_json::Value) -> BoxFuture<'a, Result<serde_json::Value, Failure>> {
+    fn run<'a>(
+        &'a self,
+        flow: &'a mut Flow,
+        input: serde_json::Value,
+    ) -> BoxFuture<'a, Result<serde_json::Value, Failure>> {
         Box::pin(async move {
             let input = serde_json::from_value(input)
                 .map_err(|error| Failure::new("input-unreadable", format!("{}: {error}", W::NAME)))?;

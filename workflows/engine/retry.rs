@@ -41,7 +41,8 @@ mod tests {
 
     #[test]
     fn the_delay_doubles_up_to_its_ceiling_and_jitters_by_half() {
-        let policy = RetryPolicy { first: Duration::from_secs(1), longest: Duration::from_secs(5), ..RetryPolicy::default() };
+        let policy =
+            RetryPolicy { first: Duration::from_secs(1), longest: Duration::from_secs(5), ..RetryPolicy::default() };
         for (failed, jitter, expected_ms) in
             [(1, 1.0, 1_000), (1, 0.0, 500), (2, 1.0, 2_000), (3, 1.0, 4_000), (4, 1.0, 5_000), (60, 0.0, 2_500)]
         {

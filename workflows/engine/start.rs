@@ -79,7 +79,11 @@ pub async fn start<W: Workflow>(conn: &mut PgConnection, start: &Start<W>) -> Re
 }
 
 /// [`start`], for a caller that has read the engine's clock already.
-pub async fn start_at<W>(conn: &mut PgConnection, start: &Start<W>, now: DateTime<Utc>) -> Result<Started, sqlx::Error> {
+pub async fn start_at<W>(
+    conn: &mut PgConnection,
+    start: &Start<W>,
+    now: DateTime<Utc>,
+) -> Result<Started, sqlx::Error> {
     // Two rounds: a concurrent first start is invisible to this statement's snapshot, visible to the next's.
     for _ in 0..2 {
         let row = sqlx::query!(

@@ -120,7 +120,10 @@ pub(crate) fn encode<T: Serialize>(name: &str, value: &T) -> Result<serde_json::
     let json = serde_json::to_value(value)
         .map_err(|error| Failure::new("payload-invalid", format!("{name} answered what JSON cannot hold: {error}")))?;
     if holds_nul(&json) {
-        return Err(Failure::new("payload-invalid", format!("{name} answered a text with a NUL, which Postgres cannot keep")));
+        return Err(Failure::new(
+            "payload-invalid",
+            format!("{name} answered a text with a NUL, which Postgres cannot keep"),
+        ));
     }
     // Only a large value is worth measuring twice.
     if rough_size(&json) > crate::limits::PAYLOAD_BYTES {

@@ -9,11 +9,11 @@ use std::{
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use crate::{Engine, Registry, Settings, inspect, start::ticket_id, sweep::sweep, turn::Turn};
 pub use crate::{
     fault::{Fault, Faults, Point},
     sweep::advance_clock,
 };
-use crate::{Engine, Registry, Settings, inspect, start::ticket_id, sweep::sweep, turn::Turn};
 
 /// One fault at one point of one step, the first time it is passed.
 #[derive(Debug)]
@@ -86,7 +86,12 @@ pub struct TestWorker {
 
 impl TestWorker {
     /// A worker as a fresh incarnation, with faults or none.
-    pub async fn new(pool: &PgPool, registry: Registry, fusion: bool, faults: Option<Arc<dyn Faults>>) -> Result<Self, sqlx::Error> {
+    pub async fn new(
+        pool: &PgPool,
+        registry: Registry,
+        fusion: bool,
+        faults: Option<Arc<dyn Faults>>,
+    ) -> Result<Self, sqlx::Error> {
         let settings = Settings { fusion, ..Settings::default() };
         Ok(TestWorker { engine: Engine::with_faults(pool.clone(), registry, settings, "test", faults).await? })
     }
@@ -141,8 +146,11 @@ impl TestWorker {
 /// A run's story in one line a journal entry: `TX ReserveInventory`, `UNDO ReleaseInventory`, …, then
 /// its status. Made for snapshots: no ids, no times.
 pub async fn trace(pool: &PgPool, run_id: Uuid) -> Result<Vec<String>, sqlx::Error> {
-    let mut lines: Vec<String> =
-        inspect::journal(pool, run_id).await?.into_iter().map(|entry| format!("{} {}", entry.kind, entry.name)).collect();
+    let mut lines: Vec<String> = inspect::journal(pool, run_id)
+        .await?
+        .into_iter()
+        .map(|entry| format!("{} {}", entry.kind, entry.name))
+        .collect();
     if let Some(run) = inspect::run(pool, run_id).await? {
         lines.push(run.status);
     }

@@ -58,7 +58,10 @@ pub struct Engine {
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("registry", &self.registry).field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("registry", &self.registry)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }
 
@@ -92,7 +95,12 @@ pub enum Turn {
 
 impl Engine {
     /// An engine for this process. Must be called inside a Tokio runtime.
-    pub async fn new(pool: PgPool, registry: Registry, settings: Settings, name: &str) -> Result<Arc<Self>, sqlx::Error> {
+    pub async fn new(
+        pool: PgPool,
+        registry: Registry,
+        settings: Settings,
+        name: &str,
+    ) -> Result<Arc<Self>, sqlx::Error> {
         Engine::with_faults(pool, registry, settings, name, None).await
     }
 
@@ -134,7 +142,8 @@ impl Engine {
                 let workflow = claimed.workflow.clone();
                 let turn = self.turn(claimed).await;
                 if let Turn::Ended(status) = turn {
-                    metrics::counter!("cart_engine_runs_ended_total", "workflow" => workflow, "status" => status).increment(1);
+                    metrics::counter!("cart_engine_runs_ended_total", "workflow" => workflow, "status" => status)
+                        .increment(1);
                 }
                 Ok(turn)
             }
@@ -146,7 +155,11 @@ impl Engine {
             // Another worker of the pool may know it: give it back, slowly.
             let wait = Duration::from_secs(5);
             let fence = Fence { run_id: claimed.id, epoch: claimed.epoch };
-            let rest = Rest::Retrying { attempt: claimed.attempt, wake_at: claimed.clock.now() + wait, failure: claimed.failure };
+            let rest = Rest::Retrying {
+                attempt: claimed.attempt,
+                wake_at: claimed.clock.now() + wait,
+                failure: claimed.failure,
+            };
             tracing::warn!(run = %claimed.id, workflow = %claimed.workflow, "this worker does not know the workflow");
             self.leave_at(fence, rest, &[], claimed.clock.now()).await;
             return Turn::Resting;
@@ -174,7 +187,9 @@ impl Engine {
             }
         };
         match outcome {
-            Ok(Ok(Ok(output))) if flow.failure.is_none() && flow.run.failure.is_none() => self.complete(flow, output).await,
+            Ok(Ok(Ok(output))) if flow.failure.is_none() && flow.run.failure.is_none() => {
+                self.complete(flow, output).await
+            }
             // A flow that swallowed a failure still unwinds: the journal says it failed. So does one that
             // has begun to, even if it answers everything from the journal.
             Ok(Ok(Ok(_))) => {
@@ -201,7 +216,8 @@ impl Engine {
     async fn complete(self: &Arc<Self>, mut flow: Flow, output: serde_json::Value) -> Turn {
         if !flow.replay.entries.is_empty() {
             let left = flow.replay.entries.len();
-            let failure = Failure::new("journal-diverged", format!("the flow ended with {left} journal entries unread"));
+            let failure =
+                Failure::new("journal-diverged", format!("the flow ended with {left} journal entries unread"));
             return self.after(flow, Exit::Stuck(failure)).await;
         }
         let settles = !flow.run.forward_only;
@@ -229,7 +245,11 @@ impl Engine {
         if let Err(exit) = flow.give_up(&failure, at_once).await {
             return self.after(flow, exit).await;
         }
-        let undos: Vec<_> = std::mem::take(&mut flow.undos).into_iter().rev().filter(|u| !flow.replay.undone.contains(&u.seq)).collect();
+        let undos: Vec<_> = std::mem::take(&mut flow.undos)
+            .into_iter()
+            .rev()
+            .filter(|u| !flow.replay.undone.contains(&u.seq))
+            .collect();
         for undo in undos {
             if let Err(exit) = self.undo_one(&mut flow, &undo, &failure).await {
                 return self.after(flow, exit).await;
@@ -243,7 +263,12 @@ impl Engine {
         }
     }
 
-    async fn undo_one(self: &Arc<Self>, flow: &mut Flow, undo: &crate::undo::Registered, failure: &Failure) -> Result<(), Exit> {
+    async fn undo_one(
+        self: &Arc<Self>,
+        flow: &mut Flow,
+        undo: &crate::undo::Registered,
+        failure: &Failure,
+    ) -> Result<(), Exit> {
         let fault = |point| self.faults.as_deref().and_then(|faults| faults.at(point, undo.name));
         let mut times = 1;
         match fault(Point::Before) {
@@ -268,11 +293,15 @@ impl Engine {
             let mut tx = Tx { conn: &mut *transaction, run_id, now, failure: Some(failure) };
             // A panic here is a failed attempt: this worker lives, so nobody else would take the run.
             let done = AssertUnwindSafe(undo.undo.undo(&mut tx, undo.output.clone())).catch_unwind().await;
-            match done.unwrap_or_else(|panic| Err(StepError::Retry(format!("panicked: {}", panic_text(&*panic)).into()))) {
+            match done
+                .unwrap_or_else(|panic| Err(StepError::Retry(format!("panicked: {}", panic_text(&*panic)).into())))
+            {
                 Ok(()) => {}
                 Err(error) if error.is_outage() => return Err(Exit::Outage),
                 Err(StepError::Terminal(why)) => {
-                    return Err(Exit::Stuck(failure.clone().with(serde_json::json!({ "undo": undo.name, "error": why }))));
+                    return Err(Exit::Stuck(
+                        failure.clone().with(serde_json::json!({ "undo": undo.name, "error": why })),
+                    ));
                 }
                 Err(StepError::Retry(error) | StepError::Unknown(error)) => {
                     let policy = RetryPolicy::default();

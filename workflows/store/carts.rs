@@ -264,7 +264,12 @@ pub async fn hold_for_checkout(conn: &mut PgConnection, cart_id: CartId, run_id:
 }
 
 /// The cart has become an order.
-pub async fn convert(conn: &mut PgConnection, cart_id: CartId, run_id: Uuid, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+pub async fn convert(
+    conn: &mut PgConnection,
+    cart_id: CartId,
+    run_id: Uuid,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "update carts set status = 'CONVERTED', version = version + 1, updated_at = $3
           where id = $1 and status = 'CHECKOUT' and checkout_run_id = $2",
@@ -278,7 +283,12 @@ pub async fn convert(conn: &mut PgConnection, cart_id: CartId, run_id: Uuid, now
 }
 
 /// The cart is the shopper's again.
-pub async fn unlock(conn: &mut PgConnection, cart_id: CartId, run_id: Uuid, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+pub async fn unlock(
+    conn: &mut PgConnection,
+    cart_id: CartId,
+    run_id: Uuid,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "update carts set status = 'ACTIVE', generation = generation + 1, version = version + 1,
                           checkout_run_id = null, updated_at = $3, last_activity_at = $3

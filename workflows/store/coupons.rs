@@ -116,7 +116,10 @@ pub fn eligible(
         match coupon.check(now, subtotal, *redeemed_by_user) {
             Ok(()) => eligible.push(coupon.clone()),
             Err(rejection) if typed.iter().any(|code| code.trim().eq_ignore_ascii_case(&coupon.code)) => {
-                return Err(Refusal::CouponInvalid { code: coupon.code.clone(), reason: rejection.reason().to_owned() });
+                return Err(Refusal::CouponInvalid {
+                    code: coupon.code.clone(),
+                    reason: rejection.reason().to_owned(),
+                });
             }
             Err(_) => {}
         }

@@ -106,12 +106,19 @@ pub async fn hold(
     .await?;
     Ok(short
         .into_iter()
-        .map(|row| Short { variant_id: row.variant_id.into(), available: u32::try_from(row.available).unwrap_or_default() })
+        .map(|row| Short {
+            variant_id: row.variant_id.into(),
+            available: u32::try_from(row.available).unwrap_or_default(),
+        })
         .collect())
 }
 
 /// ACTIVE → CONFIRMED, reserved −q. Answers which variants were committed; the others' holds have expired.
-pub async fn commit(conn: &mut PgConnection, order_id: OrderId, now: DateTime<Utc>) -> Result<Vec<VariantId>, sqlx::Error> {
+pub async fn commit(
+    conn: &mut PgConnection,
+    order_id: OrderId,
+    now: DateTime<Utc>,
+) -> Result<Vec<VariantId>, sqlx::Error> {
     let committed = sqlx::query_scalar!(
         r#"
         with confirmed as (

@@ -42,8 +42,10 @@ pub fn confirmation_events(
 ) -> Vec<(&'static str, Value)> {
     let order_id = request.order_id;
     let amount = |value| to_wire(value, quote.currency);
-    let items: Vec<_> =
-        lines.iter().map(|line| json!({ "variantId": line.variant_id, "sku": line.sku, "quantity": line.quantity })).collect();
+    let items: Vec<_> = lines
+        .iter()
+        .map(|line| json!({ "variantId": line.variant_id, "sku": line.sku, "quantity": line.quantity }))
+        .collect();
     let mut events = Vec::with_capacity(4);
     if let Some(payment) = payment {
         events.push((
@@ -81,7 +83,12 @@ pub struct Outgoing<'a> {
 }
 
 /// Records a message as SENDING; false if the shopper does not want it or it was recorded before.
-pub async fn record_sending(conn: &mut PgConnection, message: Outgoing<'_>, user_id: Option<Uuid>, now: DateTime<Utc>) -> Result<bool, sqlx::Error> {
+pub async fn record_sending(
+    conn: &mut PgConnection,
+    message: Outgoing<'_>,
+    user_id: Option<Uuid>,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
     let status = sqlx::query_scalar!(
         "insert into notifications (id, event, subject_id, channel, recipient, message_id, status, created_at)
          values ($1, $2, $3, 'EMAIL', $4, $5,
@@ -138,7 +145,12 @@ pub async fn doubt(conn: &mut PgConnection, id: Uuid) -> Result<(), sqlx::Error>
 }
 
 /// → SENT, or FAILED with the reason.
-pub async fn settle(conn: &mut PgConnection, id: Uuid, refused: Option<&str>, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+pub async fn settle(
+    conn: &mut PgConnection,
+    id: Uuid,
+    refused: Option<&str>,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "update notifications
             set status = case when $2::text is null then 'SENT' else 'FAILED' end, detail = $2, sends = sends + 1,

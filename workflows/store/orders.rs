@@ -104,7 +104,9 @@ pub async fn create_items(
 ) -> Result<(), sqlx::Error> {
     let rows: Vec<_> = lines
         .iter()
-        .filter_map(|line| quote.lines.iter().find(|priced| priced.variant_id == line.variant_id).map(|priced| (line, priced)))
+        .filter_map(|line| {
+            quote.lines.iter().find(|priced| priced.variant_id == line.variant_id).map(|priced| (line, priced))
+        })
         .collect();
     let ids: Vec<Uuid> = rows.iter().map(|_| Uuid::now_v7()).collect();
     let variants: Vec<Uuid> = rows.iter().map(|(line, _)| line.variant_id.into()).collect();
@@ -185,7 +187,9 @@ pub async fn store_intent(
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
     let status = match intent.status {
-        GatewayPaymentStatus::Pending | GatewayPaymentStatus::RequiresAction | GatewayPaymentStatus::Authorized => "PENDING",
+        GatewayPaymentStatus::Pending | GatewayPaymentStatus::RequiresAction | GatewayPaymentStatus::Authorized => {
+            "PENDING"
+        }
         GatewayPaymentStatus::Captured => "CAPTURED",
         GatewayPaymentStatus::Failed => "FAILED",
         GatewayPaymentStatus::Closed => "CLOSED",

@@ -57,7 +57,12 @@ pub async fn receive_webhook(
 }
 
 /// Notes what a webhook came to.
-pub async fn settle_webhook(conn: &mut PgConnection, gateway: &str, event_id: &str, outcome: &str) -> Result<(), sqlx::Error> {
+pub async fn settle_webhook(
+    conn: &mut PgConnection,
+    gateway: &str,
+    event_id: &str,
+    outcome: &str,
+) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "update webhook_inbox set outcome = $3 where gateway = $1 and event_id = $2",
         gateway,
@@ -82,9 +87,10 @@ pub async fn claim_refunds(
     reason: &str,
     now: DateTime<Utc>,
 ) -> Result<Vec<DueRefund>, StepError> {
-    let Some(order) = sqlx::query!("select order_status, payment_id from orders where id = $1 for update", Uuid::from(order_id))
-        .fetch_optional(&mut *conn)
-        .await?
+    let Some(order) =
+        sqlx::query!("select order_status, payment_id from orders where id = $1 for update", Uuid::from(order_id))
+            .fetch_optional(&mut *conn)
+            .await?
     else {
         return Ok(Vec::new());
     };
@@ -101,7 +107,8 @@ pub async fn claim_refunds(
         };
     }
     // In a statement of its own: what the lock's last holder wrote is visible to no earlier one.
-    let payment = sqlx::query!("select id from payments where order_id = $1", Uuid::from(order_id)).fetch_one(&mut *conn).await?;
+    let payment =
+        sqlx::query!("select id from payments where order_id = $1", Uuid::from(order_id)).fetch_one(&mut *conn).await?;
     let mut due = Vec::new();
     let captured: Decimal = payments.iter().map(|payment| payment.captured).sum();
     for found in payments.iter().filter(|found| found.captured > Decimal::ZERO) {
@@ -131,7 +138,12 @@ pub async fn claim_refunds(
         )
         .execute(&mut *conn)
         .await?;
-        due.push(DueRefund { refund_id, gateway_payment_id: found.gateway_payment_id.clone(), amount, currency: found.amount.currency() });
+        due.push(DueRefund {
+            refund_id,
+            gateway_payment_id: found.gateway_payment_id.clone(),
+            amount,
+            currency: found.amount.currency(),
+        });
     }
     if captured > Decimal::ZERO {
         sqlx::query!(

@@ -48,10 +48,7 @@ impl DevMailbox {
     /// # Errors
     /// [`ConfigError::Sender`] when `from` is no e-mail address.
     pub fn new(pool: PgPool, from: &str) -> Result<DevMailbox, ConfigError> {
-        Ok(DevMailbox {
-            pool,
-            from: from.parse()?,
-        })
+        Ok(DevMailbox { pool, from: from.parse()? })
     }
 
     /// Makes the table `dev.mailbox` if it is not there; any number of processes may do so at once.
@@ -64,9 +61,7 @@ impl DevMailbox {
         sqlx::raw_sql("set local client_min_messages = warning; select pg_advisory_xact_lock(hashtext('dev.mailbox'))")
             .execute(&mut *tx)
             .await?;
-        sqlx::raw_sql(include_str!("mailbox.sql"))
-            .execute(&mut *tx)
-            .await?;
+        sqlx::raw_sql(include_str!("mailbox.sql")).execute(&mut *tx).await?;
         tx.commit().await
     }
 

@@ -11,10 +11,7 @@ use lettre::message::header::ContentType;
 /// # Errors
 /// [`MailError::Refused`]: the recipient is no address, so no retry would help.
 pub(super) fn message(from: &Mailbox, email: &Email) -> Result<Message, MailError> {
-    let to: Mailbox = email
-        .to
-        .parse()
-        .map_err(|error| MailError::Refused(format!("the recipient: {error}")))?;
+    let to: Mailbox = email.to.parse().map_err(|error| MailError::Refused(format!("the recipient: {error}")))?;
     Message::builder()
         .from(from.clone())
         .to(to)
@@ -28,11 +25,7 @@ pub(super) fn message(from: &Mailbox, email: &Email) -> Result<Message, MailErro
 /// RFC 5322 3.6.4 wants `<left@right>`; ids are kept without.
 fn in_brackets(message_id: &str) -> String {
     let id = message_id.trim_start_matches('<').trim_end_matches('>');
-    if id.contains('@') {
-        format!("<{id}>")
-    } else {
-        format!("<{id}@cart-engine.invalid>")
-    }
+    if id.contains('@') { format!("<{id}>") } else { format!("<{id}@cart-engine.invalid>") }
 }
 
 #[cfg(test)]
@@ -41,8 +34,7 @@ pub(super) mod tests {
 
     pub(crate) fn email(to: &str) -> Email {
         Email {
-            message_id: "order.confirmed.0190a1b2-0000-7000-8000-000000000001.email.1@shop.example"
-                .to_owned(),
+            message_id: "order.confirmed.0190a1b2-0000-7000-8000-000000000001.email.1@shop.example".to_owned(),
             to: to.to_owned(),
             subject: "Your order ORD0000000018 – confirmed".to_owned(),
             text: "Thank you.\nTotal: 59050.00 INR\n".to_owned(),
@@ -60,33 +52,20 @@ pub(super) mod tests {
     fn the_message_id_is_the_callers_whole_and_in_brackets() {
         let text = sent(&email("asha@example.com"));
         let id = "<order.confirmed.0190a1b2-0000-7000-8000-000000000001.email.1@shop.example>";
-        assert!(
-            text.replace("\r\n ", " ")
-                .contains(&format!("Message-ID: {id}\r\n")),
-            "{text}"
-        );
-        let bare = Email {
-            message_id: "<42>".to_owned(),
-            ..email("asha@example.com")
-        };
+        assert!(text.replace("\r\n ", " ").contains(&format!("Message-ID: {id}\r\n")), "{text}");
+        let bare = Email { message_id: "<42>".to_owned(), ..email("asha@example.com") };
         assert!(sent(&bare).contains("Message-ID: <42@cart-engine.invalid>\r\n"));
     }
 
     #[test]
     fn a_subject_cannot_smuggle_in_a_header() {
-        let sly = Email {
-            subject: "Hello\r\nBcc: all@example.com".to_owned(),
-            ..email("asha@example.com")
-        };
+        let sly = Email { subject: "Hello\r\nBcc: all@example.com".to_owned(), ..email("asha@example.com") };
         assert!(!sent(&sly).lines().any(|line| line.starts_with("Bcc:")));
     }
 
     #[test]
     fn a_message_id_cannot_smuggle_in_a_header() {
-        let sly = Email {
-            message_id: "1@x>\r\nBcc: all@example.com".to_owned(),
-            ..email("asha@example.com")
-        };
+        let sly = Email { message_id: "1@x>\r\nBcc: all@example.com".to_owned(), ..email("asha@example.com") };
         assert!(!sent(&sly).lines().any(|line| line.starts_with("Bcc:")));
     }
 
@@ -94,10 +73,7 @@ pub(super) mod tests {
     fn a_recipient_that_is_no_address_is_refused_for_good() {
         let from = "orders@shop.example".parse().expect("a mailbox");
         for to in ["", "nobody", "a@b@c"] {
-            assert!(
-                matches!(message(&from, &email(to)), Err(MailError::Refused(_))),
-                "{to:?}"
-            );
+            assert!(matches!(message(&from, &email(to)), Err(MailError::Refused(_))), "{to:?}");
         }
     }
 }

@@ -33,10 +33,7 @@ impl SmtpMailer {
             .map_err(ConfigError::Server)?
             .timeout(Some(TIMEOUT))
             .build();
-        Ok(SmtpMailer {
-            transport,
-            from: from.parse()?,
-        })
+        Ok(SmtpMailer { transport, from: from.parse()? })
     }
 }
 
@@ -48,9 +45,7 @@ impl Mailer for SmtpMailer {
         match tokio::time::timeout(TIMEOUT, self.transport.send(message)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(classified(&error)),
-            Err(_) => Err(MailError::Unreachable(
-                "the mail server took too long".to_owned(),
-            )),
+            Err(_) => Err(MailError::Unreachable("the mail server took too long".to_owned())),
         }
     }
 }
@@ -84,10 +79,7 @@ mod tests {
             let mut lines = BufReader::new(read).lines();
             let mut told = String::new();
             let mut in_data = false;
-            write
-                .write_all(b"220 test\r\n")
-                .await
-                .expect("a listening client");
+            write.write_all(b"220 test\r\n").await.expect("a listening client");
             while let Ok(Some(line)) = lines.next_line().await {
                 told.push_str(&line);
                 told.push('\n');
@@ -105,12 +97,7 @@ mod tests {
                     "QUIT" => "221 bye",
                     _ => "250 test",
                 };
-                if write
-                    .write_all(format!("{reply}\r\n").as_bytes())
-                    .await
-                    .is_err()
-                    || reply.starts_with("221")
-                {
+                if write.write_all(format!("{reply}\r\n").as_bytes()).await.is_err() || reply.starts_with("221") {
                     break;
                 }
                 if reply == "250 taken" {
@@ -135,10 +122,7 @@ mod tests {
         assert!(send(&url).await.is_ok());
         let told = told.await.expect("a server");
         assert!(told.contains("RCPT TO:<asha@example.com>"), "{told}");
-        assert!(
-            told.contains("0190a1b2-0000-7000-8000-000000000001.email.1@shop.example>"),
-            "{told}"
-        );
+        assert!(told.contains("0190a1b2-0000-7000-8000-000000000001.email.1@shop.example>"), "{told}");
     }
 
     #[tokio::test]
@@ -161,13 +145,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_configuration_that_makes_no_sense_is_refused() {
-        assert!(matches!(
-            SmtpMailer::from_url("http://x", "a@b.example"),
-            Err(ConfigError::Server(_))
-        ));
-        assert!(matches!(
-            SmtpMailer::from_url("smtp://x", "nobody"),
-            Err(ConfigError::Sender(_))
-        ));
+        assert!(matches!(SmtpMailer::from_url("http://x", "a@b.example"), Err(ConfigError::Server(_))));
+        assert!(matches!(SmtpMailer::from_url("smtp://x", "nobody"), Err(ConfigError::Sender(_))));
     }
 }

@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 use domain::ids::OrderId;
 use domain::money::{Currency, Money, to_wire};
 use domain::ports::{
-    GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, NextAction, PaymentGateway,
-    PaymentRequest, WebhookError, WebhookEvent, WebhookKind,
+    GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, NextAction, PaymentGateway, PaymentRequest,
+    WebhookError, WebhookEvent, WebhookKind,
 };
 use reqwest::{Client, RequestBuilder};
 use rust_decimal::Decimal;
@@ -38,20 +38,12 @@ impl SandboxGateway {
     ///
     /// # Errors
     /// [`ConfigError`] when the address is no http URL or the secret is malformed.
-    pub fn new(
-        base_url: &str,
-        secret: &SecretString,
-        client: Client,
-    ) -> Result<SandboxGateway, ConfigError> {
+    pub fn new(base_url: &str, secret: &SecretString, client: Client) -> Result<SandboxGateway, ConfigError> {
         let base = Url::parse(base_url)?;
         if !["http", "https"].contains(&base.scheme()) {
             return Err(ConfigError::NotHttp);
         }
-        Ok(SandboxGateway {
-            base,
-            key: VerifyingKey::parse(secret)?,
-            client,
-        })
+        Ok(SandboxGateway { base, key: VerifyingKey::parse(secret)?, client })
     }
 
     /// The address of a resource below the base; each segment is escaped.
@@ -65,10 +57,7 @@ impl SandboxGateway {
     }
 
     fn post(&self, segments: &[&str], key: Uuid, body: &serde_json::Value) -> RequestBuilder {
-        self.client
-            .post(self.url(segments))
-            .header("Idempotency-Key", key.to_string())
-            .json(body)
+        self.client.post(self.url(segments)).header("Idempotency-Key", key.to_string()).json(body)
     }
 }
 
@@ -82,11 +71,7 @@ impl PaymentGateway for SandboxGateway {
         KEY_LIFETIME
     }
 
-    async fn initiate(
-        &self,
-        key: Uuid,
-        request: &PaymentRequest,
-    ) -> Result<GatewayPayment, GatewayError> {
+    async fn initiate(&self, key: Uuid, request: &PaymentRequest) -> Result<GatewayPayment, GatewayError> {
         let body = json!({
             "orderId": request.order_id,
             "attempt": request.attempt,
@@ -96,48 +81,27 @@ impl PaymentGateway for SandboxGateway {
             "token": request.token,
             "returnUrl": request.return_url,
         });
-        exchange::<Payment>(self.post(&["v1", "payments"], key, &body))
-            .await?
-            .parse()
+        exchange::<Payment>(self.post(&["v1", "payments"], key, &body)).await?.parse()
     }
 
     async fn find(&self, order_id: OrderId) -> Result<Vec<GatewayPayment>, GatewayError> {
         let mut url = self.url(&["v1", "payments"]);
-        url.query_pairs_mut()
-            .append_pair("orderId", &order_id.to_string());
+        url.query_pairs_mut().append_pair("orderId", &order_id.to_string());
         exchange::<Payments>(self.client.get(url)).await?.parse()
     }
 
-    async fn close(
-        &self,
-        key: Uuid,
-        order_id: OrderId,
-    ) -> Result<Vec<GatewayPayment>, GatewayError> {
+    async fn close(&self, key: Uuid, order_id: OrderId) -> Result<Vec<GatewayPayment>, GatewayError> {
         let body = json!({ "orderId": order_id });
-        let payments = exchange::<Payments>(self.post(&["v1", "payments", "close"], key, &body))
-            .await?
-            .parse()?;
+        let payments = exchange::<Payments>(self.post(&["v1", "payments", "close"], key, &body)).await?.parse()?;
         match payments.iter().find(|payment| is_open(payment.status)) {
-            Some(open) => Err(GatewayError::Unknown(format!(
-                "{} is open after the close",
-                open.gateway_payment_id
-            ))),
+            Some(open) => Err(GatewayError::Unknown(format!("{} is open after the close", open.gateway_payment_id))),
             None => Ok(payments),
         }
     }
 
-    async fn refund(
-        &self,
-        key: Uuid,
-        gateway_payment_id: &str,
-        amount: &Money,
-    ) -> Result<GatewayRefund, GatewayError> {
+    async fn refund(&self, key: Uuid, gateway_payment_id: &str, amount: &Money) -> Result<GatewayRefund, GatewayError> {
         let body = json!({ "amount": on_the_wire(amount) });
-        let request = self.post(
-            &["v1", "payments", gateway_payment_id, "refunds"],
-            key,
-            &body,
-        );
+        let request = self.post(&["v1", "payments", gateway_payment_id, "refunds"], key, &body);
         let refund = exchange::<Refund>(request).await?;
         Ok(GatewayRefund {
             gateway_refund_id: refund.gateway_refund_id,
@@ -152,8 +116,8 @@ impl PaymentGateway for SandboxGateway {
         now: DateTime<Utc>,
     ) -> Result<WebhookEvent, WebhookError> {
         let event_id = self.key.verify(headers, body, now)?;
-        let webhook: Webhook = serde_json::from_slice(body)
-            .map_err(|error| WebhookError::Malformed(error.to_string()))?;
+        let webhook: Webhook =
+            serde_json::from_slice(body).map_err(|error| WebhookError::Malformed(error.to_string()))?;
         webhook.parse(event_id)
     }
 }
@@ -164,12 +128,8 @@ fn on_the_wire(money: &Money) -> String {
 
 fn is_open(status: GatewayPaymentStatus) -> bool {
     match status {
-        GatewayPaymentStatus::Pending
-        | GatewayPaymentStatus::RequiresAction
-        | GatewayPaymentStatus::Authorized => true,
-        GatewayPaymentStatus::Captured
-        | GatewayPaymentStatus::Failed
-        | GatewayPaymentStatus::Closed => false,
+        GatewayPaymentStatus::Pending | GatewayPaymentStatus::RequiresAction | GatewayPaymentStatus::Authorized => true,
+        GatewayPaymentStatus::Captured | GatewayPaymentStatus::Failed | GatewayPaymentStatus::Closed => false,
     }
 }
 
@@ -179,11 +139,7 @@ fn money(amount: Decimal, currency: &str) -> Result<Money, GatewayError> {
         .parse::<Currency>()
         .ok()
         .and_then(|currency| Money::new(amount, currency).ok())
-        .ok_or_else(|| {
-            GatewayError::Unknown(format!(
-                "an answer that makes no sense: {amount} {currency}"
-            ))
-        })
+        .ok_or_else(|| GatewayError::Unknown(format!("an answer that makes no sense: {amount} {currency}")))
 }
 
 /// The gateway's own statuses, of which there are fewer than ours.
@@ -278,10 +234,9 @@ struct WebhookData {
 impl Webhook {
     fn parse(self, event_id: &str) -> Result<WebhookEvent, WebhookError> {
         let amount = match (self.data.amount, self.data.currency) {
-            (Some(amount), Some(currency)) => Some(
-                money(amount, &currency)
-                    .map_err(|error| WebhookError::Malformed(error.to_string()))?,
-            ),
+            (Some(amount), Some(currency)) => {
+                Some(money(amount, &currency).map_err(|error| WebhookError::Malformed(error.to_string()))?)
+            }
             (Some(_), None) | (None, _) => None,
         };
         Ok(WebhookEvent {
@@ -315,12 +270,10 @@ mod tests {
     const SENT: i64 = 1_800_000_000;
 
     fn webhook(body: &str) -> Result<WebhookEvent, WebhookError> {
-        let key =
-            VerifyingKey::parse(&SecretString::from("whsec_ZGV2LXNlY3JldA==")).expect("a key");
+        let key = VerifyingKey::parse(&SecretString::from("whsec_ZGV2LXNlY3JldA==")).expect("a key");
         let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"dev-secret").expect("a key");
         mac.update(format!("evt_1.{SENT}.{body}").as_bytes());
-        let signature =
-            base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes());
+        let signature = base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes());
         let headers = [
             ("webhook-id", "evt_1".to_owned()),
             ("webhook-timestamp", SENT.to_string()),
@@ -344,26 +297,22 @@ mod tests {
         assert_eq!(event.event_id, "evt_1");
         assert_eq!(event.kind, WebhookKind::PaymentFailed);
         assert_eq!(event.order_id, Some(order_id));
-        assert_eq!(
-            event.amount,
-            Money::new(Decimal::new(5_905_000, 2), Currency::INR).ok()
-        );
+        assert_eq!(event.amount, Money::new(Decimal::new(5_905_000, 2), Currency::INR).ok());
         assert_eq!(event.failure.as_deref(), Some("card_declined"));
     }
 
     #[test]
     fn an_unknown_type_or_a_strange_order_id_is_still_an_event() {
-        let event = webhook(
-            r#"{"type":"dispute.opened","data":{"gatewayPaymentId":"sbx_1","orderId":"42"}}"#,
-        )
-        .expect("an event");
+        let event = webhook(r#"{"type":"dispute.opened","data":{"gatewayPaymentId":"sbx_1","orderId":"42"}}"#)
+            .expect("an event");
         assert_eq!(event.kind, WebhookKind::Other("dispute.opened".to_owned()));
         assert_eq!((event.order_id, event.amount), (None, None));
     }
 
     #[test]
     fn an_amount_that_does_not_fit_its_currency_is_malformed() {
-        let body = r#"{"type":"payment.captured","data":{"gatewayPaymentId":"sbx_1","amount":"1.234","currency":"INR"}}"#;
+        let body =
+            r#"{"type":"payment.captured","data":{"gatewayPaymentId":"sbx_1","amount":"1.234","currency":"INR"}}"#;
         assert!(matches!(webhook(body), Err(WebhookError::Malformed(_))));
     }
 
@@ -386,11 +335,6 @@ mod tests {
         .expect("a payment");
         let payment = payment.parse().expect("sense");
         assert_eq!(payment.status, GatewayPaymentStatus::RequiresAction);
-        assert_eq!(
-            payment.next_action,
-            Some(NextAction::Redirect {
-                url: "http://gateway/pay/sbx_1".to_owned()
-            })
-        );
+        assert_eq!(payment.next_action, Some(NextAction::Redirect { url: "http://gateway/pay/sbx_1".to_owned() }));
     }
 }

@@ -21,15 +21,12 @@ impl VerifyingKey {
     /// Reads `whsec_<base64>`; the prefix may be missing, as in the scheme's own libraries.
     pub(super) fn parse(secret: &SecretString) -> Result<VerifyingKey, ConfigError> {
         let secret = secret.expose_secret();
-        let key = BASE64
-            .decode(secret.strip_prefix("whsec_").unwrap_or(secret))
-            .map_err(|_| ConfigError::WebhookSecret)?;
+        let key =
+            BASE64.decode(secret.strip_prefix("whsec_").unwrap_or(secret)).map_err(|_| ConfigError::WebhookSecret)?;
         if key.is_empty() {
             return Err(ConfigError::WebhookSecret);
         }
-        Hmac::new_from_slice(&key)
-            .map(VerifyingKey)
-            .map_err(|_| ConfigError::WebhookSecret)
+        Hmac::new_from_slice(&key).map(VerifyingKey).map_err(|_| ConfigError::WebhookSecret)
     }
 
     /// The event's id, once one of the signatures fits and the time is near `now`. The signature is
@@ -74,9 +71,7 @@ impl VerifyingKey {
 
 /// A header that is missing or doubled leaves nothing that could be verified.
 fn header<'h>(headers: &'h [(String, String)], name: &str) -> Result<&'h str, WebhookError> {
-    let mut values = headers
-        .iter()
-        .filter(|(known, _)| known.eq_ignore_ascii_case(name));
+    let mut values = headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
     match (values.next(), values.next()) {
         (Some((_, value)), None) => Ok(value),
         (Some(_), Some(_)) | (None, _) => Err(WebhookError::BadSignature),
@@ -103,11 +98,7 @@ mod tests {
         .to_vec()
     }
 
-    fn verify(
-        headers: &[(String, String)],
-        body: &[u8],
-        seconds_later: i64,
-    ) -> Result<String, WebhookError> {
+    fn verify(headers: &[(String, String)], body: &[u8], seconds_later: i64) -> Result<String, WebhookError> {
         let key = VerifyingKey::parse(&SecretString::from(SECRET)).expect("a key");
         let now = DateTime::from_timestamp(SENT + seconds_later, 0).expect("a time");
         key.verify(headers, body, now).map(str::to_owned)
@@ -115,10 +106,7 @@ mod tests {
 
     #[test]
     fn the_published_test_vector_is_accepted() {
-        assert_eq!(
-            verify(&headers(SIGNATURE), BODY, 0).expect("an id"),
-            "msg_p5jXN8AQM9LWM0D4loKWxJek"
-        );
+        assert_eq!(verify(&headers(SIGNATURE), BODY, 0).expect("an id"), "msg_p5jXN8AQM9LWM0D4loKWxJek");
     }
 
     #[test]
@@ -129,23 +117,9 @@ mod tests {
 
     #[test]
     fn a_changed_body_or_signature_is_refused() {
-        assert!(matches!(
-            verify(&headers(SIGNATURE), b"{}", 0),
-            Err(WebhookError::BadSignature)
-        ));
-        for bad in [
-            "",
-            "v1,",
-            "v1,AAAA",
-            "g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
-        ] {
-            assert!(
-                matches!(
-                    verify(&headers(bad), BODY, 0),
-                    Err(WebhookError::BadSignature)
-                ),
-                "{bad:?}"
-            );
+        assert!(matches!(verify(&headers(SIGNATURE), b"{}", 0), Err(WebhookError::BadSignature)));
+        for bad in ["", "v1,", "v1,AAAA", "g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="] {
+            assert!(matches!(verify(&headers(bad), BODY, 0), Err(WebhookError::BadSignature)), "{bad:?}");
         }
     }
 
@@ -154,41 +128,25 @@ mod tests {
         for missing in 0..3 {
             let mut headers = headers(SIGNATURE);
             headers.remove(missing);
-            assert!(matches!(
-                verify(&headers, BODY, 0),
-                Err(WebhookError::BadSignature)
-            ));
+            assert!(matches!(verify(&headers, BODY, 0), Err(WebhookError::BadSignature)));
         }
         let mut doubled = headers(SIGNATURE);
         doubled.push(("webhook-id".to_owned(), "other".to_owned()));
-        assert!(matches!(
-            verify(&doubled, BODY, 0),
-            Err(WebhookError::BadSignature)
-        ));
+        assert!(matches!(verify(&doubled, BODY, 0), Err(WebhookError::BadSignature)));
     }
 
     #[test]
     fn five_minutes_either_way_are_tolerated_and_no_more() {
         for (seconds, result) in [(300, true), (301, false), (-300, true), (-301, false)] {
-            assert_eq!(
-                verify(&headers(SIGNATURE), BODY, seconds).is_ok(),
-                result,
-                "{seconds} s later"
-            );
+            assert_eq!(verify(&headers(SIGNATURE), BODY, seconds).is_ok(), result, "{seconds} s later");
         }
-        assert!(matches!(
-            verify(&headers(SIGNATURE), BODY, 301),
-            Err(WebhookError::TooOld)
-        ));
+        assert!(matches!(verify(&headers(SIGNATURE), BODY, 301), Err(WebhookError::TooOld)));
     }
 
     #[test]
     fn a_secret_that_is_no_base64_or_empty_is_refused() {
         for bad in ["whsec_***", "whsec_", ""] {
-            assert!(
-                VerifyingKey::parse(&SecretString::from(bad)).is_err(),
-                "{bad:?}"
-            );
+            assert!(VerifyingKey::parse(&SecretString::from(bad)).is_err(), "{bad:?}");
         }
     }
 }

@@ -14,8 +14,8 @@ use domain::{
     money::Money,
     payment::PaymentMethod,
     ports::{
-        GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, PaymentGateway, PaymentRequest, WebhookError,
-        WebhookEvent,
+        GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, PaymentGateway, PaymentRequest,
+        WebhookError, WebhookEvent,
     },
     pricing::ShippingMethod,
 };
@@ -66,7 +66,11 @@ const LOOK: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// When the database does not answer, or a checkout that must succeed does not.
-pub(crate) async fn checkout(options: &PgConnectOptions, pool: &PgPool, settings: CheckoutSettings) -> anyhow::Result<Figures> {
+pub(crate) async fn checkout(
+    options: &PgConnectOptions,
+    pool: &PgPool,
+    settings: CheckoutSettings,
+) -> anyhow::Result<Figures> {
     let CheckoutSettings { seconds, hot, seed, .. } = settings;
     let limit = limit::limit(options, pool, &LimitSettings { seconds, hot, seed }).await?;
     let wanted = (limit.checkouts_per_s * (seconds as f64 + WARM_UP.as_secs_f64()) + 1_000.0).min(400_000.0) as i32;
@@ -74,7 +78,11 @@ pub(crate) async fn checkout(options: &PgConnectOptions, pool: &PgPool, settings
     let unhurried_carts = prepare_carts(pool, (seconds * UNHURRIED_PER_S + 20) as i32, hot, seed + 101).await?;
 
     let before = Counters::settled(pool).await?;
-    let shop = Shop::new(Rules { default_gateway: Instantly::NAME.to_owned(), ..Rules::default() }, vec![Arc::new(Instantly)], None);
+    let shop = Shop::new(
+        Rules { default_gateway: Instantly::NAME.to_owned(), ..Rules::default() },
+        vec![Arc::new(Instantly)],
+        None,
+    );
     let (saturated, made) = {
         let staff = Staff::hire(options, &shop, settings);
         let outcome = saturate(options, &shop, carts, settings).await;
@@ -140,7 +148,8 @@ impl Staff {
         for _ in 0..settings.workers {
             let connections = PgPoolOptions::new().max_connections(20).connect_lazy_with(options.clone());
             let registry = workflows::registry(shop);
-            let pool_options = workers::PoolOptions { concurrency: settings.concurrency, ..workers::PoolOptions::default() };
+            let pool_options =
+                workers::PoolOptions { concurrency: settings.concurrency, ..workers::PoolOptions::default() };
             let stop = stop.clone();
             pools.spawn(async move {
                 let result = workers::run(connections.clone(), registry, pool_options, stop).await;
@@ -163,7 +172,12 @@ impl Staff {
 type Span = (DateTime<Utc>, DateTime<Utc>);
 
 /// Keeps so many checkouts under way; answers the measured span and how many were made in all.
-async fn saturate(options: &PgConnectOptions, shop: &Arc<Shop>, carts: Vec<Cart>, settings: CheckoutSettings) -> anyhow::Result<(Span, u64)> {
+async fn saturate(
+    options: &PgConnectOptions,
+    shop: &Arc<Shop>,
+    carts: Vec<Cart>,
+    settings: CheckoutSettings,
+) -> anyhow::Result<(Span, u64)> {
     let clients = PgPoolOptions::new().max_connections(8).connect_lazy_with(options.clone());
     let places = Arc::new(Semaphore::new(settings.in_flight));
     let (accepted, mut under_way) = tokio::sync::mpsc::unbounded_channel::<Uuid>();
@@ -302,9 +316,11 @@ async fn ended_between(pool: &PgPool, (from, until): Span) -> anyhow::Result<End
     .bind(until)
     .fetch_one(pool)
     .await?;
-    let failed: i64 = sqlx::query_scalar("select count(*) from engine.finished_runs where workflow = 'checkout' and status <> 'COMPLETED'")
-        .fetch_one(pool)
-        .await?;
+    let failed: i64 = sqlx::query_scalar(
+        "select count(*) from engine.finished_runs where workflow = 'checkout' and status <> 'COMPLETED'",
+    )
+    .fetch_one(pool)
+    .await?;
     anyhow::ensure!(failed == 0, "{failed} checkouts failed");
     Ok(Ended { ended, p50_ms: p50_ms.unwrap_or_default(), p99_ms: p99_ms.unwrap_or_default() })
 }

@@ -65,7 +65,11 @@ pub(crate) struct LimitFigures {
 ///
 /// # Errors
 /// When the database does not answer or a checkout fails.
-pub(crate) async fn limit(options: &PgConnectOptions, pool: &PgPool, settings: &LimitSettings) -> anyhow::Result<LimitFigures> {
+pub(crate) async fn limit(
+    options: &PgConnectOptions,
+    pool: &PgPool,
+    settings: &LimitSettings,
+) -> anyhow::Result<LimitFigures> {
     let commit_ms = commit_ms(pool).await?;
     let mut best = (0.0, CLIENTS[0]);
     for (seed, clients) in (settings.seed..).zip(CLIENTS) {
@@ -123,7 +127,12 @@ impl Sale {
     }
 
     /// Sells until the time is over or no cart is left.
-    async fn hold(options: &PgConnectOptions, carts: Vec<Cart>, clients: usize, time: Duration) -> anyhow::Result<Sale> {
+    async fn hold(
+        options: &PgConnectOptions,
+        carts: Vec<Cart>,
+        clients: usize,
+        time: Duration,
+    ) -> anyhow::Result<Sale> {
         let carts = Arc::new(carts);
         let next = Arc::new(AtomicUsize::new(0));
         let mut connections = Vec::with_capacity(clients);
@@ -172,7 +181,11 @@ async fn sell(conn: &mut PgConnection, cart: &Cart) -> Result<(), sqlx::Error> {
         .bind(order.simple().to_string())
         .execute(&mut *conn)
         .await?;
-    sqlx::query("select bench.pay($1, $2)").bind(order).bind(format!("pay_{}", order.simple())).execute(&mut *conn).await?;
+    sqlx::query("select bench.pay($1, $2)")
+        .bind(order)
+        .bind(format!("pay_{}", order.simple()))
+        .execute(&mut *conn)
+        .await?;
     sqlx::query("select bench.confirm($1, $2)").bind(order).bind(Uuid::now_v7()).execute(&mut *conn).await?;
     Ok(())
 }

@@ -167,7 +167,9 @@ impl Outcome {
             Outcome::Declined | Outcome::SecureDeclined => {
                 Ending::Unwound { status: "FAILED", code: "payment-declined", payment: "FAILED" }
             }
-            Outcome::SecureAbandoned => Ending::Unwound { status: "FAILED", code: "payment-expired", payment: "FAILED" },
+            Outcome::SecureAbandoned => {
+                Ending::Unwound { status: "FAILED", code: "payment-expired", payment: "FAILED" }
+            }
             Outcome::LateCapture => Ending::Unwound { status: "FAILED", code: "payment-expired", payment: "REFUNDED" },
             Outcome::WrongAmount | Outcome::RefundFailsOnce => {
                 Ending::Unwound { status: "FAILED", code: "payment-declined", payment: "REFUNDED" }

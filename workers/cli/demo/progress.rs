@@ -43,7 +43,8 @@ impl Progress {
         for outcome in Outcome::ALL {
             let shoppers = cast.iter().filter(|played| **played == outcome).count();
             if shoppers > 0 {
-                let bar = all.add(ProgressBar::new(shoppers as u64).with_style(style.clone()).with_prefix(outcome.name()));
+                let bar =
+                    all.add(ProgressBar::new(shoppers as u64).with_style(style.clone()).with_prefix(outcome.name()));
                 bar.tick();
                 bars.insert(outcome, bar);
             }

@@ -112,7 +112,11 @@ impl fmt::Display for Report {
             let Some(tally) = self.outcomes.get(outcome.name()) else { continue };
             let Tally { expected, actual, p50_seconds, p99_seconds } = tally;
             let mark = if expected == actual { "" } else { "  ✗" };
-            writeln!(f, "{:<20} {expected:>8} {actual:>8} {p50_seconds:>8.2} {p99_seconds:>8.2}{mark}", outcome.name())?;
+            writeln!(
+                f,
+                "{:<20} {expected:>8} {actual:>8} {p50_seconds:>8.2} {p99_seconds:>8.2}{mark}",
+                outcome.name()
+            )?;
         }
         f.write_char('\n')?;
         for Mismatch { shopper, outcome, what } in &self.mismatches {
@@ -123,7 +127,11 @@ impl fmt::Display for Report {
             writeln!(f, "✗ {unfinished} runs did not end, {parked} wait for an operator")?;
         }
         for breach in &self.books.breaches {
-            writeln!(f, "✗ {}: {}: expected {}, found {}", breach.check, breach.subject, breach.expected, breach.actual)?;
+            writeln!(
+                f,
+                "✗ {}: {}: expected {}, found {}",
+                breach.check, breach.subject, breach.expected, breach.actual
+            )?;
         }
         let books = if self.books.balanced { "the books balance" } else { "the books do not balance" };
         let mails: i64 = self.mails.values().sum();
@@ -158,10 +166,8 @@ mod tests {
 
     #[test]
     fn in_a_rush_only_the_numbers_count() {
-        let swapped = [
-            visited(Outcome::LastPieces, Outcome::SoldOut, 1.0),
-            visited(Outcome::SoldOut, Outcome::LastPieces, 1.0),
-        ];
+        let swapped =
+            [visited(Outcome::LastPieces, Outcome::SoldOut, 1.0), visited(Outcome::SoldOut, Outcome::LastPieces, 1.0)];
         assert!(report(&swapped).is_sound());
         let oversold = [
             visited(Outcome::LastPieces, Outcome::LastPieces, 1.0),
@@ -176,7 +182,11 @@ mod tests {
         let report = report(&[Visited { number: 7, outcome: Outcome::Paid, came, seconds: 1.0 }]);
         assert!(!report.is_sound());
         assert_eq!(report.outcomes["paid"].actual, 0);
-        assert!(report.to_string().contains("shopper 7 (paid): the order's status: expected \"CONFIRMED\", got \"PENDING\""));
+        assert!(
+            report
+                .to_string()
+                .contains("shopper 7 (paid): the order's status: expected \"CONFIRMED\", got \"PENDING\"")
+        );
     }
 
     #[test]
@@ -189,7 +199,9 @@ mod tests {
     #[test]
     fn percentiles_are_of_the_nearest_rank() {
         let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
-        for (values, percent, expected) in [(&hundred[..], 50, 50.0), (&hundred, 99, 99.0), (&hundred[..1], 99, 1.0), (&[], 50, 0.0)] {
+        for (values, percent, expected) in
+            [(&hundred[..], 50, 50.0), (&hundred, 99, 99.0), (&hundred[..1], 99, 1.0), (&[], 50, 0.0)]
+        {
             assert!((percentile(values, percent) - expected).abs() < 1e-9, "{percent} of {}", values.len());
         }
     }

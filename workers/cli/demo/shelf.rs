@@ -94,8 +94,11 @@ impl Shelf {
     fn anything(&mut self, random: &mut StdRng) -> Option<Basket> {
         let mut lines: Vec<Line> = Vec::new();
         for _ in 0..random.random_range(1..=MOST_LINES) {
-            let offered: Vec<&Line> =
-                self.left.iter().filter(|left| left.quantity > 0 && lines.iter().all(|line| line.sku != left.sku)).collect();
+            let offered: Vec<&Line> = self
+                .left
+                .iter()
+                .filter(|left| left.quantity > 0 && lines.iter().all(|line| line.sku != left.sku))
+                .collect();
             if offered.is_empty() {
                 break;
             }

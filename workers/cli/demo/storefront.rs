@@ -357,7 +357,11 @@ impl Visit<'_> {
                 return Ok(checkout);
             }
             if begun.elapsed() >= PATIENCE {
-                expect(&format!("checkout {workflow_id} after {PATIENCE:?}"), &*checkout.status, "one that has got on")?;
+                expect(
+                    &format!("checkout {workflow_id} after {PATIENCE:?}"),
+                    &*checkout.status,
+                    "one that has got on",
+                )?;
             }
         }
     }
@@ -405,7 +409,10 @@ async fn answered<T: DeserializeOwned>(request: RequestBuilder, expected: Status
 }
 
 /// The answer, or `None` for a 409 `out-of-stock`.
-async fn unless_sold_out<T: DeserializeOwned>(request: RequestBuilder, expected: StatusCode) -> Result<Option<T>, Surprise> {
+async fn unless_sold_out<T: DeserializeOwned>(
+    request: RequestBuilder,
+    expected: StatusCode,
+) -> Result<Option<T>, Surprise> {
     let (what, status, body) = exchange(request).await?;
     if status == StatusCode::CONFLICT && parsed::<Failure>(&what, &body)?.code == "out-of-stock" {
         return Ok(None);

@@ -72,10 +72,11 @@ pub(crate) async fn read(pool: &PgPool) -> Result<Option<DevSettings>, Failure> 
     if !exists {
         return Ok(None);
     }
-    let rows: Vec<(String, String)> =
-        sqlx::query_as("select name, value from dev.settings where name in ('jwt_secret', 'public_url', 'sandbox_url')")
-            .fetch_all(pool)
-            .await?;
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "select name, value from dev.settings where name in ('jwt_secret', 'public_url', 'sandbox_url')",
+    )
+    .fetch_all(pool)
+    .await?;
     let value = |wanted: &str| rows.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
     Ok(value("jwt_secret").map(|jwt_secret| DevSettings {
         sandbox_url: value("sandbox_url"),

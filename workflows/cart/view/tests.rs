@@ -94,9 +94,12 @@ fn a_coupon_that_has_run_out_is_dropped_with_its_reason() {
     candidate.coupon.ends_at = Some(noon() - TimeDelta::seconds(1));
     let view = held(vec![laptop()], vec![candidate]).view(&shop()).expect("priced");
     assert_eq!(view.quote.total.to_string(), "59050.00");
-    assert_eq!(serde_json::to_value(&view.notices).expect("JSON"), json!([
-        { "type": "COUPON_DROPPED", "code": "SAVE20", "reason": "expired" }
-    ]));
+    assert_eq!(
+        serde_json::to_value(&view.notices).expect("JSON"),
+        json!([
+            { "type": "COUPON_DROPPED", "code": "SAVE20", "reason": "expired" }
+        ])
+    );
 }
 
 #[test]
@@ -111,11 +114,14 @@ fn an_empty_cart_costs_nothing_and_keeps_its_coupon() {
 fn a_new_price_and_a_shortage_are_both_told() {
     let line = CartLine { price_when_added: Decimal::from(45_000), quantity: 3, available: 2, ..laptop() };
     let view = held(vec![line.clone()], vec![]).view(&shop()).expect("priced");
-    assert_eq!(serde_json::to_value(&view.notices).expect("JSON"), json!([
-        { "type": "PRICE_CHANGED", "variantId": line.variant_id, "oldPrice": "45000.00", "newPrice": "50000.00",
-          "currency": "INR" },
-        { "type": "QUANTITY_UNAVAILABLE", "variantId": line.variant_id, "sku": "LAP-001", "quantity": 3, "available": 2 }
-    ]));
+    assert_eq!(
+        serde_json::to_value(&view.notices).expect("JSON"),
+        json!([
+            { "type": "PRICE_CHANGED", "variantId": line.variant_id, "oldPrice": "45000.00", "newPrice": "50000.00",
+              "currency": "INR" },
+            { "type": "QUANTITY_UNAVAILABLE", "variantId": line.variant_id, "sku": "LAP-001", "quantity": 3, "available": 2 }
+        ])
+    );
 }
 
 #[test]

@@ -43,18 +43,14 @@ pub fn merge(
     user: &[CartLine],
     stock: impl Fn(VariantId) -> u32,
 ) -> (Vec<CartLine>, Vec<Adjustment>) {
-    let mut merged: BTreeMap<VariantId, Quantity> = user
-        .iter()
-        .map(|line| (line.variant_id, line.quantity))
-        .collect();
+    let mut merged: BTreeMap<VariantId, Quantity> = user.iter().map(|line| (line.variant_id, line.quantity)).collect();
     let mut brought: BTreeMap<VariantId, u32> = BTreeMap::new();
     for line in guest {
         *brought.entry(line.variant_id).or_default() += line.quantity.get();
     }
     let mut adjustments = Vec::new();
     for (variant_id, pieces) in brought {
-        let requested_quantity =
-            pieces + merged.get(&variant_id).map_or(0, |quantity| quantity.get());
+        let requested_quantity = pieces + merged.get(&variant_id).map_or(0, |quantity| quantity.get());
         let in_stock = stock(variant_id);
         let quantity = requested_quantity.min(in_stock).clamp(1, MAX_QUANTITY);
         merged.insert(variant_id, Quantity(quantity));
@@ -67,21 +63,7 @@ pub fn merge(
         } else {
             AdjustmentReason::QuantityLimit
         };
-        adjustments.push(Adjustment {
-            variant_id,
-            requested_quantity,
-            quantity,
-            reason,
-        });
+        adjustments.push(Adjustment { variant_id, requested_quantity, quantity, reason });
     }
-    (
-        merged
-            .into_iter()
-            .map(|(variant_id, quantity)| CartLine {
-                variant_id,
-                quantity,
-            })
-            .collect(),
-        adjustments,
-    )
+    (merged.into_iter().map(|(variant_id, quantity)| CartLine { variant_id, quantity }).collect(), adjustments)
 }

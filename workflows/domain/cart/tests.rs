@@ -14,20 +14,11 @@ fn pieces(number: i64) -> Quantity {
 }
 
 fn line(number: u128, quantity: i64) -> CartLine {
-    CartLine {
-        variant_id: variant(number),
-        quantity: pieces(quantity),
-    }
+    CartLine { variant_id: variant(number), quantity: pieces(quantity) }
 }
 
 fn cart(status: CartStatus, lines: &[CartLine]) -> ShoppingCart {
-    ShoppingCart::restore(
-        CartId(Uuid::nil()),
-        None,
-        status,
-        lines.to_vec(),
-        vec!["SAVE20".to_owned()],
-    )
+    ShoppingCart::restore(CartId(Uuid::nil()), None, status, lines.to_vec(), vec!["SAVE20".to_owned()])
 }
 
 #[test]
@@ -41,10 +32,7 @@ fn every_status_is_read_back_from_its_own_name() {
 
 #[test]
 fn only_active_and_abandoned_carts_can_be_modified() {
-    let modifiable: Vec<_> = CartStatus::ALL
-        .into_iter()
-        .filter(|status| status.can_modify())
-        .collect();
+    let modifiable: Vec<_> = CartStatus::ALL.into_iter().filter(|status| status.can_modify()).collect();
     assert_eq!(modifiable, [CartStatus::Active, CartStatus::Abandoned]);
 }
 
@@ -58,10 +46,7 @@ fn a_quantity_is_from_1_to_999() {
     }
     assert_eq!("7".parse(), Ok(pieces(7)));
     assert_eq!("seven".parse::<Quantity>(), Err(CartError::QuantityInvalid));
-    assert_eq!(
-        serde_json::from_value::<Quantity>(json!(7)).expect("a quantity"),
-        pieces(7)
-    );
+    assert_eq!(serde_json::from_value::<Quantity>(json!(7)).expect("a quantity"), pieces(7));
     assert!(serde_json::from_value::<Quantity>(json!(0)).is_err());
     assert_eq!(serde_json::to_value(pieces(7)).expect("json"), json!(7));
 }
@@ -82,24 +67,14 @@ fn adding_a_variant_twice_sums_its_quantities() {
     assert_eq!(cart.add(variant(2), pieces(1)), Ok(pieces(1)));
     assert_eq!(cart.add(variant(1), pieces(3)), Ok(pieces(5)));
     assert_eq!(cart.lines().collect::<Vec<_>>(), [line(1, 5), line(2, 1)]);
-    assert_eq!(
-        (
-            cart.item_count(),
-            cart.quantity_of(variant(1)),
-            cart.quantity_of(variant(9))
-        ),
-        (6, 5, 0)
-    );
+    assert_eq!((cart.item_count(), cart.quantity_of(variant(1)), cart.quantity_of(variant(9))), (6, 5, 0));
 }
 
 #[test]
 fn a_sum_above_the_limit_is_refused_and_changes_nothing() {
     let mut cart = cart(CartStatus::Active, &[line(1, 999)]);
     let before = cart.clone();
-    assert_eq!(
-        cart.add(variant(1), pieces(1)),
-        Err(CartError::QuantityInvalid)
-    );
+    assert_eq!(cart.add(variant(1), pieces(1)), Err(CartError::QuantityInvalid));
     assert_eq!(cart, before);
 }
 
@@ -107,10 +82,7 @@ fn a_sum_above_the_limit_is_refused_and_changes_nothing() {
 fn line_201_is_refused_but_the_200_there_can_still_grow() {
     let full: Vec<_> = (0..200).map(|number| line(number, 1)).collect();
     let mut cart = cart(CartStatus::Active, &full);
-    assert_eq!(
-        cart.add(variant(200), pieces(1)),
-        Err(CartError::TooManyLines)
-    );
+    assert_eq!(cart.add(variant(200), pieces(1)), Err(CartError::TooManyLines));
     assert_eq!(cart.add(variant(199), pieces(1)), Ok(pieces(2)));
 }
 
@@ -120,14 +92,8 @@ fn updating_sets_the_quantity_and_updating_to_none_removes_the_line() {
     assert_eq!(cart.update(variant(1), Some(pieces(7))), Ok(()));
     assert_eq!(cart.update(variant(2), None), Ok(()));
     assert_eq!(cart.lines().collect::<Vec<_>>(), [line(1, 7)]);
-    assert_eq!(
-        cart.update(variant(2), Some(pieces(1))),
-        Err(CartError::ItemNotInCart(variant(2)))
-    );
-    assert_eq!(
-        cart.remove(variant(2)),
-        Err(CartError::ItemNotInCart(variant(2)))
-    );
+    assert_eq!(cart.update(variant(2), Some(pieces(1))), Err(CartError::ItemNotInCart(variant(2))));
+    assert_eq!(cart.remove(variant(2)), Err(CartError::ItemNotInCart(variant(2))));
 }
 
 #[test]
@@ -160,11 +126,7 @@ const CHANGES: [Change; 6] = [
 
 #[test]
 fn a_cart_that_is_checked_out_or_over_refuses_every_change() {
-    for status in [
-        CartStatus::Checkout,
-        CartStatus::Converted,
-        CartStatus::Expired,
-    ] {
+    for status in [CartStatus::Checkout, CartStatus::Converted, CartStatus::Expired] {
         for change in CHANGES {
             let mut cart = cart(status, &[line(1, 2)]);
             let before = cart.clone();
@@ -195,36 +157,16 @@ fn a_guest_cart_gets_an_owner_once() {
 #[test]
 fn errors_have_the_seeds_messages_and_stable_codes() {
     for (error, code, message) in [
-        (
-            CartError::NotActive(CartStatus::Converted),
-            "cart-not-active",
-            "Cannot modify cart with status: CONVERTED",
-        ),
-        (
-            CartError::NotActive(CartStatus::Checkout),
-            "cart-in-checkout",
-            "Cannot modify cart with status: CHECKOUT",
-        ),
+        (CartError::NotActive(CartStatus::Converted), "cart-not-active", "Cannot modify cart with status: CONVERTED"),
+        (CartError::NotActive(CartStatus::Checkout), "cart-in-checkout", "Cannot modify cart with status: CHECKOUT"),
         (
             CartError::ItemNotInCart(variant(1)),
             "item-not-in-cart",
             "Item with variantId 00000000-0000-0000-0000-000000000001 not found in cart",
         ),
-        (
-            CartError::AlreadyOwned,
-            "cart-already-owned",
-            "Cart already associated with a user",
-        ),
-        (
-            CartError::QuantityInvalid,
-            "quantity-invalid",
-            "Quantity must be positive and at most 999",
-        ),
-        (
-            CartError::TooManyLines,
-            "too-many-lines",
-            "Cart cannot have more than 200 lines",
-        ),
+        (CartError::AlreadyOwned, "cart-already-owned", "Cart already associated with a user"),
+        (CartError::QuantityInvalid, "quantity-invalid", "Quantity must be positive and at most 999"),
+        (CartError::TooManyLines, "too-many-lines", "Cart cannot have more than 200 lines"),
     ] {
         assert_eq!((error.code(), error.to_string().as_str()), (code, message));
     }
@@ -232,9 +174,7 @@ fn errors_have_the_seeds_messages_and_stable_codes() {
 
 #[test]
 fn a_merge_keeps_every_line_and_sums_the_common_ones() {
-    let (lines, adjustments) = merge(&[line(3, 1), line(1, 2)], &[line(2, 4), line(1, 1)], |_| {
-        100
-    });
+    let (lines, adjustments) = merge(&[line(3, 1), line(1, 2)], &[line(2, 4), line(1, 1)], |_| 100);
     assert_eq!(lines, [line(1, 3), line(2, 4), line(3, 1)]);
     assert_eq!(adjustments, []);
 }
@@ -246,16 +186,9 @@ fn a_merge_is_limited_by_stock_and_by_the_quantity_cap_and_says_so() {
         2 => 0,
         _ => 5000,
     };
-    let (lines, adjustments) = merge(
-        &[line(1, 2), line(2, 2), line(3, 500)],
-        &[line(1, 2), line(3, 500)],
-        stock,
-    );
+    let (lines, adjustments) = merge(&[line(1, 2), line(2, 2), line(3, 500)], &[line(1, 2), line(3, 500)], stock);
     assert_eq!(lines, [line(1, 3), line(2, 1), line(3, 999)]);
-    let told: Vec<_> = adjustments
-        .iter()
-        .map(|a| (a.requested_quantity, a.quantity, a.reason))
-        .collect();
+    let told: Vec<_> = adjustments.iter().map(|a| (a.requested_quantity, a.quantity, a.reason)).collect();
     assert_eq!(
         told,
         [
@@ -283,16 +216,12 @@ fn a_merge_of_two_full_carts_loses_no_line() {
 #[test]
 fn notices_are_camel_case_with_prices_as_decimal_strings() {
     let price = |text: &str| text.parse::<Decimal>().expect("a decimal");
-    let notice =
-        CartNotice::price_changed(variant(1), price("999.000"), price("1049.5"), Currency::INR);
+    let notice = CartNotice::price_changed(variant(1), price("999.000"), price("1049.5"), Currency::INR);
     assert_eq!(
         serde_json::to_value(notice).expect("json"),
         json!({"type": "PRICE_CHANGED", "variantId": variant(1), "oldPrice": "999.00", "newPrice": "1049.50", "currency": "INR"})
     );
-    assert_eq!(
-        CartNotice::price_changed(variant(1), price("999.000"), price("999"), Currency::INR),
-        None
-    );
+    assert_eq!(CartNotice::price_changed(variant(1), price("999.000"), price("999"), Currency::INR), None);
     let adjusted = Adjustment {
         variant_id: variant(1),
         requested_quantity: 4,
@@ -301,12 +230,6 @@ fn notices_are_camel_case_with_prices_as_decimal_strings() {
     };
     let json = json!({"type": "QUANTITY_ADJUSTED", "variantId": variant(1), "requestedQuantity": 4, "quantity": 3,
         "reason": "LIMITED_STOCK"});
-    assert_eq!(
-        serde_json::to_value(CartNotice::from(adjusted)).expect("json"),
-        json
-    );
-    assert_eq!(
-        serde_json::from_value::<CartNotice>(json).expect("a notice"),
-        CartNotice::from(adjusted)
-    );
+    assert_eq!(serde_json::to_value(CartNotice::from(adjusted)).expect("json"), json);
+    assert_eq!(serde_json::from_value::<CartNotice>(json).expect("a notice"), CartNotice::from(adjusted));
 }

@@ -3,39 +3,17 @@ use chrono::TimeDelta;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-const TEN: Stock = Stock {
-    available: 10,
-    reserved: 0,
-};
+const TEN: Stock = Stock { available: 10, reserved: 0 };
 
 #[test]
 fn a_sale_holds_then_commits_and_may_come_back() {
     let (held, _) = TEN.hold(3).unwrap();
-    assert_eq!(
-        held,
-        Stock {
-            available: 7,
-            reserved: 3
-        }
-    );
+    assert_eq!(held, Stock { available: 7, reserved: 3 });
     let (sold, _) = held.commit(3).unwrap();
-    assert_eq!(
-        sold,
-        Stock {
-            available: 7,
-            reserved: 0
-        }
-    );
+    assert_eq!(sold, Stock { available: 7, reserved: 0 });
     let (back, movement) = sold.give_back(3).unwrap();
     assert_eq!(back, TEN);
-    assert_eq!(
-        movement,
-        Movement {
-            kind: MovementKind::Return,
-            available_delta: 3,
-            reserved_delta: 0
-        }
-    );
+    assert_eq!(movement, Movement { kind: MovementKind::Return, available_delta: 3, reserved_delta: 0 });
     assert_eq!(held.release(3).unwrap().0, TEN);
     assert_eq!(held.expire(3).unwrap().0, TEN);
 }
@@ -45,36 +23,21 @@ fn what_is_not_there_cannot_be_moved() {
     assert_eq!(TEN.hold(11), Err(StockError::OutOfStock { available: 10 }));
     assert_eq!(TEN.commit(1), Err(StockError::NotReserved { reserved: 0 }));
     assert_eq!(TEN.release(1), Err(StockError::NotReserved { reserved: 0 }));
-    assert_eq!(
-        TEN.adjust(-11),
-        Err(StockError::OutOfStock { available: 10 })
-    );
+    assert_eq!(TEN.adjust(-11), Err(StockError::OutOfStock { available: 10 }));
     assert_eq!(TEN.hold(0), Err(StockError::QuantityInvalid));
     assert_eq!(TEN.adjust(0), Err(StockError::QuantityInvalid));
     assert_eq!(TEN.restock(u32::MAX), Err(StockError::QuantityInvalid));
-    assert_eq!(
-        StockError::OutOfStock { available: 0 }.to_string(),
-        "Out of stock"
-    );
+    assert_eq!(StockError::OutOfStock { available: 0 }.to_string(), "Out of stock");
 }
 
 #[test]
 fn a_hold_ends_once() {
     use ReservationStatus::{Active, Confirmed, Expired, Released, Returned};
-    let moves = [
-        (Active, Confirmed),
-        (Active, Released),
-        (Active, Expired),
-        (Confirmed, Returned),
-    ];
+    let moves = [(Active, Confirmed), (Active, Released), (Active, Expired), (Confirmed, Returned)];
     for from in ReservationStatus::ALL {
         assert_eq!(from.as_str().parse(), Ok(from));
         for to in ReservationStatus::ALL {
-            assert_eq!(
-                from.transition(to).is_ok(),
-                moves.contains(&(from, to)),
-                "{from} → {to}"
-            );
+            assert_eq!(from.transition(to).is_ok(), moves.contains(&(from, to)), "{from} → {to}");
         }
     }
 }
@@ -100,14 +63,8 @@ fn low_stock_alerts_once_a_crossing() {
 fn duplicate_lines_are_summed_in_variant_order() {
     let variant = |n| VariantId(Uuid::from_u128(n));
     let lines = [(variant(2), 1), (variant(1), 5), (variant(2), 2)];
-    assert_eq!(
-        sum_duplicates(lines),
-        vec![(variant(1), 5), (variant(2), 3)]
-    );
-    assert_eq!(
-        sum_duplicates([(variant(1), u32::MAX), (variant(1), 1)]),
-        vec![(variant(1), u32::MAX)]
-    );
+    assert_eq!(sum_duplicates(lines), vec![(variant(1), 5), (variant(2), 3)]);
+    assert_eq!(sum_duplicates([(variant(1), u32::MAX), (variant(1), 1)]), vec![(variant(1), u32::MAX)]);
 }
 
 fn apply(stock: Stock, kind: MovementKind, quantity: u32) -> Result<(Stock, Movement), StockError> {

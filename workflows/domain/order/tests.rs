@@ -16,19 +16,12 @@ fn the_state_machine_has_exactly_the_moves_of_the_table() {
     ];
     for from in OrderStatus::ALL {
         for to in OrderStatus::ALL {
-            let expected = if moves.contains(&(from, to)) {
-                Ok(to)
-            } else {
-                Err(InvalidTransition { from, to })
-            };
+            let expected = if moves.contains(&(from, to)) { Ok(to) } else { Err(InvalidTransition { from, to }) };
             assert_eq!(from.transition(to), expected, "{from} → {to}");
         }
     }
     let error = Delivered.transition(Pending).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "Invalid state transition from DELIVERED to PENDING"
-    );
+    assert_eq!(error.to_string(), "Invalid state transition from DELIVERED to PENDING");
 }
 
 #[test]
@@ -52,71 +45,34 @@ fn customers_cancel_before_packing_and_staff_before_the_parcel_leaves() {
     for actor in [Customer, Staff] {
         assert_eq!(check(OrderStatus::Pending, actor, false), Ok(()));
         assert_eq!(check(OrderStatus::Confirmed, actor, false), Ok(()));
-        assert_eq!(
-            check(OrderStatus::Confirmed, actor, true),
-            Err(CancelRefusal::Shipped)
-        );
-        assert_eq!(
-            check(OrderStatus::Shipped, actor, true),
-            Err(CancelRefusal::Shipped)
-        );
-        assert_eq!(
-            check(OrderStatus::Delivered, actor, true),
-            Err(CancelRefusal::Delivered)
-        );
-        assert_eq!(
-            check(OrderStatus::Cancelled, actor, false),
-            Err(CancelRefusal::AlreadyCancelled)
-        );
-        assert_eq!(
-            check(OrderStatus::Refunded, actor, true),
-            Err(CancelRefusal::Refunded)
-        );
+        assert_eq!(check(OrderStatus::Confirmed, actor, true), Err(CancelRefusal::Shipped));
+        assert_eq!(check(OrderStatus::Shipped, actor, true), Err(CancelRefusal::Shipped));
+        assert_eq!(check(OrderStatus::Delivered, actor, true), Err(CancelRefusal::Delivered));
+        assert_eq!(check(OrderStatus::Cancelled, actor, false), Err(CancelRefusal::AlreadyCancelled));
+        assert_eq!(check(OrderStatus::Refunded, actor, true), Err(CancelRefusal::Refunded));
     }
-    assert_eq!(
-        check(OrderStatus::Processing, Customer, false),
-        Err(CancelRefusal::BeingProcessed)
-    );
+    assert_eq!(check(OrderStatus::Processing, Customer, false), Err(CancelRefusal::BeingProcessed));
     assert_eq!(check(OrderStatus::Processing, Staff, false), Ok(()));
-    assert_eq!(
-        check(OrderStatus::Processing, Staff, true),
-        Err(CancelRefusal::Shipped)
-    );
-    assert_eq!(
-        CancelRefusal::Shipped.to_string(),
-        "Cannot cancel shipped orders"
-    );
-    assert_eq!(
-        CancelRefusal::Delivered.to_string(),
-        "Cannot cancel delivered order. Please initiate return."
-    );
+    assert_eq!(check(OrderStatus::Processing, Staff, true), Err(CancelRefusal::Shipped));
+    assert_eq!(CancelRefusal::Shipped.to_string(), "Cannot cancel shipped orders");
+    assert_eq!(CancelRefusal::Delivered.to_string(), "Cannot cancel delivered order. Please initiate return.");
 }
 
 #[test]
 fn the_deadline_binds_customers_but_not_staff() {
     let deadline = DateTime::UNIX_EPOCH;
     let late = deadline + TimeDelta::seconds(1);
-    let check =
-        |actor, now| OrderStatus::Confirmed.cancellable_by(actor, false, Some(deadline), now);
+    let check = |actor, now| OrderStatus::Confirmed.cancellable_by(actor, false, Some(deadline), now);
     assert_eq!(check(Actor::Customer, deadline), Ok(()));
-    assert_eq!(
-        check(Actor::Customer, late),
-        Err(CancelRefusal::DeadlinePassed)
-    );
+    assert_eq!(check(Actor::Customer, late), Err(CancelRefusal::DeadlinePassed));
     assert_eq!(check(Actor::Staff, late), Ok(()));
 }
 
 #[test]
 fn whatever_may_be_cancelled_has_a_move_to_cancelled() {
     for status in OrderStatus::ALL {
-        if status
-            .cancellable_by(Actor::Staff, false, None, DateTime::UNIX_EPOCH)
-            .is_ok()
-        {
-            assert_eq!(
-                status.transition(OrderStatus::Cancelled),
-                Ok(OrderStatus::Cancelled)
-            );
+        if status.cancellable_by(Actor::Staff, false, None, DateTime::UNIX_EPOCH).is_ok() {
+            assert_eq!(status.transition(OrderStatus::Cancelled), Ok(OrderStatus::Cancelled));
         }
     }
 }
@@ -128,23 +84,12 @@ fn an_order_follows_its_shipments() {
     assert_eq!(processing(&[]), None);
     assert_eq!(processing(&[Ready]), None);
     assert_eq!(processing(&[Ready, Shipped]), Some(OrderStatus::Shipped));
-    let shipped =
-        |shipments: &[_], waiting| OrderStatus::Shipped.after_shipments(shipments, waiting);
+    let shipped = |shipments: &[_], waiting| OrderStatus::Shipped.after_shipments(shipments, waiting);
     assert_eq!(shipped(&[Delivered, InTransit], false), None);
     assert_eq!(shipped(&[Delivered, Returned], false), None);
-    assert_eq!(
-        shipped(&[Delivered], true),
-        None,
-        "the other half is still in the warehouse"
-    );
-    assert_eq!(
-        shipped(&[Delivered, Delivered], false),
-        Some(OrderStatus::Delivered)
-    );
-    assert_eq!(
-        OrderStatus::Cancelled.after_shipments(&[Delivered], false),
-        None
-    );
+    assert_eq!(shipped(&[Delivered], true), None, "the other half is still in the warehouse");
+    assert_eq!(shipped(&[Delivered, Delivered], false), Some(OrderStatus::Delivered));
+    assert_eq!(OrderStatus::Cancelled.after_shipments(&[Delivered], false), None);
 }
 
 #[test]
@@ -162,28 +107,12 @@ fn folding_the_history_gives_the_status() {
     let step = |from, to| Move { from, to };
     let born = step(None, Pending);
     assert_eq!(fold(&[born]), Ok(Pending));
-    assert_eq!(
-        fold(&[
-            born,
-            step(Some(Pending), Confirmed),
-            step(Some(Confirmed), Cancelled)
-        ]),
-        Ok(Cancelled)
-    );
+    assert_eq!(fold(&[born, step(Some(Pending), Confirmed), step(Some(Confirmed), Cancelled)]), Ok(Cancelled));
     assert_eq!(fold(&[]), Err(BrokenHistory::Empty));
     assert_eq!(fold(&[step(None, Confirmed)]), Err(BrokenHistory::Start));
-    assert_eq!(
-        fold(&[born, step(Some(Confirmed), Cancelled)]),
-        Err(BrokenHistory::Gap {
-            row: 1,
-            expected: Pending
-        })
-    );
+    assert_eq!(fold(&[born, step(Some(Confirmed), Cancelled)]), Err(BrokenHistory::Gap { row: 1, expected: Pending }));
     assert_eq!(
         fold(&[born, step(Some(Pending), Shipped)]),
-        Err(BrokenHistory::Move(InvalidTransition {
-            from: Pending,
-            to: Shipped
-        }))
+        Err(BrokenHistory::Move(InvalidTransition { from: Pending, to: Shipped }))
     );
 }

@@ -25,12 +25,7 @@ pub struct DiscountableLine {
 pub trait DiscountStrategy: Send + Sync {
     /// What the coupon wants to take off each of `lines`, which are all within its scope. The pipeline
     /// caps the sum at the coupon's `max_discount` and each line at what is left of it.
-    fn discounts(
-        &self,
-        coupon: &Coupon,
-        lines: &[DiscountableLine],
-        currency: Currency,
-    ) -> Vec<Decimal>;
+    fn discounts(&self, coupon: &Coupon, lines: &[DiscountableLine], currency: Currency) -> Vec<Decimal>;
 }
 
 /// `value` percent off what is left of the lines together, split over them.
@@ -60,54 +55,30 @@ pub fn strategy_for(kind: CouponKind) -> &'static dyn DiscountStrategy {
 }
 
 fn split(amount: Decimal, lines: &[DiscountableLine], currency: Currency) -> Vec<Decimal> {
-    let weights: Vec<_> = lines
-        .iter()
-        .map(|line| (line.variant_id, line.remaining))
-        .collect();
+    let weights: Vec<_> = lines.iter().map(|line| (line.variant_id, line.remaining)).collect();
     let whole: Decimal = lines.iter().map(|line| line.remaining).sum();
     split_by_largest_remainder(amount.clamp(Decimal::ZERO, whole), &weights, currency)
 }
 
 impl DiscountStrategy for PercentOff {
-    fn discounts(
-        &self,
-        coupon: &Coupon,
-        lines: &[DiscountableLine],
-        currency: Currency,
-    ) -> Vec<Decimal> {
+    fn discounts(&self, coupon: &Coupon, lines: &[DiscountableLine], currency: Currency) -> Vec<Decimal> {
         let whole: Decimal = lines.iter().map(|line| line.remaining).sum();
         let percent = coupon.value.clamp(Decimal::ZERO, Decimal::ONE_HUNDRED);
         let off = round_half_away(whole * percent / Decimal::ONE_HUNDRED, currency);
         // Capped before the split: splitting twice would round twice.
-        split(
-            coupon.max_discount.map_or(off, |most| off.min(most)),
-            lines,
-            currency,
-        )
+        split(coupon.max_discount.map_or(off, |most| off.min(most)), lines, currency)
     }
 }
 
 impl DiscountStrategy for FixedOff {
-    fn discounts(
-        &self,
-        coupon: &Coupon,
-        lines: &[DiscountableLine],
-        currency: Currency,
-    ) -> Vec<Decimal> {
-        let off = coupon
-            .max_discount
-            .map_or(coupon.value, |most| coupon.value.min(most));
+    fn discounts(&self, coupon: &Coupon, lines: &[DiscountableLine], currency: Currency) -> Vec<Decimal> {
+        let off = coupon.max_discount.map_or(coupon.value, |most| coupon.value.min(most));
         split(off, lines, currency)
     }
 }
 
 impl DiscountStrategy for BuyXGetY {
-    fn discounts(
-        &self,
-        coupon: &Coupon,
-        lines: &[DiscountableLine],
-        _currency: Currency,
-    ) -> Vec<Decimal> {
+    fn discounts(&self, coupon: &Coupon, lines: &[DiscountableLine], _currency: Currency) -> Vec<Decimal> {
         let buy = u64::from(coupon.buy_quantity.unwrap_or(0));
         let get = u64::from(coupon.get_quantity.unwrap_or(0));
         let mut discounts = vec![Decimal::ZERO; lines.len()];
@@ -129,12 +100,7 @@ impl DiscountStrategy for BuyXGetY {
 }
 
 impl DiscountStrategy for FreeShipping {
-    fn discounts(
-        &self,
-        _coupon: &Coupon,
-        lines: &[DiscountableLine],
-        _currency: Currency,
-    ) -> Vec<Decimal> {
+    fn discounts(&self, _coupon: &Coupon, lines: &[DiscountableLine], _currency: Currency) -> Vec<Decimal> {
         vec![Decimal::ZERO; lines.len()]
     }
 }
@@ -143,19 +109,10 @@ impl DiscountStrategy for FreeShipping {
 /// only belong to lines, the rest to the order.
 pub(super) fn stage(coupon: &Coupon) -> u8 {
     match (coupon.kind, &coupon.scope) {
-        (
-            CouponKind::BuyXGetY,
-            CouponScope::All | CouponScope::Products(_) | CouponScope::Categories(_),
-        )
-        | (
-            CouponKind::Percent | CouponKind::Fixed,
-            CouponScope::Products(_) | CouponScope::Categories(_),
-        ) => 0,
+        (CouponKind::BuyXGetY, CouponScope::All | CouponScope::Products(_) | CouponScope::Categories(_))
+        | (CouponKind::Percent | CouponKind::Fixed, CouponScope::Products(_) | CouponScope::Categories(_)) => 0,
         (CouponKind::Percent | CouponKind::Fixed, CouponScope::All) => 1,
-        (
-            CouponKind::FreeShipping,
-            CouponScope::All | CouponScope::Products(_) | CouponScope::Categories(_),
-        ) => 2,
+        (CouponKind::FreeShipping, CouponScope::All | CouponScope::Products(_) | CouponScope::Categories(_)) => 2,
     }
 }
 
@@ -169,11 +126,7 @@ pub(super) fn take_off(
     currency: Currency,
 ) -> Decimal {
     let in_scope: Vec<usize> = (0..lines.len())
-        .filter(|&index| {
-            coupon
-                .scope
-                .covers(lines[index].product_id, lines[index].category_id)
-        })
+        .filter(|&index| coupon.scope.covers(lines[index].product_id, lines[index].category_id))
         .collect();
     let eligible: Vec<DiscountableLine> = in_scope
         .iter()
@@ -191,16 +144,10 @@ pub(super) fn take_off(
         .map(|(off, line)| round_half_away(off.clamp(Decimal::ZERO, line.remaining), currency))
         .collect();
     let mut saved: Decimal = wanted.iter().copied().sum();
-    if let Some(most) = coupon
-        .max_discount
-        .map(|most| round_half_away(most.max(Decimal::ZERO), currency))
+    if let Some(most) = coupon.max_discount.map(|most| round_half_away(most.max(Decimal::ZERO), currency))
         && saved > most
     {
-        let weights: Vec<_> = eligible
-            .iter()
-            .map(|line| line.variant_id)
-            .zip(wanted)
-            .collect();
+        let weights: Vec<_> = eligible.iter().map(|line| line.variant_id).zip(wanted).collect();
         wanted = split_by_largest_remainder(most, &weights, currency);
         saved = most;
     }

@@ -32,10 +32,7 @@ fn country_key(name: &str) -> String {
 fn state_key(name: &str) -> String {
     let name = name.trim().to_lowercase();
     let code = name.strip_prefix("in-").unwrap_or(&name);
-    INDIAN_STATES
-        .iter()
-        .find(|(known, _)| *known == code)
-        .map_or(name.clone(), |(_, state)| (*state).to_owned())
+    INDIAN_STATES.iter().find(|(known, _)| *known == code).map_or(name.clone(), |(_, state)| (*state).to_owned())
 }
 
 /// ISO 3166-2:IN, with the codes it replaced in 2023 beside the new ones, since people still use both.

@@ -22,10 +22,7 @@ pub struct ShippingRates {
 
 impl Default for ShippingRates {
     fn default() -> Self {
-        Self {
-            standard: Decimal::from(50),
-            express: Decimal::from(150),
-        }
+        Self { standard: Decimal::from(50), express: Decimal::from(150) }
     }
 }
 
@@ -82,23 +79,14 @@ impl PricingPolicy {
         let currency = self.currency;
         match &self.tax {
             TaxPolicy::Gst => {
-                let seller = Destination {
-                    country: self.seller_country.clone(),
-                    state: self.seller_state.clone(),
-                };
+                let seller = Destination { country: self.seller_country.clone(), state: self.seller_state.clone() };
                 Arc::new(GstTax { currency, seller })
             }
-            TaxPolicy::FlatRate { rate } => Arc::new(FlatRateTax {
-                currency,
-                rate: *rate,
-            }),
+            TaxPolicy::FlatRate { rate } => Arc::new(FlatRateTax { currency, rate: *rate }),
         }
     }
 
     pub(super) fn shipping_strategy(&self) -> Arc<dyn ShippingStrategy> {
-        Arc::new(FlatShipping {
-            rates: self.shipping.clone(),
-            free_above: self.free_shipping_above,
-        })
+        Arc::new(FlatShipping { rates: self.shipping.clone(), free_above: self.free_shipping_above })
     }
 }

@@ -7,12 +7,7 @@ use super::*;
 use crate::coupon::CouponScope;
 
 fn lines() -> impl Strategy<Value = Vec<LineInput>> {
-    let one = (
-        0_u128..6,
-        1_u32..=999,
-        0_i64..10_000_000,
-        prop::sample::select(vec![0_i64, 5, 18, 40]),
-    );
+    let one = (0_u128..6, 1_u32..=999, 0_i64..10_000_000, prop::sample::select(vec![0_i64, 5, 18, 40]));
     prop::collection::vec(one, 0..8).prop_map(|lines| {
         let build = |(variant, quantity, paise, rate): (u128, u32, i64, i64)| LineInput {
             unit_price: Decimal::new(paise, 2),
@@ -35,23 +30,19 @@ fn coupons() -> impl Strategy<Value = Vec<Coupon>> {
     prop::collection::vec(one, 0..5).prop_map(|coupons| {
         let numbered = (0_u128..).zip(coupons);
         numbered
-            .map(
-                |(id, (kind, value, cap, (stackable, auto_apply), product, (buy, get)))| Coupon {
-                    kind,
-                    value: if kind == CouponKind::Percent {
-                        Decimal::new(value % 10_001, 2)
-                    } else {
-                        Decimal::new(value, 2)
-                    },
-                    max_discount: cap.map(|cap| Decimal::new(cap, 2)),
-                    stackable,
-                    auto_apply,
-                    scope: product.map_or(CouponScope::All, |id| {
-                        CouponScope::Products(vec![Uuid::from_u128(id)])
-                    }),
-                    ..buy_get(id, buy, get)
+            .map(|(id, (kind, value, cap, (stackable, auto_apply), product, (buy, get)))| Coupon {
+                kind,
+                value: if kind == CouponKind::Percent {
+                    Decimal::new(value % 10_001, 2)
+                } else {
+                    Decimal::new(value, 2)
                 },
-            )
+                max_discount: cap.map(|cap| Decimal::new(cap, 2)),
+                stackable,
+                auto_apply,
+                scope: product.map_or(CouponScope::All, |id| CouponScope::Products(vec![Uuid::from_u128(id)])),
+                ..buy_get(id, buy, get)
+            })
             .collect()
     })
 }

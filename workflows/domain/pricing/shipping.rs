@@ -44,10 +44,7 @@ impl FromStr for ShippingMethod {
         Self::ALL
             .into_iter()
             .find(|method| method.as_str() == text)
-            .ok_or_else(|| UnknownName {
-                kind: "shipping method",
-                text: text.to_owned(),
-            })
+            .ok_or_else(|| UnknownName { kind: "shipping method", text: text.to_owned() })
     }
 }
 
@@ -70,10 +67,7 @@ pub struct FlatShipping {
 
 impl ShippingStrategy for FlatShipping {
     fn charge(&self, method: ShippingMethod, subtotal: Decimal) -> Decimal {
-        if self
-            .free_above
-            .is_some_and(|free_above| subtotal > free_above)
-        {
+        if self.free_above.is_some_and(|free_above| subtotal > free_above) {
             return Decimal::ZERO;
         }
         match method {

@@ -17,12 +17,7 @@ pub fn split_by_largest_remainder<R: Ord>(
 ) -> Vec<Decimal> {
     // 10¹² major units are at most 10¹⁵ minor ones; their product is far below i128's 10³⁸.
     let scale = Decimal::from(10_u64.pow(currency.exponent()));
-    let minor = |amount: Decimal| {
-        (round_half_away(amount, currency) * scale)
-            .to_i128()
-            .unwrap_or(0)
-            .max(0)
-    };
+    let minor = |amount: Decimal| (round_half_away(amount, currency) * scale).to_i128().unwrap_or(0).max(0);
     let amount = minor(amount);
     let shares: Vec<i128> = weights.iter().map(|(_, weight)| minor(*weight)).collect();
     let whole: i128 = shares.iter().sum();
@@ -34,19 +29,11 @@ pub fn split_by_largest_remainder<R: Ord>(
     let mut by_remainder: Vec<usize> = (0..weights.len()).collect();
     by_remainder.sort_by(|&left, &right| {
         let remainder = |index: usize| amount * shares[index] % whole;
-        remainder(right)
-            .cmp(&remainder(left))
-            .then_with(|| weights[left].0.cmp(&weights[right].0))
+        remainder(right).cmp(&remainder(left)).then_with(|| weights[left].0.cmp(&weights[right].0))
     });
     let left_over = amount - parts.iter().sum::<i128>();
-    for index in by_remainder
-        .into_iter()
-        .take(usize::try_from(left_over).unwrap_or(0))
-    {
+    for index in by_remainder.into_iter().take(usize::try_from(left_over).unwrap_or(0)) {
         parts[index] += 1;
     }
-    parts
-        .into_iter()
-        .map(|part| Decimal::from_i128_with_scale(part, currency.exponent()))
-        .collect()
+    parts.into_iter().map(|part| Decimal::from_i128_with_scale(part, currency.exponent())).collect()
 }

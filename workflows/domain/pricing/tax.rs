@@ -45,27 +45,15 @@ impl TaxStrategy for GstTax {
         let zero = round_half_away(Decimal::ZERO, self.currency);
         let tax = percentage(taxable, rate, self.currency);
         let at_home = destination.is_some_and(|buyer| {
-            same_country(&buyer.country, &self.seller.country)
-                && same_state(&buyer.state, &self.seller.state)
+            same_country(&buyer.country, &self.seller.country) && same_state(&buyer.state, &self.seller.state)
         });
         if at_home {
             let half = tax / Decimal::TWO;
-            let mut cgst =
-                half.round_dp_with_strategy(self.currency.exponent(), RoundingStrategy::ToZero);
+            let mut cgst = half.round_dp_with_strategy(self.currency.exponent(), RoundingStrategy::ToZero);
             cgst.rescale(self.currency.exponent());
-            LineTax {
-                tax,
-                cgst,
-                sgst: tax - cgst,
-                igst: zero,
-            }
+            LineTax { tax, cgst, sgst: tax - cgst, igst: zero }
         } else {
-            LineTax {
-                tax,
-                cgst: zero,
-                sgst: zero,
-                igst: tax,
-            }
+            LineTax { tax, cgst: zero, sgst: zero, igst: tax }
         }
     }
 }
@@ -83,16 +71,7 @@ pub struct FlatRateTax {
 impl TaxStrategy for FlatRateTax {
     fn tax(&self, taxable: Decimal, _rate: Decimal, _destination: Option<&Destination>) -> LineTax {
         let zero = round_half_away(Decimal::ZERO, self.currency);
-        let tax = percentage(
-            taxable,
-            self.rate.clamp(Decimal::ZERO, Decimal::ONE_HUNDRED),
-            self.currency,
-        );
-        LineTax {
-            tax,
-            cgst: zero,
-            sgst: zero,
-            igst: tax,
-        }
+        let tax = percentage(taxable, self.rate.clamp(Decimal::ZERO, Decimal::ONE_HUNDRED), self.currency);
+        LineTax { tax, cgst: zero, sgst: zero, igst: tax }
     }
 }

@@ -17,23 +17,15 @@ const HOLD: &str = "EMBEDDED_TEST_HOLD";
 
 /// What a crash test needs: only a durable cluster keeps its last commits through one.
 fn durable(data_dir: &Path) -> Options {
-    Options {
-        durable: true,
-        ..options(data_dir)
-    }
+    Options { durable: true, ..options(data_dir) }
 }
 
 async fn start_durable(dir: &TempDir) -> Cluster {
-    Cluster::start(&durable(dir.path()))
-        .await
-        .expect("a running cluster")
+    Cluster::start(&durable(dir.path())).await.expect("a running cluster")
 }
 
 pub(super) fn kill(signal: &str, pid: u32) {
-    let status = Command::new("kill")
-        .args([signal, &pid.to_string()])
-        .status()
-        .expect("kill runs");
+    let status = Command::new("kill").args([signal, &pid.to_string()]).status().expect("kill runs");
     assert!(status.success(), "kill {signal} {pid}");
 }
 
@@ -54,25 +46,15 @@ struct Holder {
 impl Holder {
     fn of(dir: &TempDir) -> Self {
         let mut process = Command::new(std::env::current_exe().expect("this program"))
-            .args([
-                "--exact",
-                "crashes::hold_a_cluster_for_another_test",
-                "--ignored",
-                "--nocapture",
-            ])
+            .args(["--exact", "crashes::hold_a_cluster_for_another_test", "--ignored", "--nocapture"])
             .env(HOLD, dir.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("a copy of this program");
         let output = BufReader::new(process.stdout.take().expect("piped"));
-        let pid = output
-            .lines()
-            .find_map(|line| line.ok()?.split_once("postmaster=")?.1.trim().parse().ok());
-        Self {
-            process,
-            postmaster: pid.expect("a pid"),
-        }
+        let pid = output.lines().find_map(|line| line.ok()?.split_once("postmaster=")?.1.trim().parse().ok());
+        Self { process, postmaster: pid.expect("a pid") }
     }
 
     fn kill(&mut self) {
@@ -87,9 +69,7 @@ async fn hold_a_cluster_for_another_test() {
     let Some(dir) = std::env::var_os(HOLD) else {
         return;
     };
-    let cluster = Cluster::start(&durable(Path::new(&dir)))
-        .await
-        .expect("a running cluster");
+    let cluster = Cluster::start(&durable(Path::new(&dir))).await.expect("a running cluster");
     remember(&cluster).await;
     println!("\npostmaster={}", cluster.pid());
     // Until the other end of the pipe, the test, is gone.
@@ -107,10 +87,7 @@ async fn an_immediate_restart_recovers_in_the_same_place() {
     assert_eq!(cluster.url(NAME), url);
     assert_remembered(&cluster).await;
     let log = std::fs::read_to_string(dir.path().join("postgres.log")).expect("a log");
-    assert!(
-        log.contains("was not properly shut down"),
-        "it did not crash:\n{log}"
-    );
+    assert!(log.contains("was not properly shut down"), "it did not crash:\n{log}");
     cluster.stop().await.expect("stopped");
 }
 
@@ -166,17 +143,8 @@ async fn a_stale_pid_file_that_names_a_living_stranger_is_no_obstacle() {
     cluster.stop().await.expect("stopped");
     // The same user's, else Postgres itself would see that it cannot be a rival.
     let owner = std::fs::metadata(&folder).expect("there");
-    let mut stranger = Command::new("sleep")
-        .arg("600")
-        .uid(owner.uid())
-        .gid(owner.gid())
-        .spawn()
-        .expect("sleep runs");
-    let forged = format!(
-        "{}\n{}",
-        stranger.id(),
-        text.split_once('\n').expect("lines").1
-    );
+    let mut stranger = Command::new("sleep").arg("600").uid(owner.uid()).gid(owner.gid()).spawn().expect("sleep runs");
+    let forged = format!("{}\n{}", stranger.id(), text.split_once('\n').expect("lines").1);
     std::fs::write(&pid_file, forged).expect("written");
     std::os::unix::fs::chown(&pid_file, Some(owner.uid()), Some(owner.gid())).expect("given");
     assert_eq!(running(dir.path()), None);
@@ -184,15 +152,8 @@ async fn a_stale_pid_file_that_names_a_living_stranger_is_no_obstacle() {
     assert_remembered(&cluster).await;
     cluster.stop().await.expect("stopped");
     std::fs::write(&pid_file, "").expect("written");
-    start(&dir)
-        .await
-        .stop()
-        .await
-        .expect("an empty pid file is no obstacle either");
-    stranger
-        .kill()
-        .and_then(|()| stranger.wait())
-        .expect("ended");
+    start(&dir).await.stop().await.expect("an empty pid file is no obstacle either");
+    stranger.kill().and_then(|()| stranger.wait()).expect("ended");
 }
 
 #[tokio::test]

@@ -22,9 +22,7 @@ fn options(data_dir: &Path) -> Options {
         discovery: true,
         offline: true,
         durable: false,
-        settings: small
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .to_vec(),
+        settings: small.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
     }
 }
 
@@ -42,35 +40,23 @@ fn data_dir() -> Option<TempDir> {
 }
 
 async fn start(dir: &TempDir) -> Cluster {
-    Cluster::start(&options(dir.path()))
-        .await
-        .expect("a running cluster")
+    Cluster::start(&options(dir.path())).await.expect("a running cluster")
 }
 
 async fn run(cluster: &Cluster, sql: &'static str) {
-    let mut session = cluster
-        .connect_options("postgres")
-        .connect()
-        .await
-        .expect("a session");
+    let mut session = cluster.connect_options("postgres").connect().await.expect("a session");
     sqlx::raw_sql(sql).execute(&mut session).await.expect(sql);
     session.close().await.expect("closed");
 }
 
 async fn ask(cluster: &Cluster, sql: &'static str) -> String {
-    let mut session = cluster
-        .connect_options("postgres")
-        .connect()
-        .await
-        .expect("a session");
-    sqlx::query_scalar(sql)
-        .fetch_one(&mut session)
-        .await
-        .expect(sql)
+    let mut session = cluster.connect_options("postgres").connect().await.expect("a session");
+    sqlx::query_scalar(sql).fetch_one(&mut session).await.expect(sql)
 }
 
 async fn remember(cluster: &Cluster) {
-    run(cluster, "create table kept (id int); insert into kept values (42); checkpoint; insert into kept values (1)").await;
+    run(cluster, "create table kept (id int); insert into kept values (42); checkpoint; insert into kept values (1)")
+        .await;
 }
 
 async fn assert_remembered(cluster: &Cluster) {
@@ -82,25 +68,13 @@ async fn the_first_start_makes_a_cluster_that_the_shop_can_use() {
     let Some(dir) = data_dir() else { return };
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).expect("closed");
     let cluster = start(&dir).await;
-    run(
-        &cluster,
-        "create extension pgcrypto; create extension hstore",
-    )
-    .await;
+    run(&cluster, "create extension pgcrypto; create extension hstore").await;
     assert_eq!(ask(&cluster, "show listen_addresses").await, "");
     assert_eq!(ask(&cluster, "show timezone").await, "UTC");
     assert_eq!(ask(&cluster, "show server_encoding").await, "UTF8");
     assert_eq!(ask(&cluster, "show fsync").await, "off");
-    assert_eq!(
-        ask(&cluster, "show max_connections").await,
-        "20",
-        "the caller's settings win"
-    );
-    assert!(
-        ask(&cluster, "select version()")
-            .await
-            .contains(cluster.version())
-    );
+    assert_eq!(ask(&cluster, "show max_connections").await, "20", "the caller's settings win");
+    assert!(ask(&cluster, "select version()").await.contains(cluster.version()));
     let socket_folder = ask(&cluster, "show unix_socket_directories").await;
     assert!(socket_folder.len() < 90, "{socket_folder}");
     for private in [Path::new(&socket_folder), cluster.data_dir()] {
@@ -109,10 +83,7 @@ async fn the_first_start_makes_a_cluster_that_the_shop_can_use() {
         assert_ne!(meta.uid(), 0, "{}", private.display());
     }
     cluster.stop().await.expect("stopped");
-    assert!(
-        !Path::new(&socket_folder).exists(),
-        "a stopped cluster leaves nothing in /tmp"
-    );
+    assert!(!Path::new(&socket_folder).exists(), "a stopped cluster leaves nothing in /tmp");
 }
 
 #[tokio::test]
@@ -120,27 +91,15 @@ async fn a_database_is_created_once_and_its_url_is_understood_by_sqlx_and_psql()
     let Some(dir) = data_dir() else { return };
     let cluster = start(&dir).await;
     for _ in 0..2 {
-        cluster
-            .ensure_database("odd \"name\" ?")
-            .await
-            .expect("created");
+        cluster.ensure_database("odd \"name\" ?").await.expect("created");
     }
     let url = cluster.url("odd \"name\" ?");
     let mut session = sqlx::PgConnection::connect(&url).await.expect(&url);
-    let name: String = sqlx::query_scalar("select current_database()::text")
-        .fetch_one(&mut session)
-        .await
-        .expect("asked");
+    let name: String =
+        sqlx::query_scalar("select current_database()::text").fetch_one(&mut session).await.expect("asked");
     assert_eq!(name, "odd \"name\" ?");
-    if let Ok(output) = Command::new("psql")
-        .args(["-Atc", "select current_user", &url])
-        .output()
-    {
-        assert_eq!(
-            String::from_utf8_lossy(&output.stdout).trim(),
-            NAME,
-            "{output:?}"
-        );
+    if let Ok(output) = Command::new("psql").args(["-Atc", "select current_user", &url]).output() {
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), NAME, "{output:?}");
     }
     cluster.stop().await.expect("stopped");
 }
@@ -171,13 +130,8 @@ async fn a_dropped_cluster_stops_by_itself_and_the_next_start_waits_for_it() {
 async fn a_second_start_on_the_same_data_is_refused_and_told_by_whom() {
     let Some(dir) = data_dir() else { return };
     let cluster = start(&dir).await;
-    let error = Cluster::start(&options(dir.path()))
-        .await
-        .expect_err("refused");
-    assert!(
-        matches!(error, Error::InUse { pid, .. } if pid == std::process::id()),
-        "{error}"
-    );
+    let error = Cluster::start(&options(dir.path())).await.expect_err("refused");
+    assert!(matches!(error, Error::InUse { pid, .. } if pid == std::process::id()), "{error}");
     cluster.stop().await.expect("stopped");
 }
 
@@ -195,17 +149,9 @@ async fn a_running_cluster_is_found_from_its_data_directory_and_a_stopped_one_is
 async fn a_server_that_does_not_start_shows_the_end_of_its_log() {
     let Some(dir) = data_dir() else { return };
     let mut options = options(dir.path());
-    options
-        .settings
-        .push(("shared_buffers".into(), "lots".into()));
-    let error = Cluster::start(&options)
-        .await
-        .expect_err("nonsense")
-        .to_string();
-    assert!(
-        error.contains("invalid value for parameter \"shared_buffers\""),
-        "{error}"
-    );
+    options.settings.push(("shared_buffers".into(), "lots".into()));
+    let error = Cluster::start(&options).await.expect_err("nonsense").to_string();
+    assert!(error.contains("invalid value for parameter \"shared_buffers\""), "{error}");
 }
 
 #[tokio::test]
@@ -218,13 +164,8 @@ async fn root_is_told_at_once_when_the_server_could_not_enter_the_data_directory
     let data_dir = dir.path().join("shop");
     std::fs::write(dir.path().join("secret"), "").expect("written");
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).expect("closed");
-    let error = Cluster::start(&options(&data_dir))
-        .await
-        .expect_err("closed");
-    assert!(
-        matches!(&error, Error::Unreachable { blocked, .. } if blocked == dir.path()),
-        "{error}"
-    );
+    let error = Cluster::start(&options(&data_dir)).await.expect_err("closed");
+    assert!(matches!(&error, Error::Unreachable { blocked, .. } if blocked == dir.path()), "{error}");
     assert!(error.to_string().contains("--data-dir"), "{error}");
     assert!(!data_dir.exists(), "nothing was written");
 }
@@ -232,10 +173,7 @@ async fn root_is_told_at_once_when_the_server_could_not_enter_the_data_directory
 #[tokio::test]
 async fn offline_refuses_to_download() {
     let dir = tempfile::tempdir_in("/tmp").expect("a folder");
-    let options = Options {
-        discovery: false,
-        ..options(dir.path())
-    };
+    let options = Options { discovery: false, ..options(dir.path()) };
     match discover(&options) {
         Ok(cached) => assert_eq!(cached.source, Source::Downloaded),
         Err(_) => {
@@ -249,25 +187,12 @@ async fn offline_refuses_to_download() {
 #[ignore = "downloads 24 MB"]
 async fn downloaded_binaries_make_a_cluster_that_the_shop_can_use() {
     let dir = tempfile::tempdir_in("/tmp").expect("a folder");
-    let options = Options {
-        discovery: false,
-        offline: false,
-        ..options(dir.path())
-    };
-    let cluster = Cluster::start_with(&options, &|message| eprintln!("{message}"))
-        .await
-        .expect("a running cluster");
-    run(
-        &cluster,
-        "create extension pgcrypto; create extension hstore; create extension pg_stat_statements",
-    )
-    .await;
+    let options = Options { discovery: false, offline: false, ..options(dir.path()) };
+    let cluster = Cluster::start_with(&options, &|message| eprintln!("{message}")).await.expect("a running cluster");
+    run(&cluster, "create extension pgcrypto; create extension hstore; create extension pg_stat_statements").await;
     remember(&cluster).await;
     cluster.stop().await.expect("stopped");
-    let offline = Options {
-        offline: true,
-        ..options
-    };
+    let offline = Options { offline: true, ..options };
     let cluster = Cluster::start(&offline).await.expect("from the cache");
     assert_remembered(&cluster).await;
     assert!(cluster.bin_dir().starts_with(dir.path()) || discover(&offline).is_ok());
@@ -298,10 +223,7 @@ async fn a_server_that_somebody_else_started_on_the_data_is_left_alone() {
     let options = options(dir.path());
     let start = tokio::spawn(async move { Cluster::start(&options).await });
     let error = start.await.expect("no panic").expect_err("refused");
-    assert!(
-        matches!(error, Error::InUse { pid, .. } if pid == stranger.id()),
-        "{error}"
-    );
+    assert!(matches!(error, Error::InUse { pid, .. } if pid == stranger.id()), "{error}");
     assert!(running(dir.path()).is_some());
     crashes::kill("-QUIT", stranger.id());
     stranger.wait().expect("ended");
