@@ -142,14 +142,14 @@ impl Workflow for Checkout {
             let intent =
                 flow.call(InitiatePayment { request: &request, quote: &quote, gateway }).undo(void_or_refund).await?;
             flow.tx(StorePaymentIntent { order_id, gateway: &request.gateway, intent: &intent }).undo(Nothing).await?;
-            let signal = pay::signal(&intent.gateway_payment_id);
             let outcome = match PaymentOutcome::known(&intent) {
                 Some(outcome) => outcome,
                 // 9. User completes payment
-                None => match flow.wait_for(&signal, shop.rules.payment_window()).await? {
-                    Some(outcome) => outcome,
-                    // Silence is not "unpaid": the gateway is told to close, and says how it ended.
-                    None => flow.call(ClosePayment { order_id, gateway }).undo(Nothing).await?,
+                None => match flow.wait_for::<PaymentOutcome>(pay::SIGNAL, shop.rules.payment_window()).await? {
+                    Some(outcome) if outcome.gateway_payment_id == intent.gateway_payment_id => outcome,
+                    // Silence is not "unpaid", nor is word of another payment: the gateway is told to
+                    // close, and says how it ended.
+                    Some(_) | None => flow.call(ClosePayment { order_id, gateway }).undo(Nothing).await?,
                 },
             };
             // Declined: this `?` is the arrow to box 9a, the undos above in reverse.

@@ -18,14 +18,8 @@ use crate::{
     store::orders,
 };
 
-/// What every signal about a payment begins with.
-pub const SIGNAL: &str = "payment/";
-
-/// The signal a webhook about this payment becomes. It names the payment, so that word of another one,
-/// however well signed, neither confirms nor fails this checkout.
-pub fn signal(gateway_payment_id: &str) -> String {
-    format!("{SIGNAL}{gateway_payment_id}")
-}
+/// The signal a webhook becomes.
+pub const SIGNAL: &str = "payment";
 
 /// How a payment ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

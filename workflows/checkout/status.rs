@@ -74,7 +74,7 @@ pub struct OrderGlance {
 /// A run's status as a shopper sees it: retrying and compensating is still RUNNING.
 pub fn shown(run_status: &str, waiting_for: Option<&str>) -> &'static str {
     match (run_status, waiting_for) {
-        ("WAITING", Some(signal)) if signal.starts_with(super::pay::SIGNAL) => "WAITING_PAYMENT",
+        ("WAITING", Some(super::pay::SIGNAL)) => "WAITING_PAYMENT",
         ("COMPLETED", _) => "COMPLETED",
         ("FAILED", _) => "FAILED",
         ("CANCELLED", _) => "CANCELLED",
@@ -155,7 +155,7 @@ pub async fn settled(pool: &PgPool, workflow_ids: &[Uuid]) -> Result<Vec<(Uuid, 
     let rows = sqlx::query!(
         r#"select id as "id!", true as "ended!" from engine.finished_runs where id = any($1)
            union all
-           select id, false from engine.runs where id = any($1) and status = 'WAITING' and starts_with(waiting_for, $2)"#,
+           select id, false from engine.runs where id = any($1) and status = 'WAITING' and waiting_for = $2"#,
         workflow_ids,
         super::pay::SIGNAL
     )

@@ -4,7 +4,7 @@ use domain::ports::{WebhookEvent, WebhookKind};
 use engine::{Delivery, Start};
 use sqlx::PgConnection;
 
-use super::pay::{self, PaymentOutcome};
+use super::pay::{PaymentOutcome, SIGNAL};
 use crate::{
     refund::{RefundPayment, RefundRequest},
     store::payments,
@@ -32,9 +32,15 @@ pub async fn receive(
     let is_captured = captured.is_some();
     let outcome =
         PaymentOutcome { gateway_payment_id: event.gateway_payment_id.clone(), captured, failure, expired: false };
-    // One payment ends once: how it ended is the signal's key, whatever the event's.
-    let (name, key) = (pay::signal(&event.gateway_payment_id), if is_captured { "captured" } else { "failed" });
-    let delivery = engine::signal(conn, order.checkout_run_id, &name, key, &outcome).await?;
+    // Word of a payment that is not this checkout's neither confirms nor fails it, however well signed.
+    if order.order_status == "PENDING"
+        && order.gateway_payment_id.as_ref().is_some_and(|own| *own != event.gateway_payment_id)
+    {
+        return Ok("IGNORED");
+    }
+    // One payment ends once: its id and end are the signal's key, whatever the event's.
+    let key = format!("{}/{}", event.gateway_payment_id, if is_captured { "captured" } else { "failed" });
+    let delivery = engine::signal(conn, order.checkout_run_id, SIGNAL, &key, &outcome).await?;
     if !is_captured {
         return Ok(if delivery == Delivery::Delivered { "SIGNALLED" } else { "IGNORED" });
     }

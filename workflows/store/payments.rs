@@ -16,6 +16,8 @@ pub struct OrderOfPayment {
     pub checkout_run_id: Uuid,
     /// Where the order stands.
     pub order_status: String,
+    /// The gateway's payment that its checkout asked for, once that is known.
+    pub gateway_payment_id: Option<String>,
     /// The payment that confirmed it, if one did.
     pub confirmed_by: Option<String>,
 }
@@ -24,54 +26,13 @@ pub struct OrderOfPayment {
 pub async fn order_of(conn: &mut PgConnection, order_id: OrderId) -> Result<Option<OrderOfPayment>, sqlx::Error> {
     sqlx::query_as!(
         OrderOfPayment,
-        "select checkout_run_id, order_status, payment_id as confirmed_by from orders where id = $1",
+        r#"select o.checkout_run_id, o.order_status, o.payment_id as confirmed_by, p.gateway_payment_id as "gateway_payment_id?"
+             from orders o left join payments p on p.order_id = o.id
+            where o.id = $1"#,
         Uuid::from(order_id)
     )
     .fetch_optional(conn)
     .await
-}
-
-/// Keeps a webhook as it came; false if it had come before.
-pub async fn receive_webhook(
-    conn: &mut PgConnection,
-    gateway: &str,
-    event_id: &str,
-    event_type: &str,
-    order_id: Option<OrderId>,
-    body: &serde_json::Value,
-) -> Result<bool, sqlx::Error> {
-    let rows = sqlx::query!(
-        "insert into webhook_inbox (gateway, event_id, event_type, order_id, body, outcome)
-         values ($1, $2, $3, $4, $5, 'RECEIVED')
-         on conflict on constraint webhook_inbox_once do nothing",
-        gateway,
-        event_id,
-        event_type,
-        order_id.map(Uuid::from),
-        body
-    )
-    .execute(conn)
-    .await?
-    .rows_affected();
-    Ok(rows == 1)
-}
-
-/// Notes what a webhook came to.
-pub async fn settle_webhook(
-    conn: &mut PgConnection,
-    gateway: &str,
-    event_id: &str,
-    outcome: &str,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "update webhook_inbox set outcome = $3 where gateway = $1 and event_id = $2",
-        gateway,
-        event_id,
-        outcome
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
 }
 
 /// Takes note of everything the gateway has captured for an order that is not to be had, and claims
