@@ -64,9 +64,18 @@ impl Names {
         Ok(())
     }
 
-    /// Strikes the registered workers off.
+    /// Strikes the registered workers off, and puts back the tickets they had fetched and not answered:
+    /// a fetch that was under way when its worker stopped has an owner and no reader.
     pub(crate) async fn forget(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
-        sqlx::query!("delete from apalis.workers where id = any($1)", &self.all()).execute(pool).await?;
+        sqlx::query!(
+            "with put_back as (
+                update apalis.jobs set status = 'Pending', run_at = now(), lock_by = null, lock_at = null
+                 where lock_by = any($1) and status in ('Queued', 'Running'))
+             delete from apalis.workers where id = any($1)",
+            &self.all()
+        )
+        .execute(pool)
+        .await?;
         Ok(())
     }
 }
