@@ -33,16 +33,19 @@ async fn a_worker_told_to_stop_gives_back_at_once_what_it_does_not_finish() {
         let ended = leaver.process.ended(GRACE).await;
         assert_eq!(ended.code(), Some(0), "{}", leaver.process.heard());
         // Nobody has to find out by a time-out that it has gone.
-        let held: i64 = sqlx::query_scalar(
-            "select (select count(*) from engine.runs r
-                      where r.owner is not null and not exists (select from engine.workers w where w.id = r.owner))
-                  + (select count(*) from apalis.jobs j
-                      where j.lock_by is not null and not exists (select from apalis.workers w where w.id = j.lock_by))",
-        )
-        .fetch_one(&deployment.pool)
-        .await
-        .expect("a count");
-        assert_eq!(held, 0, "runs and tickets of a worker that has gone");
+        eventually(HANDED_OVER, "no run and no ticket of a worker that has gone", async || {
+            let held: i64 = sqlx::query_scalar(
+                "select (select count(*) from engine.runs r
+                          where r.owner is not null and not exists (select from engine.workers w where w.id = r.owner))
+                      + (select count(*) from apalis.jobs j
+                          where j.lock_by is not null and not exists (select from apalis.workers w where w.id = j.lock_by))",
+            )
+            .fetch_one(&deployment.pool)
+            .await
+            .expect("a count");
+            held == 0
+        })
+        .await;
     };
     tokio::join!(check_out(&deployment, &shoppers, |_| Way::Pays, &acknowledged), leaving);
     deployment.all_ended(HANDED_OVER).await;
