@@ -324,27 +324,3 @@ pub async fn find_api_key(conn: &mut PgConnection, key_hash: &[u8]) -> Result<Op
         .fetch_optional(conn)
         .await
 }
-
-/// Writes another service's key, or replaces the one of that name.
-///
-/// # Errors
-/// The database's own.
-pub async fn upsert_api_key(
-    conn: &mut PgConnection,
-    name: &str,
-    key_hash: &[u8],
-    scopes: &[String],
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "insert into api_keys (id, name, key_hash, scopes) values ($1, $2, $3, $4)
-         on conflict (name) do update
-            set key_hash = excluded.key_hash, scopes = excluded.scopes, revoked_at = null",
-        Uuid::now_v7(),
-        name,
-        key_hash,
-        scopes,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
