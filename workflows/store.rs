@@ -7,6 +7,7 @@ pub mod catalogue;
 pub mod coupons;
 pub mod inventory;
 pub mod messages;
+pub mod order_moves;
 pub mod orders;
 pub mod orders_of;
 pub mod orders_read;
