@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use adapters::notify::DevMailbox;
+use adapters::{notify::DevMailbox, redis::Redis};
 use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
@@ -33,6 +33,8 @@ pub struct AppState {
     pub dev: Option<Arc<DevState>>,
     /// Limits on requests.
     pub config: Arc<ApiConfig>,
+    /// What several API processes share beside the database; without it each has its own.
+    pub redis: Option<Redis>,
     /// Renders `/metrics`.
     pub metrics: Option<PrometheusHandle>,
     /// Requests that may be in hand at once.
@@ -91,6 +93,7 @@ impl AppState {
             buckets: config.rate_limits.map(|limits| Arc::new(Buckets::new(limits))),
             admission: Arc::new(Semaphore::new(config.max_concurrency)),
             config: Arc::new(config),
+            redis: None,
             metrics: None,
             draining: Arc::default(),
         }
@@ -102,6 +105,13 @@ impl AppState {
     pub fn with_dev(mut self, dev: DevState) -> Self {
         self.buckets = self.buckets.map(|_| Arc::new(Buckets::new(RateLimits::WIDE)));
         self.dev = Some(Arc::new(dev));
+        self
+    }
+
+    /// The same with a Redis.
+    #[must_use]
+    pub fn with_redis(mut self, redis: Redis) -> Self {
+        self.redis = Some(redis);
         self
     }
 

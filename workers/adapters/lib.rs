@@ -1,6 +1,6 @@
 //! The shop's way to the outside: implementations of `domain::ports`, one file each.
 //!
-//! What lives here: gateways and mailers. What must not: rules of commerce (they are `domain`'s), retries and journals (the engine's), and knowledge of
+//! What lives here: gateways, mailers and Redis. What must not: rules of commerce (they are `domain`'s), retries and journals (the engine's), and knowledge of
 //! who calls. An adapter translates, bounds what it waits for, and says honestly whether a failed
 //! call may have happened.
 //!
@@ -9,3 +9,4 @@
 
 pub mod notify;
 pub mod payments;
+pub mod redis;

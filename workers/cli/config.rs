@@ -29,6 +29,8 @@ pub(crate) struct Config {
     pub(crate) sandbox: Sandbox,
     /// How e-mail leaves the house.
     pub(crate) mail: Mail,
+    /// Where copies and counts are kept that several processes share.
+    pub(crate) redis: Redis,
     /// The shop's rules.
     pub(crate) shop: workflows::Rules,
 }
@@ -153,6 +155,15 @@ pub(crate) struct Mail {
     /// The mail server, e.g. `smtps://user:password@host`.
     #[serde(serialize_with = "masked_url")]
     pub(crate) smtp_url: Option<SecretString>,
+}
+
+/// `[redis]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Redis {
+    /// Which Redis, e.g. `redis://:password@host:6379`; without it each process keeps its own.
+    #[serde(serialize_with = "masked_url")]
+    pub(crate) url: Option<SecretString>,
 }
 
 const MASK: &str = "***";

@@ -153,7 +153,7 @@ impl Assembly {
         progress("starting the API, workers and scheduler");
         let pool = database.pool("api", config.api.connections, Purpose::Serve);
         let shop = outside::shop(&config, Some(&dev), &pool)?;
-        let state = api::state(&config, &pool, shop.clone(), Some(&dev))?;
+        let state = api::state(&config, &pool, shop.clone(), Some(&dev)).await?;
         for _ in 0..options.workers {
             let pool = worker::pool(&config, database);
             worker::start(&mut shop_parts, &config, &pool, &shop)?;

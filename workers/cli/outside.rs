@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use adapters::{
     notify::{DevMailbox, SmtpMailer},
     payments::SandboxGateway,
+    redis::Redis,
 };
 use domain::ports::{Mailer, PaymentGateway};
 use secrecy::{ExposeSecret, SecretString};
@@ -51,6 +52,18 @@ fn mailer(config: &Config, dev: Option<&DevSettings>, pool: &PgPool) -> Result<O
         return Ok(Some(Arc::new(DevMailbox::new(pool.clone(), from)?)));
     }
     Ok(None)
+}
+
+/// The configured Redis, if any. One that cannot be reached now may come later.
+///
+/// # Errors
+/// An address that makes no sense.
+pub(crate) async fn redis(config: &Config) -> Result<Option<Redis>, Failure> {
+    let Some(url) = &config.redis.url else { return Ok(None) };
+    let redis = Redis::at(url.expose_secret()).map_err(|error| Failure::caused_by("REDIS_URL", &error))?;
+    // Looked for now, so that the first requests find it.
+    redis.is_up().await;
+    Ok(Some(redis))
 }
 
 /// Where the sandbox gateway is reached, without a trailing slash.

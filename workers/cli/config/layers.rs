@@ -14,11 +14,12 @@ const DEFAULT_FILE: &str = "cart-engine.toml";
 const PREFIX: &str = "CART_ENGINE__";
 
 /// Variables with names of their own, which win over the prefixed ones.
-const NAMED: [(&str, &str); 7] = [
+const NAMED: [(&str, &str); 8] = [
     ("DATABASE_URL", "database.url"),
     ("CART_ENGINE_PG_DISCOVERY", "database.discovery"),
     ("CART_ENGINE_RATE_LIMIT", "api.rate_limit"),
     ("JWT_SECRET", "auth.jwt_secret"),
+    ("REDIS_URL", "redis.url"),
     ("SANDBOX_URL", "sandbox.url"),
     ("SANDBOX_WEBHOOK_SECRET", "sandbox.webhook_secret"),
     ("SMTP_URL", "mail.smtp_url"),

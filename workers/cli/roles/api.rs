@@ -35,7 +35,7 @@ pub(crate) async fn run(config: &Config) -> Result<(), Failure> {
     let dev = dev::settings(&pool).await?;
     let shop = outside::shop(config, dev.as_ref(), &pool)?;
     let mut parts = Parts::default();
-    start(&mut parts, listener, state(config, &pool, shop, dev.as_ref())?)?;
+    start(&mut parts, listener, state(config, &pool, shop, dev.as_ref()).await?)?;
     say(&format!("the API is ready at {url}"));
     let ended = parts.run(stop).await;
     pool.close().await;
@@ -45,8 +45,8 @@ pub(crate) async fn run(config: &Config) -> Result<(), Failure> {
 /// What the API works with. Its routes of development exist only in a development shop's database.
 ///
 /// # Errors
-/// No usable JWT secret.
-pub(crate) fn state(
+/// No usable JWT secret, or a Redis address that makes no sense.
+pub(crate) async fn state(
     config: &Config,
     pool: &PgPool,
     shop: Arc<Shop>,
@@ -65,7 +65,10 @@ pub(crate) fn state(
     if !config.api.rate_limit {
         limits.rate_limits = None;
     }
-    let state = AppState::new(pool.clone(), shop, keys, limits).with_metrics(metrics::handle()?);
+    let mut state = AppState::new(pool.clone(), shop, keys, limits).with_metrics(metrics::handle()?);
+    if let Some(redis) = outside::redis(config).await? {
+        state = state.with_redis(redis);
+    }
     match outside::sandbox_url(config, dev) {
         Some(sandbox_url) if dev.is_some() => Ok(state.with_dev(DevState {
             client: outside::client(&sandbox_url)?,
