@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use domain::{
-    ids::OrderId,
-    notification::{OrderSummary, order_cancelled, order_confirmation, payment_refunded},
+    ids::{CartId, OrderId},
+    notification::{OrderSummary, StaffReport, cart_reminder, order_cancelled, order_confirmation, payment_refunded},
     ports::{Email, MailError, Mailer},
 };
 use engine::{Call, CallContext, Failure, Flow, Nothing, Result, RetryPolicy, Step, StepError, Tx, Workflow};
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::{
     Shop,
     store::{
+        carts::idle::{self, Standing},
         messages::{self, Outgoing},
         orders_summary,
     },
@@ -24,18 +26,78 @@ use crate::{
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Notice {
-    /// `order.confirmed`, `order.cancelled` or `payment.refunded`.
+    /// The event's name, e.g. `order.confirmed` or `cart.abandoned.1`: told once about each subject.
     pub event: String,
-    /// About which order.
-    pub order_id: OrderId,
+    /// What it is about.
+    #[serde(flatten)]
+    pub subject: Subject,
     /// Stable code of the reason, if there is one.
     pub reason: Option<String>,
 }
 
+/// What a notice is about, and so whom it is for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Subject {
+    /// An order: its buyer is told, whatever their preferences, because it is their money.
+    #[serde(rename = "orderId")]
+    Order(OrderId),
+    /// A cart left behind: its owner is reminded, unless they do not want to be.
+    #[serde(rename = "cart")]
+    Cart(LeftBehind),
+    /// Something the staff should know.
+    #[serde(rename = "report")]
+    Staff(StaffReport),
+}
+
+/// A cart as it was left; once it has been touched, it is not this one any more.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeftBehind {
+    /// Which cart.
+    pub cart_id: CartId,
+    /// Which time it was left: the run that reminds. A cart may be left more than once.
+    pub abandonment: Uuid,
+    /// When its owner last did something.
+    pub idle_since: DateTime<Utc>,
+}
+
 impl Notice {
+    /// A notice to an order's buyer.
+    pub fn of_order(event: &str, order_id: OrderId) -> Self {
+        Notice { event: event.to_owned(), subject: Subject::Order(order_id), reason: None }
+    }
+
+    /// A reminder to a cart's owner.
+    pub fn of_cart(event: String, cart: LeftBehind) -> Self {
+        Notice { event, subject: Subject::Cart(cart), reason: None }
+    }
+
+    /// A report to the staff.
+    pub fn to_staff(event: &str, report: StaffReport) -> Self {
+        Notice { event: event.to_owned(), subject: Subject::Staff(report), reason: None }
+    }
+
+    /// The same with the stable code of the reason.
+    #[must_use]
+    pub fn because(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
     /// The run's business key: an event is told once.
     pub fn key(&self) -> String {
-        format!("{}/{}", self.event, self.order_id)
+        format!("{}/{}", self.event, self.subject.id())
+    }
+}
+
+impl Subject {
+    /// Under which its messages are recorded.
+    pub fn id(&self) -> Uuid {
+        match self {
+            Subject::Order(order_id) => (*order_id).into(),
+            Subject::Cart(cart) => cart.abandonment,
+            Subject::Staff(report) => report.id,
+        }
     }
 }
 
@@ -51,7 +113,7 @@ impl Workflow for Notification {
 
     async fn run(&self, flow: &mut Flow, notice: Notice) -> Result<bool> {
         let mailer = self.0.mailer.as_ref();
-        let composed = flow.tx(ComposeMessage { notice: &notice, has_mailer: mailer.is_some() }).undo(Nothing).await?;
+        let composed = flow.tx(ComposeMessage { notice: &notice, shop: &self.0 }).undo(Nothing).await?;
         let Some(Composed { id, email }) = composed else { return Ok(false) };
         let pool = flow.pool().clone();
         let refused = flow.call(SendEmail { id, email: &email, mailer, pool }).undo(Nothing).await?;
@@ -69,7 +131,7 @@ struct Composed {
 /// Writes the text and records it as SENDING, once per (event, channel, recipient).
 struct ComposeMessage<'a> {
     notice: &'a Notice,
-    has_mailer: bool,
+    shop: &'a Shop,
 }
 
 impl Step for ComposeMessage<'_> {
@@ -77,34 +139,76 @@ impl Step for ComposeMessage<'_> {
     type Output = Option<Composed>;
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Option<Composed>, StepError> {
-        let (notice, now) = (self.notice, tx.now());
-        let Some(order) = orders_summary::read(tx.conn(), notice.order_id).await? else {
-            return Err(Failure::new("order-not-found", "there is no such order to write about").into());
+        let Notice { event, subject, .. } = self.notice;
+        let (subject_id, now) = (subject.id(), tx.now());
+        let letter = match subject {
+            Subject::Order(order_id) => to_buyer(tx.conn(), self.notice, *order_id).await?,
+            Subject::Cart(cart) => to_owner(tx.conn(), self.shop, *cart).await?,
+            Subject::Staff(report) => to_staff(self.shop, report),
         };
-        let subject_id = Uuid::from(notice.order_id);
-        if !self.has_mailer {
-            messages::skip(tx.conn(), subject_id, &notice.event, &order.email, "no e-mail channel is configured", now)
-                .await?;
-            return Ok(None);
+        let unsendable = match &letter.text {
+            Err(why) => Some(*why),
+            Ok(_) if self.shop.mailer.is_none() => Some("no e-mail channel is configured"),
+            Ok(_) => None,
+        };
+        if let Some(why) = unsendable {
+            messages::skip(tx.conn(), subject_id, event, &letter.to, why, now).await?;
         }
-        let (subject, text) = text(&order.summary, notice);
+        let (None, Ok((subject, text))) = (unsendable, letter.text) else { return Ok(None) };
         let id = Uuid::now_v7();
         let message_id = format!("{id}@cart-engine");
-        let message =
-            Outgoing { id, subject_id, event: &notice.event, recipient: &order.email, message_id: &message_id };
-        if !messages::record_sending(tx.conn(), message, order.user_id, now).await? {
+        let message = Outgoing { id, subject_id, event, recipient: &letter.to, message_id: &message_id };
+        if !messages::record_sending(tx.conn(), message, letter.unless_opted_out, now).await? {
             return Ok(None);
         }
-        let email = Email {
-            message_id,
-            to: order.email,
-            subject,
-            text,
-            event: notice.event.clone(),
-            order_id: Some(notice.order_id),
-        };
+        let email = Email { message_id, to: letter.to, subject, text, event: event.clone(), order_id: letter.order_id };
         Ok(Some(Composed { id, email }))
     }
+}
+
+/// A message before it is sent.
+struct Letter {
+    to: String,
+    /// The user who may have opted out of messages of this kind.
+    unless_opted_out: Option<Uuid>,
+    order_id: Option<OrderId>,
+    /// Subject and text, or why there is nothing to send.
+    text: Result<(String, String), &'static str>,
+}
+
+async fn to_buyer(conn: &mut PgConnection, notice: &Notice, order_id: OrderId) -> Result<Letter, StepError> {
+    let Some(order) = orders_summary::read(conn, order_id).await? else {
+        return Err(Failure::new("order-not-found", "there is no such order to write about").into());
+    };
+    let text = Ok(text(&order.summary, notice));
+    Ok(Letter { to: order.email, unless_opted_out: None, order_id: Some(order_id), text })
+}
+
+/// The owner may have come back since the reminder was decided on: then it is not sent.
+async fn to_owner(conn: &mut PgConnection, shop: &Shop, cart: LeftBehind) -> Result<Letter, StepError> {
+    let look = idle::look(conn, cart.cart_id, cart.idle_since).await?;
+    let text = match look.standing {
+        Standing::Idle => {
+            let summary = idle::summary(conn, cart.cart_id, look.first_name).await?;
+            Ok(cart_reminder(&summary, &shop.rules.cart_url()))
+        }
+        Standing::Touched
+        | Standing::Bought
+        | Standing::Expired
+        | Standing::Emptied
+        | Standing::OptedOut
+        | Standing::Unreachable => Err("the cart is no longer left behind, or its owner is not to be reminded"),
+    };
+    let to = look.email.unwrap_or_else(|| "nobody".to_owned());
+    Ok(Letter { to, unless_opted_out: look.user_id, order_id: None, text })
+}
+
+fn to_staff(shop: &Shop, report: &StaffReport) -> Letter {
+    let (to, text) = match &shop.rules.staff_email {
+        Some(address) => (address.clone(), Ok((report.subject.clone(), report.text.clone()))),
+        None => ("staff".to_owned(), Err("no address of the staff is configured")),
+    };
+    Letter { to, unless_opted_out: None, order_id: None, text }
 }
 
 fn text(summary: &OrderSummary, notice: &Notice) -> (String, String) {
@@ -172,5 +276,31 @@ impl Step for SettleMessage<'_> {
         let now = tx.now();
         messages::settle(tx.conn(), self.id, self.refused, now).await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs in flight were started with this shape: it must stay readable, and be what is written.
+    #[test]
+    fn a_notice_of_an_order_keeps_the_shape_it_was_shipped_with() {
+        let order_id = OrderId::generate();
+        let shipped = serde_json::json!({ "event": "order.cancelled", "orderId": order_id, "reason": "cancelled" });
+        let notice: Notice = serde_json::from_value(shipped.clone()).expect("a notice");
+        assert_eq!(notice.key(), format!("order.cancelled/{order_id}"));
+        assert_eq!(serde_json::to_value(&notice).expect("json"), shipped);
+    }
+
+    #[test]
+    fn a_notice_survives_being_journalled_whatever_it_is_about() {
+        let cart = LeftBehind { cart_id: CartId::generate(), abandonment: Uuid::now_v7(), idle_since: Utc::now() };
+        let report = StaffReport { id: Uuid::now_v7(), subject: "subject".to_owned(), text: "text".to_owned() };
+        for notice in [Notice::of_cart("cart.abandoned.1".to_owned(), cart), Notice::to_staff("run.stuck", report)] {
+            let json = serde_json::to_value(&notice).expect("json");
+            let read: Notice = serde_json::from_value(json).expect("a notice");
+            assert_eq!(read.key(), notice.key());
+        }
     }
 }

@@ -71,7 +71,7 @@ impl Workflow for RefundPayment {
             refunded += 1;
         }
         if refunded > 0 {
-            let notice = Notice { event: "payment.refunded".to_owned(), order_id, reason: None };
+            let notice = Notice::of_order("payment.refunded", order_id);
             flow.start(Start::<Notification>::new(format!("{}/{}", notice.key(), flow_key(&due)), &notice)).await?;
         }
         Ok(refunded)

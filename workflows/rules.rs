@@ -1,9 +1,13 @@
 //! What a shop's owner may decide.
 
+mod upkeep;
+
 use std::time::Duration;
 
 use domain::pricing::PricingPolicy;
 use serde::{Deserialize, Serialize};
+
+pub use upkeep::{Abandonment, Reconciliation, Retention};
 
 /// The shop's rules, as read from the configuration.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,6 +36,14 @@ pub struct Rules {
     pub mail_from: String,
     /// Where shoppers reach the shop; tracking links start with it.
     pub public_url: String,
+    /// Where reports to the staff go; without it they are recorded as SKIPPED.
+    pub staff_email: Option<String>,
+    /// When a cart is left behind, and when its owner is reminded.
+    pub abandonment: Abandonment,
+    /// When payments are compared with the gateway.
+    pub reconciliation: Reconciliation,
+    /// How long is kept what nobody needs any more.
+    pub retention: Retention,
 }
 
 impl Default for Rules {
@@ -48,6 +60,10 @@ impl Default for Rules {
             express_delivery_days: 2,
             mail_from: "Cart Engine <orders@example.com>".to_owned(),
             public_url: "http://127.0.0.1:8080".to_owned(),
+            staff_email: None,
+            abandonment: Abandonment::default(),
+            reconciliation: Reconciliation::default(),
+            retention: Retention::default(),
         }
     }
 }
@@ -56,6 +72,11 @@ impl Rules {
     /// How long stock is held.
     pub fn hold(&self) -> Duration {
         Duration::from_secs(self.hold_s)
+    }
+
+    /// Where an owner finds the cart again.
+    pub fn cart_url(&self) -> String {
+        format!("{}/cart", self.public_url.trim_end_matches('/'))
     }
 
     /// How long a shopper has to pay.

@@ -2,6 +2,7 @@
 //! whoever calls them owns the transaction.
 
 pub mod addresses;
+pub mod audit_log;
 pub mod carts;
 pub mod catalogue;
 pub mod coupons;

@@ -183,7 +183,7 @@ impl Step for SendNotifications<'_> {
 
 /// The run that writes to the shopper.
 pub(super) fn order_confirmed(order_id: OrderId) -> FlowResult<Start<Notification>> {
-    let notice = Notice { event: "order.confirmed".to_owned(), order_id, reason: None };
+    let notice = Notice::of_order("order.confirmed", order_id);
     Start::new(notice.key(), &notice)
 }
 

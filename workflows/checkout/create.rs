@@ -84,7 +84,7 @@ impl Undo<((), (), ())> for CancelOrder {
         let failure = tx.failure().cloned();
         let (code, detail) = failure.map(|f| (f.code, f.detail)).unwrap_or_default();
         orders::cancel_pending(tx.conn(), self.order_id, &code, &detail, now).await?;
-        let notice = Notice { event: "order.cancelled".to_owned(), order_id: self.order_id, reason: Some(code) };
+        let notice = Notice::of_order("order.cancelled", self.order_id).because(code);
         tx.start(Start::<Notification>::new(notice.key(), &notice)?).await?;
         Ok(())
     }

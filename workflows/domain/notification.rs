@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::ids::OrderNumber;
 use crate::money::{Currency, to_wire};
@@ -47,12 +48,77 @@ pub struct SummaryLine {
     pub total: Decimal,
 }
 
+/// What a reminder tells of a cart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CartSummary {
+    /// Whom the e-mail greets, if they told us.
+    pub first_name: Option<String>,
+    /// What lies in it, at today's prices, before discount, tax and shipping.
+    pub lines: Vec<SummaryLine>,
+    /// Of every amount here.
+    pub currency: Currency,
+}
+
+/// Something the staff should know: written by whoever noticed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StaffReport {
+    /// Its own; the same report is sent once.
+    pub id: Uuid,
+    /// The e-mail's subject.
+    pub subject: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// A variant that has fallen to its threshold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LowStock {
+    /// The variant's SKU.
+    pub sku: String,
+    /// Product and variant.
+    pub name: String,
+    /// Pieces left when it fell.
+    pub available: i64,
+    /// Pieces from which on it is low.
+    pub threshold: i64,
+}
+
+/// Subject and text for the owner of a cart that was left behind (seed: Cart Service, abandonment).
+#[must_use]
+pub fn cart_reminder(cart: &CartSummary, link: &str) -> (String, String) {
+    let mut text = match cart.first_name.as_deref().map(one_line).filter(|name| !name.is_empty()) {
+        Some(name) => format!("Hello {name},\n\n"),
+        None => "Hello,\n\n".to_owned(),
+    };
+    push(&mut text, format_args!("you left something in your cart:\n"));
+    push_lines(&mut text, &cart.lines, cart.currency);
+    push(&mut text, format_args!("It is still there: {}", one_line(link)));
+    push(&mut text, format_args!("\nYou can turn these reminders off in your preferences."));
+    ("You left something in your cart".to_owned(), text)
+}
+
+/// Subject and text for the staff: which variants have become few (seed: Inventory Service, low stock
+/// alerts).
+#[must_use]
+pub fn low_stock_digest(variants: &[LowStock]) -> (String, String) {
+    let mut text = "These variants have fallen to their threshold:\n\n".to_owned();
+    for LowStock { sku, name, available, threshold } in variants {
+        let (sku, name) = (one_line(sku), one_line(name));
+        push(&mut text, format_args!("{sku} ({name}): {available} left, threshold {threshold}"));
+    }
+    let what = if variants.len() == 1 { "1 variant is".to_owned() } else { format!("{} variants are", variants.len()) };
+    (format!("{what} low on stock"), text)
+}
+
 /// Subject and text for an order that has been confirmed.
 #[must_use]
 pub fn order_confirmation(order: &OrderSummary) -> (String, String) {
     let mut text = greeting(order);
     push(&mut text, format_args!("thank you: your order {} is confirmed.\n", order.order_number));
-    push_lines(&mut text, order);
+    push_lines(&mut text, &order.lines, order.currency);
     let money = |amount| to_wire(amount, order.currency);
     push(&mut text, format_args!("Subtotal: {}", money(order.subtotal)));
     if !order.discount.is_zero() {
@@ -87,7 +153,7 @@ pub fn order_cancelled(order: &OrderSummary, reason: &str) -> (String, String) {
         push(&mut text, format_args!("Reason: {reason}"));
     }
     text.push('\n');
-    push_lines(&mut text, order);
+    push_lines(&mut text, &order.lines, order.currency);
     push(&mut text, format_args!("Total: {} {}", to_wire(order.total, order.currency), order.currency));
     // True for an order that was never paid, too: this text does not know.
     push(&mut text, format_args!("\nWhatever you have paid for it goes back the way it came; nothing else is due."));
@@ -98,10 +164,10 @@ fn greeting(order: &OrderSummary) -> String {
     format!("Hello {},\n\n", one_line(&order.recipient_name))
 }
 
-fn push_lines(text: &mut String, order: &OrderSummary) {
-    for line in &order.lines {
+fn push_lines(text: &mut String, lines: &[SummaryLine], currency: Currency) {
+    for line in lines {
         let (name, sku) = (one_line(&line.name), one_line(&line.sku));
-        push(text, format_args!("{} x {name} ({sku}): {}", line.quantity, to_wire(line.total, order.currency)));
+        push(text, format_args!("{} x {name} ({sku}): {}", line.quantity, to_wire(line.total, currency)));
     }
     text.push('\n');
 }
@@ -183,6 +249,29 @@ mod tests {
         let sly = OrderSummary { recipient_name: "Asha\r\nPay here: http://x".to_owned(), ..order() };
         assert!(order_confirmation(&sly).1.starts_with("Hello Asha Pay here: http://x,\n\n"));
         assert!(order_cancelled(&order(), "a\u{2028}b\u{0}c").1.contains("Reason: a b c\n"));
+    }
+
+    #[test]
+    fn a_reminder_names_the_lines_and_where_they_are() {
+        let cart = CartSummary { first_name: None, lines: order().lines, currency: Currency::INR };
+        let (subject, text) = cart_reminder(&cart, "https://shop.example/cart");
+        assert_eq!(subject, "You left something in your cart");
+        assert_eq!(
+            text,
+            "Hello,\n\nyou left something in your cart:\n\n1 x Laptop (LAP-001): 59000.00\n\n\
+             It is still there: https://shop.example/cart\n\nYou can turn these reminders off in your preferences.\n"
+        );
+        let sly = CartSummary { first_name: Some("A\nB".to_owned()), ..cart };
+        assert!(cart_reminder(&sly, "x").1.starts_with("Hello A B,\n"));
+    }
+
+    #[test]
+    fn a_digest_has_a_line_a_variant() {
+        let few = |sku: &str| LowStock { sku: sku.to_owned(), name: "Pen".to_owned(), available: 2, threshold: 10 };
+        let (subject, text) = low_stock_digest(&[few("PEN"), few("INK")]);
+        assert_eq!(subject, "2 variants are low on stock");
+        assert!(text.ends_with("\nPEN (Pen): 2 left, threshold 10\nINK (Pen): 2 left, threshold 10\n"), "{text}");
+        assert_eq!(low_stock_digest(&[few("PEN")]).0, "1 variant is low on stock");
     }
 
     #[test]

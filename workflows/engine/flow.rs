@@ -136,6 +136,13 @@ impl Flow {
         Ok(Forward(self))
     }
 
+    /// Commits what is pending, so that the steps after it get a transaction of their own: for work in
+    /// batches, each of which is to hold its locks briefly.
+    pub async fn checkpoint(&mut self) -> Result<()> {
+        self.safe_point().await?;
+        self.flush().await
+    }
+
     /// Reads a value that a replay must see again: the time, a random number, a setting.
     pub async fn value<T: Serialize + DeserializeOwned>(
         &mut self,

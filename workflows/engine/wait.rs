@@ -15,7 +15,8 @@ impl Flow {
     /// Waits, holding no worker, until a signal of that name or the deadline; `None` is the deadline.
     /// A signal may have come before. Which of the two it was is journalled, once.
     pub async fn wait_for<T: DeserializeOwned>(&mut self, signal: &str, timeout: Duration) -> Result<Option<T>> {
-        let deadline = self.deadline(signal, timeout).await?;
+        let until = self.now() + timeout;
+        let deadline = self.deadline(signal, until).await?;
         if let Some(entry) = self.next_entry(Kind::Signal, signal).await? {
             return decode_one(signal, entry.output.unwrap_or_default());
         }
@@ -26,7 +27,13 @@ impl Flow {
 
     /// Sleeps, holding no worker. The wake-up time is journalled: a crash does not start it anew.
     pub async fn sleep(&mut self, name: &'static str, duration: Duration) -> Result<()> {
-        let deadline = self.deadline(name, duration).await?;
+        let until = self.now() + duration;
+        self.sleep_until(name, until).await
+    }
+
+    /// As [`Flow::sleep`], until a moment on the engine's clock; one that has passed is not waited for.
+    pub async fn sleep_until(&mut self, name: &'static str, until: DateTime<Utc>) -> Result<()> {
+        let deadline = self.deadline(name, until).await?;
         self.safe_point().await?;
         if self.replay.entries.is_empty() && self.now() < deadline {
             self.commit(Rest::Waiting { waiting_for: SLEEP.to_owned(), wake_at: deadline }).await?;
@@ -35,12 +42,12 @@ impl Flow {
         Ok(())
     }
 
-    async fn deadline(&mut self, name: &str, timeout: Duration) -> Result<DateTime<Utc>> {
+    /// The deadline that was journalled, or else this one, journalled now.
+    async fn deadline(&mut self, name: &str, deadline: DateTime<Utc>) -> Result<DateTime<Utc>> {
         self.safe_point().await?;
         if let Some(entry) = self.next_entry(Kind::Wait, name).await? {
             return decode_one(name, entry.output.unwrap_or_default());
         }
-        let deadline = self.now() + timeout;
         self.journal(Kind::Wait, name, Some(serde_json::json!(deadline))).await?;
         Ok(deadline)
     }

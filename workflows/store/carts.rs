@@ -1,5 +1,6 @@
 //! `carts`, `cart_items`, `cart_coupons`.
 
+pub mod idle;
 mod open;
 
 use chrono::{DateTime, Utc};

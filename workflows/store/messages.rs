@@ -72,7 +72,7 @@ pub fn confirmation_events(
 pub struct Outgoing<'a> {
     /// The row's id; the Message-ID is made of it.
     pub id: Uuid,
-    /// The order it is about.
+    /// What it is about: an order, an abandonment, a report.
     pub subject_id: Uuid,
     /// What happened.
     pub event: &'a str,
@@ -82,11 +82,12 @@ pub struct Outgoing<'a> {
     pub message_id: &'a str,
 }
 
-/// Records a message as SENDING; false if the shopper does not want it or it was recorded before.
+/// Records a message as SENDING; false if it was recorded before, or if `unless_opted_out` is a user who
+/// does not want messages of its kind.
 pub async fn record_sending(
     conn: &mut PgConnection,
     message: Outgoing<'_>,
-    user_id: Option<Uuid>,
+    unless_opted_out: Option<Uuid>,
     now: DateTime<Utc>,
 ) -> Result<bool, sqlx::Error> {
     let status = sqlx::query_scalar!(
@@ -101,7 +102,7 @@ pub async fn record_sending(
         message.subject_id,
         message.recipient,
         message.message_id,
-        user_id,
+        unless_opted_out,
         now
     )
     .fetch_optional(conn)

@@ -1,0 +1,199 @@
+//! Carts that nobody touches: left behind, and expired.
+
+use chrono::{DateTime, Utc};
+use domain::{
+    cart::CartStatus,
+    ids::CartId,
+    money::Currency,
+    notification::{CartSummary, SummaryLine},
+};
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// How a cart stands that was left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Standing {
+    /// As it was left.
+    Idle,
+    /// Its owner has done something since.
+    Touched,
+    /// It has become an order.
+    Bought,
+    /// Its time is over.
+    Expired,
+    /// There is nothing in it.
+    Emptied,
+    /// Its owner does not want reminders.
+    OptedOut,
+    /// It has no owner with an address.
+    Unreachable,
+}
+
+/// A cart that was left behind, looked at again.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// How it stands.
+    pub standing: Standing,
+    /// Its owner.
+    pub user_id: Option<Uuid>,
+    /// The owner's address, if they are an active user.
+    pub email: Option<String>,
+    /// The owner's name.
+    pub first_name: Option<String>,
+}
+
+/// Looks again at a cart that was left at `idle_since`.
+///
+/// # Errors
+/// The database's own.
+pub async fn look(conn: &mut PgConnection, cart_id: CartId, idle_since: DateTime<Utc>) -> Result<Look, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"
+        select c.status, c.last_activity_at, u.id as "user_id?", u.email as "email?", u.first_name,
+               exists (select from cart_items i where i.cart_id = c.id) as "has_lines!",
+               exists (select from notification_preferences n
+                        where n.user_id = c.user_id and n.channel = 'EMAIL') as "opted_out!"
+          from carts c
+          left join users u on u.id = c.user_id and u.is_active and u.anonymised_at is null
+         where c.id = $1
+        "#,
+        Uuid::from(cart_id)
+    )
+    .fetch_optional(conn)
+    .await?;
+    let Some(row) = row else {
+        return Ok(Look { standing: Standing::Expired, user_id: None, email: None, first_name: None });
+    };
+    let status: CartStatus = row.status.parse().map_err(|_| sqlx::Error::Decode("an unknown cart status".into()))?;
+    let standing = match status {
+        CartStatus::Converted => Standing::Bought,
+        CartStatus::Expired => Standing::Expired,
+        CartStatus::Active | CartStatus::Checkout => Standing::Touched,
+        CartStatus::Abandoned if row.last_activity_at != idle_since => Standing::Touched,
+        CartStatus::Abandoned if !row.has_lines => Standing::Emptied,
+        CartStatus::Abandoned if row.email.is_none() => Standing::Unreachable,
+        CartStatus::Abandoned if row.opted_out => Standing::OptedOut,
+        CartStatus::Abandoned => Standing::Idle,
+    };
+    Ok(Look { standing, user_id: row.user_id, email: row.email, first_name: row.first_name })
+}
+
+/// What a cart holds at today's prices, in variant order, as a reminder tells it.
+///
+/// # Errors
+/// The database's own.
+pub async fn summary(
+    conn: &mut PgConnection,
+    cart_id: CartId,
+    first_name: Option<String>,
+) -> Result<CartSummary, sqlx::Error> {
+    let cart = super::load(conn, cart_id).await?.ok_or(sqlx::Error::RowNotFound)?;
+    let currency: Currency =
+        cart.currency.parse().map_err(|_| sqlx::Error::Decode("the cart's currency is not one".into()))?;
+    let lines = cart
+        .lines
+        .iter()
+        .map(|line| SummaryLine {
+            name: line.name.clone(),
+            sku: line.sku.clone(),
+            quantity: line.quantity,
+            total: line.total(),
+        })
+        .collect();
+    Ok(CartSummary { first_name, lines, currency })
+}
+
+/// A cart that has just been found left behind.
+#[derive(Debug, Clone, Copy)]
+pub struct Abandoned {
+    /// Which.
+    pub cart_id: CartId,
+    /// When its owner last did something.
+    pub idle_since: DateTime<Utc>,
+    /// There is somebody to remind.
+    pub is_reachable: bool,
+}
+
+/// ACTIVE → ABANDONED for up to `batch` carts with lines, untouched since `idle_since` or longer, the
+/// longest first; each with its event. A cart that somebody has in hand right now is not idle.
+///
+/// # Errors
+/// The database's own.
+pub async fn abandon(
+    conn: &mut PgConnection,
+    batch: i64,
+    idle_since: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<Vec<Abandoned>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"
+        with idle as (
+            select c.id from carts c
+             where c.status = 'ACTIVE' and c.last_activity_at <= $1
+               and exists (select from cart_items i where i.cart_id = c.id)
+             order by c.last_activity_at limit $2
+               for update skip locked),
+        abandoned as (
+            update carts c set status = 'ABANDONED', version = c.version + 1, updated_at = $3
+              from idle where c.id = idle.id and c.status = 'ACTIVE' and c.last_activity_at <= $1
+            returning c.id, c.user_id, c.last_activity_at),
+        told as (
+            insert into outbox_events (event_id, event_type, subject, data, occurred_at)
+            select gen_random_uuid(), 'cart.abandoned', id::text,
+                   jsonb_build_object('cartId', id, 'userId', user_id, 'lastActivityAt', last_activity_at), $3
+              from abandoned)
+        select a.id, a.last_activity_at, u.id is not null as "is_reachable!"
+          from abandoned a left join users u on u.id = a.user_id and u.is_active and u.anonymised_at is null
+         order by a.last_activity_at, a.id
+        "#,
+        idle_since,
+        batch,
+        now
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Abandoned {
+            cart_id: row.id.into(),
+            idle_since: row.last_activity_at,
+            is_reachable: row.is_reachable,
+        })
+        .collect())
+}
+
+/// → EXPIRED for carts whose time is over: up to `batch` past their `expires_at`, and as many without one
+/// that nobody has touched since `idle_since`. Never one that a checkout holds. Answers how many.
+///
+/// # Errors
+/// The database's own.
+pub async fn expire_idle(
+    conn: &mut PgConnection,
+    batch: i64,
+    idle_since: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<u64, sqlx::Error> {
+    let expired = sqlx::query!(
+        "with past as (
+            select id from carts
+             where status in ('ACTIVE', 'ABANDONED') and expires_at <= $1
+             order by expires_at limit $2
+               for update skip locked),
+         untouched as (
+            select id from carts
+             where status in ('ACTIVE', 'ABANDONED') and expires_at is null and last_activity_at <= $3
+             order by last_activity_at limit $2
+               for update skip locked)
+         update carts c set status = 'EXPIRED', version = c.version + 1, updated_at = $1
+          where c.id = any(array(select id from past union all select id from untouched))
+            and c.status in ('ACTIVE', 'ABANDONED')",
+        now,
+        batch,
+        idle_since
+    )
+    .execute(conn)
+    .await?;
+    Ok(expired.rows_affected())
+}
