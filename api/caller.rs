@@ -27,6 +27,28 @@ pub struct CartSession {
     pub hash: [u8; 32],
 }
 
+/// What another service's key may be good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Holding and releasing stock.
+    Inventory,
+    /// Reading the feed of events.
+    EventsRead,
+}
+
+impl Scope {
+    /// Every scope there is.
+    pub const ALL: [Scope; 2] = [Scope::Inventory, Scope::EventsRead];
+
+    /// As stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scope::Inventory => "inventory",
+            Scope::EventsRead => "events:read",
+        }
+    }
+}
+
 /// Who is asking. A bearer token wins over an API key, and either over a cart session.
 #[derive(Debug, Clone)]
 pub enum Caller {
@@ -41,7 +63,7 @@ pub enum Caller {
     Service {
         /// Of the API key.
         id: Uuid,
-        /// What the key is for, e.g. `inventory:reserve`.
+        /// What the key is for: names of [`Scope`]s.
         scopes: Vec<String>,
     },
     /// Not logged in, with a cart.
@@ -88,9 +110,9 @@ impl Caller {
     ///
     /// # Errors
     /// As [`Caller::require_staff`].
-    pub fn require_scope(&self, scope: &str) -> Result<Uuid, ApiError> {
+    pub fn require_scope(&self, scope: Scope) -> Result<Uuid, ApiError> {
         match self {
-            Caller::Service { id, scopes } if scopes.iter().any(|s| s == scope) => Ok(*id),
+            Caller::Service { id, scopes } if scopes.iter().any(|given| given == scope.as_str()) => Ok(*id),
             Caller::Service { .. } | Caller::User { .. } => Err(ApiError::forbidden()),
             Caller::Guest(_) | Caller::Anonymous => Err(ApiError::login_required()),
         }
@@ -210,8 +232,8 @@ mod tests {
     #[test]
     fn a_scope_is_needed_by_name() {
         let service = Caller::Service { id: Uuid::now_v7(), scopes: vec!["inventory".to_owned()] };
-        assert!(service.require_scope("inventory").is_ok());
-        assert_eq!(service.require_scope("payments").expect_err("refused").status(), StatusCode::FORBIDDEN);
+        assert!(service.require_scope(Scope::Inventory).is_ok());
+        assert_eq!(service.require_scope(Scope::EventsRead).expect_err("refused").status(), StatusCode::FORBIDDEN);
     }
 
     #[test]

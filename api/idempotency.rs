@@ -9,11 +9,13 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Postgres, Transaction};
+use workflows::store::audit_log::{self, Action};
 
-use crate::{error::ApiError, extract::read_body, state::AppState};
+use crate::{caller::Caller, error::ApiError, extract::read_body, state::AppState};
 
 mod answers;
 
@@ -57,6 +59,63 @@ impl IntoResponse for Replay {
         let mut response = (self.status, axum::Json(self.body)).into_response();
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
         response
+    }
+}
+
+/// A write of a known caller, in one transaction with the answer that is kept for its retry. Without a
+/// key it is an ordinary transaction.
+pub(crate) struct Write {
+    tx: Transaction<'static, Postgres>,
+    caller: String,
+    key: Option<IdempotencyKey>,
+}
+
+impl Write {
+    /// Begins, or finds what was answered before.
+    ///
+    /// # Errors
+    /// As [`begin`]; 401 `login-required` for an anonymous caller.
+    pub(crate) async fn begin(
+        state: &AppState,
+        caller: &Caller,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Result<Write, Replay>, ApiError> {
+        let caller = caller.key()?;
+        let mut tx = state.pool.begin().await?;
+        if let Some(key) = &key
+            && let Begun::Replay(replay) = begin(&mut tx, &caller, key).await?
+        {
+            return Ok(Err(replay));
+        }
+        Ok(Ok(Write { tx, caller, key }))
+    }
+
+    /// The transaction's connection.
+    pub(crate) fn conn(&mut self) -> &mut PgConnection {
+        &mut self.tx
+    }
+
+    /// Notes in the audit log what the caller did.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub(crate) async fn note(&mut self, action: &str, subject: &str, details: &Value) -> Result<(), ApiError> {
+        let act = Action { actor: &self.caller, action, subject, reason: None, details: Some(details) };
+        audit_log::record(&mut self.tx, act).await?;
+        Ok(())
+    }
+
+    /// Commits, and answers.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub(crate) async fn answer(mut self, status: StatusCode, view: &impl Serialize) -> Result<Response, ApiError> {
+        let body = serde_json::to_value(view).map_err(ApiError::internal)?;
+        if let Some(key) = &self.key {
+            finish(&mut self.tx, &self.caller, key, status, &body).await?;
+        }
+        self.tx.commit().await?;
+        Ok((status, axum::Json(body)).into_response())
     }
 }
 

@@ -20,6 +20,7 @@ mod catalogue;
 mod checkout;
 mod dev;
 mod etag;
+mod events;
 mod health;
 mod observe;
 mod openapi;
@@ -42,7 +43,7 @@ use tokio::{net::TcpListener, sync::oneshot};
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 
-pub use caller::{Caller, CartSession};
+pub use caller::{Caller, CartSession, Scope};
 pub use error::ApiError;
 pub use rate::RateLimits;
 pub use state::{ApiConfig, AppState, DevState};
@@ -56,6 +57,7 @@ fn resources(state: &AppState) -> OpenApiRouter<AppState> {
         .merge(cart::routes())
         .merge(checkout::routes())
         .merge(orders::routes())
+        .merge(events::routes())
         .merge(webhooks::routes());
     if state.dev.is_some() { resources.merge(dev::routes()) } else { resources }
 }

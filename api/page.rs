@@ -51,14 +51,25 @@ impl PageQuery {
     /// # Errors
     /// 422 `validation-failed` for a cursor that is none of ours.
     pub fn after<P: DeserializeOwned>(&self) -> Result<Option<P>, ApiError> {
-        let Some(cursor) = &self.cursor else { return Ok(None) };
-        BASE64_URL_SAFE_NO_PAD
-            .decode(cursor)
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .map(Some)
-            .ok_or_else(|| ApiError::invalid(vec![FieldError::new("/cursor", "is not a cursor of this list")]))
+        self.cursor.as_deref().map(|cursor| read_cursor(cursor, "/cursor")).transpose()
     }
+}
+
+/// The position a cursor stands for; `pointer` names the parameter it came in.
+///
+/// # Errors
+/// 422 `validation-failed` for a cursor that is none of ours.
+pub(crate) fn read_cursor<P: DeserializeOwned>(cursor: &str, pointer: &str) -> Result<P, ApiError> {
+    BASE64_URL_SAFE_NO_PAD
+        .decode(cursor)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .ok_or_else(|| ApiError::invalid(vec![FieldError::new(pointer, "is not a cursor of this list")]))
+}
+
+/// The cursor that stands for a position: a number, an id or a pair of them, which always has a JSON form.
+pub(crate) fn write_cursor<P: Serialize>(position: P) -> Option<String> {
+    serde_json::to_vec(&position).ok().map(|json| BASE64_URL_SAFE_NO_PAD.encode(json))
 }
 
 impl<T> Page<T> {
@@ -68,10 +79,7 @@ impl<T> Page<T> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = items.len() > limit;
         items.truncate(limit);
-        let next_cursor = items.last().filter(|_| more).and_then(|last| {
-            // A position is a number, an id or a pair of them: it always has a JSON form.
-            serde_json::to_vec(&position(last)).ok().map(|json| BASE64_URL_SAFE_NO_PAD.encode(json))
-        });
+        let next_cursor = items.last().filter(|_| more).and_then(|last| write_cursor(position(last)));
         Page { items, next_cursor }
     }
 

@@ -3,6 +3,7 @@
 mod carts;
 mod checkout;
 mod document;
+mod events;
 mod gateway;
 mod repeats;
 mod rush;

@@ -44,7 +44,6 @@ pub struct Server {
     pub shop: Arc<Shop>,
     pub door: Door,
     keys: AuthKeys,
-    staff: String,
     stop: CancellationToken,
     parts: JoinSet<anyhow::Result<()>>,
 }
@@ -97,9 +96,7 @@ impl Server {
         let stopped = stop.clone().cancelled_owned();
         parts.spawn(async move { Ok(api::serve(listener, state, stopped).await?) });
 
-        let staff = account(&pool, "staff@example.com", "STAFF").await;
-        let staff = keys().issue(staff, Role::Staff, Utc::now()).expect("a token");
-        Server { pool, shop, door: Door::new(client, base), keys: keys(), staff, stop, parts }
+        Server { pool, shop, door: Door::new(client, base), keys: keys(), stop, parts }
     }
 
     pub fn start_worker(&mut self) {
@@ -127,6 +124,40 @@ impl Server {
         Shopper::register(self.door.clone(), name).await
     }
 
+    /// Somebody who works here, at the first call as at any other.
+    pub async fn staff(&self) -> Shopper {
+        self.worker("staff@example.com", Role::Staff).await
+    }
+
+    /// Who may do everything.
+    pub async fn admin(&self) -> Shopper {
+        self.worker("admin@example.com", Role::Admin).await
+    }
+
+    async fn worker(&self, email: &str, role: Role) -> Shopper {
+        let known = sqlx::query_scalar::<_, Uuid>("select id from users where email = $1").bind(email);
+        let user = match known.fetch_optional(&self.pool).await.expect("an answer") {
+            Some(user) => user.into(),
+            None => account(&self.pool, email, role.as_str()).await,
+        };
+        let token = self.keys.issue(user, role, Utc::now()).expect("a token");
+        Shopper::with_token(self.door.clone(), email.to_owned(), token)
+    }
+
+    /// Another service of the shop, with a key for these scopes.
+    pub async fn service(&self, scopes: &[&str]) -> Shopper {
+        let secret = Uuid::now_v7().to_string();
+        sqlx::query("insert into api_keys (id, name, key_hash, scopes) values ($1, $2, $3, $4)")
+            .bind(Uuid::now_v7())
+            .bind(&secret)
+            .bind(api::tokens::token_hash(&secret).as_slice())
+            .bind(scopes.iter().map(|scope| (*scope).to_owned()).collect::<Vec<_>>())
+            .execute(&self.pool)
+            .await
+            .expect("a key");
+        Shopper::with_key(self.door.clone(), secret)
+    }
+
     /// So many shoppers at once, without hashing as many passwords.
     pub async fn crowd(&self, size: usize) -> Vec<Shopper> {
         let mut crowd = Vec::with_capacity(size);
@@ -141,8 +172,7 @@ impl Server {
 
     /// (available, reserved), as the staff sees it.
     pub async fn stock(&self, sku: &str) -> (i64, i64) {
-        let staff = Shopper::with_token(self.door.clone(), "staff@example.com".to_owned(), self.staff.clone());
-        let stock = staff.get(&format!("/api/inventory/{sku}")).await.ok();
+        let stock = self.staff().await.get(&format!("/api/inventory/{sku}")).await.ok();
         let count = |name: &str| stock[name].as_i64().expect("a number");
         assert_eq!(count("totalQuantity"), count("availableQuantity") + count("reservedQuantity"));
         (count("availableQuantity"), count("reservedQuantity"))

@@ -6,6 +6,7 @@ pub mod audit_log;
 pub mod carts;
 pub mod catalogue;
 pub mod coupons;
+pub mod events;
 pub mod inventory;
 pub mod messages;
 pub mod order_moves;

@@ -131,6 +131,11 @@ impl Shopper {
         Shopper { door, email, header: ("authorization", format!("Bearer {token}")) }
     }
 
+    /// Another service of the shop.
+    pub(super) fn with_key(door: Door, secret: String) -> Shopper {
+        Shopper { door, email: String::new(), header: ("x-api-key", secret) }
+    }
+
     /// Not logged in; the first look at the cart gives a session.
     pub async fn guest(door: Door) -> Shopper {
         let cart = door.get("/api/cart").await.ok();
@@ -148,6 +153,10 @@ impl Shopper {
 
     pub async fn delete(&self, path: &str) -> Answer {
         Answer::to(self.request(Method::DELETE, path)).await
+    }
+
+    pub async fn patch(&self, path: &str, body: &Value) -> Answer {
+        Answer::to(self.request(Method::PATCH, path).json(body)).await
     }
 
     /// Under a key of its own.

@@ -55,7 +55,7 @@ pub(crate) async fn fill(pool: &PgPool) -> Result<(), Failure> {
     let mut tx = pool.begin().await?;
     sqlx::query("select pg_advisory_xact_lock(hashtext('seed-demo'))").execute(&mut *tx).await?;
     sqlx::query(
-        "insert into api_keys (id, name, key_hash, scopes) values ($1, 'dev-service', $2, '{inventory}')
+        "insert into api_keys (id, name, key_hash, scopes) values ($1, 'dev-service', $2, '{inventory,events:read}')
          on conflict do nothing",
     )
     .bind(Uuid::now_v7())
