@@ -283,7 +283,8 @@ async fn open_cart(conn: &mut PgConnection, shop: &Shop, owner: &Owner) -> Resul
             Some(open) => return Ok((open, false)),
             None => {
                 let currency = shop.pricing.policy().currency;
-                if let Some(open) = carts::create(conn, owner, currency, shop.rules.guest_cart_ttl_s).await? {
+                if let Some(open) = carts::create(conn, owner, currency, shop.rules.cart_ttl_s(owner.user_id())).await?
+                {
                     return Ok((open, true));
                 }
             }
@@ -342,8 +343,8 @@ impl HeldCart {
     }
 
     async fn save(&mut self, conn: &mut PgConnection, shop: &Shop, change: &CartChange) -> Result<(), sqlx::Error> {
-        let guest_ttl_s = shop.rules.guest_cart_ttl_s;
-        self.cart.version = carts::save(conn, self.cart.id, change, guest_ttl_s, self.now).await?;
+        let ttl_s = shop.rules.cart_ttl_s(self.cart.user_id);
+        self.cart.version = carts::save(conn, self.cart.id, change, ttl_s, self.now).await?;
         self.cart.status = CartStatus::Active;
         Ok(())
     }

@@ -4,7 +4,7 @@ mod upkeep;
 
 use std::time::Duration;
 
-use domain::pricing::PricingPolicy;
+use domain::{ids::UserId, pricing::PricingPolicy};
 use serde::{Deserialize, Serialize};
 
 pub use upkeep::{Abandonment, Reconciliation, Retention};
@@ -28,6 +28,8 @@ pub struct Rules {
     pub allow_guest_checkout: bool,
     /// A guest's cart expires after so many seconds without activity.
     pub guest_cart_ttl_s: u64,
+    /// A user's cart expires after so many seconds without activity.
+    pub user_cart_ttl_s: u64,
     /// Days from confirmation to the estimated delivery, STANDARD.
     pub standard_delivery_days: u16,
     /// The same, EXPRESS.
@@ -56,6 +58,7 @@ impl Default for Rules {
             cod_limit: None,
             allow_guest_checkout: false,
             guest_cart_ttl_s: 24 * 3600,
+            user_cart_ttl_s: 30 * 24 * 3600,
             standard_delivery_days: 5,
             express_delivery_days: 2,
             mail_from: "Cart Engine <orders@example.com>".to_owned(),
@@ -77,6 +80,11 @@ impl Rules {
     /// Where an owner finds the cart again.
     pub fn cart_url(&self) -> String {
         format!("{}/cart", self.public_url.trim_end_matches('/'))
+    }
+
+    /// Seconds from its last activity until this owner's cart expires; a cart without a user is a guest's.
+    pub fn cart_ttl_s(&self, user_id: Option<UserId>) -> u64 {
+        if user_id.is_some() { self.user_cart_ttl_s } else { self.guest_cart_ttl_s }
     }
 
     /// How long a shopper has to pay.

@@ -264,6 +264,9 @@ pub async fn accept(conn: &mut PgConnection, shop: &Shop, order: Order) -> Resul
     let cart =
         carts::load(conn, cart_id).await?.filter(|cart| owns(&order.shopper, cart)).ok_or(Refusal::CartNotFound)?;
     match (cart.status, cart.checkout_run_id) {
+        (CartStatus::Active | CartStatus::Abandoned, _) if locked.is_stale => {
+            return Err(Refusal::CartNotActive(CartStatus::Expired));
+        }
         (CartStatus::Active | CartStatus::Abandoned, _) if cart.lines.is_empty() && order.cart_id.is_none() => {
             return already_bought(conn, &order).await;
         }

@@ -210,6 +210,8 @@ pub struct Locked {
     pub email: Option<String>,
     /// Their phone number.
     pub phone_number: Option<String>,
+    /// Its time is over, though no sweep has noticed.
+    pub is_stale: bool,
     /// Now, on the engine's clock.
     pub now: DateTime<Utc>,
 }
@@ -219,7 +221,8 @@ pub struct Locked {
 pub async fn lock(conn: &mut PgConnection, cart_id: CartId) -> Result<Option<Locked>, sqlx::Error> {
     sqlx::query_as!(
         Locked,
-        r#"select u.email as "email?", u.phone_number, engine.now() as "now!"
+        r#"select u.email as "email?", u.phone_number, engine.now() as "now!",
+                  coalesce(c.expires_at <= engine.now() and c.status <> 'CHECKOUT', false) as "is_stale!"
              from carts c left join users u on u.id = c.user_id and u.is_active
             where c.id = $1 for update of c"#,
         Uuid::from(cart_id)
@@ -228,10 +231,12 @@ pub async fn lock(conn: &mut PgConnection, cart_id: CartId) -> Result<Option<Loc
     .await
 }
 
-/// The user's open cart: ACTIVE, CHECKOUT or ABANDONED.
+/// The user's open cart: ACTIVE, CHECKOUT or ABANDONED, and its time not over.
 pub async fn open_cart_of_user(conn: &mut PgConnection, user_id: UserId) -> Result<Option<CartId>, sqlx::Error> {
     let id = sqlx::query_scalar!(
-        "select id from carts where user_id = $1 and status in ('ACTIVE', 'CHECKOUT', 'ABANDONED')",
+        "select id from carts
+          where user_id = $1 and status in ('ACTIVE', 'CHECKOUT', 'ABANDONED')
+            and (expires_at is null or expires_at > engine.now() or status = 'CHECKOUT')",
         Uuid::from(user_id)
     )
     .fetch_optional(conn)
@@ -239,11 +244,12 @@ pub async fn open_cart_of_user(conn: &mut PgConnection, user_id: UserId) -> Resu
     Ok(id.map(CartId::from))
 }
 
-/// The guest's open cart.
+/// The guest's open cart, likewise.
 pub async fn open_cart_of_session(conn: &mut PgConnection, session_hash: &[u8]) -> Result<Option<CartId>, sqlx::Error> {
     let id = sqlx::query_scalar!(
         "select id from carts
-          where session_hash = $1 and user_id is null and status in ('ACTIVE', 'CHECKOUT', 'ABANDONED')",
+          where session_hash = $1 and user_id is null and status in ('ACTIVE', 'CHECKOUT', 'ABANDONED')
+            and (expires_at is null or expires_at > engine.now() or status = 'CHECKOUT')",
         session_hash
     )
     .fetch_optional(conn)
@@ -251,11 +257,13 @@ pub async fn open_cart_of_session(conn: &mut PgConnection, session_hash: &[u8]) 
     Ok(id.map(CartId::from))
 }
 
-/// Gives the locked cart to a checkout, and draws the order's number.
+/// Gives the locked cart to a checkout, and draws the order's number. Its end moves as far as its last
+/// activity does.
 pub async fn hold_for_checkout(conn: &mut PgConnection, cart_id: CartId, run_id: Uuid) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar!(
         r#"update carts set status = 'CHECKOUT', checkout_run_id = $2, version = version + 1, updated_at = engine.now(),
-                            last_activity_at = engine.now()
+                            last_activity_at = engine.now(),
+                            expires_at = expires_at + (engine.now() - last_activity_at)
             where id = $1 returning nextval('order_number_seq') as "number!""#,
         Uuid::from(cart_id),
         run_id
@@ -283,7 +291,7 @@ pub async fn convert(
     Ok(())
 }
 
-/// The cart is the shopper's again.
+/// The cart is the shopper's again, for as long as if he had just touched it.
 pub async fn unlock(
     conn: &mut PgConnection,
     cart_id: CartId,
@@ -292,7 +300,8 @@ pub async fn unlock(
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "update carts set status = 'ACTIVE', generation = generation + 1, version = version + 1,
-                          checkout_run_id = null, updated_at = $3, last_activity_at = $3
+                          checkout_run_id = null, updated_at = $3, last_activity_at = $3,
+                          expires_at = expires_at + ($3 - last_activity_at)
           where id = $1 and status = 'CHECKOUT' and checkout_run_id = $2",
         Uuid::from(cart_id),
         run_id,

@@ -24,7 +24,7 @@ pub struct OpenCart {
     pub version: i64,
     /// The run that holds it while in CHECKOUT.
     pub checkout_run_id: Option<Uuid>,
-    /// A guest's cart whose time is over, though no sweep has noticed: as good as gone.
+    /// A cart whose time is over, though no sweep has noticed: as good as gone.
     pub is_stale: bool,
     /// The engine's clock.
     pub now: DateTime<Utc>,
@@ -86,7 +86,7 @@ pub async fn clock(conn: &mut PgConnection) -> Result<DateTime<Utc>, sqlx::Error
 }
 
 /// Makes an empty ACTIVE cart, which only its maker can see before the commit; none if the owner has an
-/// open one by now. A guest's ends `guest_ttl_s` seconds after its last activity.
+/// open one by now. It ends `ttl_s` seconds after its last activity.
 ///
 /// # Errors
 /// The database's own.
@@ -94,14 +94,13 @@ pub async fn create(
     conn: &mut PgConnection,
     owner: &Owner,
     currency: Currency,
-    guest_ttl_s: u64,
+    ttl_s: u64,
 ) -> Result<Option<OpenCart>, sqlx::Error> {
     let id = CartId::generate();
     let (user_id, session_hash) = owner.columns();
     let row = sqlx::query!(
         "insert into carts (id, user_id, session_hash, currency, created_at, updated_at, last_activity_at, expires_at)
-         select $1, $2, $3, $4, t.now, t.now, t.now,
-                case when $2::uuid is null then t.now + make_interval(secs => $5) end
+         select $1, $2, $3, $4, t.now, t.now, t.now, t.now + make_interval(secs => $5)
            from (select engine.now() as now) t
          on conflict do nothing
          returning version, created_at",
@@ -109,7 +108,7 @@ pub async fn create(
         user_id,
         session_hash,
         currency.as_str(),
-        seconds(guest_ttl_s)
+        seconds(ttl_s)
     )
     .fetch_optional(conn)
     .await?;
@@ -200,8 +199,8 @@ pub struct CartChange {
     pub drop_coupons: Vec<CouponId>,
 }
 
-/// Saves a change in one statement, which also makes the cart ACTIVE, raises its version and puts a
-/// guest's end off. The cart is locked. Answers the new version.
+/// Saves a change in one statement, which also makes the cart ACTIVE, raises its version and puts its end
+/// off by `ttl_s` seconds from now. The cart is locked. Answers the new version.
 ///
 /// # Errors
 /// The database's own.
@@ -209,7 +208,7 @@ pub async fn save(
     conn: &mut PgConnection,
     cart_id: CartId,
     change: &CartChange,
-    guest_ttl_s: u64,
+    ttl_s: u64,
     now: DateTime<Utc>,
 ) -> Result<i64, sqlx::Error> {
     let variants: Vec<Uuid> = change.put.iter().map(|&(variant_id, _, _)| variant_id.into()).collect();
@@ -235,7 +234,7 @@ pub async fn save(
             on conflict on constraint cart_coupons_once do update set discount_calculated = excluded.discount_calculated)
          update carts
             set status = 'ACTIVE', version = version + 1, updated_at = $3, last_activity_at = $3,
-                expires_at = case when user_id is null then $3::timestamptz + make_interval(secs => $10) end
+                expires_at = $3::timestamptz + make_interval(secs => $10)
           where id = $1
          returning version",
         Uuid::from(cart_id),
@@ -247,7 +246,7 @@ pub async fn save(
         &dropped,
         change.add_coupon.map(|(coupon_id, _)| Uuid::from(coupon_id)),
         change.add_coupon.map_or(Decimal::ZERO, |(_, discount)| discount),
-        seconds(guest_ttl_s)
+        seconds(ttl_s)
     )
     .fetch_one(conn)
     .await
