@@ -74,6 +74,10 @@ const BREAKS: &[Break] = &[
         "insert into refunds (id, payment_id, run_id, gateway_payment_id, amount, reason, status, created_at, updated_at)
          select gen_random_uuid(), id, gen_random_uuid(), 'pay', 1, 'goodwill', 'SUCCEEDED', now(), now() from payments where order_id = story.id('returned');
          insert into outbox_events (event_id, event_type, subject, data, occurred_at) values (gen_random_uuid(), 'payment.refunded', story.id('returned')::text, '{}', now())"),
+    broken("money_refunds", "more promised back than was taken",
+        "insert into refunds (id, payment_id, run_id, gateway_payment_id, amount, reason, status, created_at, updated_at)
+         select gen_random_uuid(), id, gen_random_uuid(), 'pay', captured_amount - refund_amount + 1, 'goodwill', 'PENDING', now(), now()
+           from payments where order_id = story.id('card')"),
     broken("coupons_counters", "a use that no log row explains", "update coupons set current_usage_count = current_usage_count + 1"),
     broken("coupons_counters", "a hold that no log row explains", "update coupons set held_count = held_count - 1"),
     broken("coupons_counters", "more uses than allowed", "alter table coupons drop constraint coupons_usage_check; update coupons set usage_limit = 1"),

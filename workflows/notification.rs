@@ -9,6 +9,7 @@ use domain::{
     ports::{Email, MailError, Mailer},
 };
 use engine::{Call, CallContext, Failure, Flow, Nothing, Result, RetryPolicy, Step, StepError, Tx, Workflow};
+use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -41,12 +42,27 @@ pub enum Subject {
     /// An order: its buyer is told, whatever their preferences, because it is their money.
     #[serde(rename = "orderId")]
     Order(OrderId),
+    /// Money that went back: the buyer hears of each refund.
+    #[serde(rename = "refund")]
+    Refund(Refunded),
     /// A cart left behind: its owner is reminded, unless they do not want to be.
     #[serde(rename = "cart")]
     Cart(LeftBehind),
     /// Something the staff should know.
     #[serde(rename = "report")]
     Staff(StaffReport),
+}
+
+/// A refund that went through.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refunded {
+    /// Our id of it.
+    pub refund_id: Uuid,
+    /// Of which order.
+    pub order_id: OrderId,
+    /// How much, in major units of the order's currency.
+    pub amount: Decimal,
 }
 
 /// A cart as it was left; once it has been touched, it is not this one any more.
@@ -65,6 +81,11 @@ impl Notice {
     /// A notice to an order's buyer.
     pub fn of_order(event: &str, order_id: OrderId) -> Self {
         Notice { event: event.to_owned(), subject: Subject::Order(order_id), reason: None }
+    }
+
+    /// A notice to the buyer whose money went back.
+    pub fn of_refund(refund: Refunded) -> Self {
+        Notice { event: "payment.refunded".to_owned(), subject: Subject::Refund(refund), reason: None }
     }
 
     /// A reminder to a cart's owner.
@@ -95,6 +116,7 @@ impl Subject {
     pub fn id(&self) -> Uuid {
         match self {
             Subject::Order(order_id) => (*order_id).into(),
+            Subject::Refund(refund) => refund.refund_id,
             Subject::Cart(cart) => cart.abandonment,
             Subject::Staff(report) => report.id,
         }
@@ -143,6 +165,7 @@ impl Step for ComposeMessage<'_> {
         let (subject_id, now) = (subject.id(), tx.now());
         let letter = match subject {
             Subject::Order(order_id) => to_buyer(tx.conn(), self.notice, *order_id).await?,
+            Subject::Refund(refund) => to_buyer(tx.conn(), self.notice, refund.order_id).await?,
             Subject::Cart(cart) => to_owner(tx.conn(), self.shop, *cart).await?,
             Subject::Staff(report) => to_staff(self.shop, report),
         };
@@ -212,9 +235,9 @@ fn to_staff(shop: &Shop, report: &StaffReport) -> Letter {
 }
 
 fn text(summary: &OrderSummary, notice: &Notice) -> (String, String) {
-    match notice.event.as_str() {
-        "order.confirmed" => order_confirmation(summary),
-        "payment.refunded" => payment_refunded(summary),
+    match (notice.event.as_str(), &notice.subject) {
+        (_, Subject::Refund(refund)) => payment_refunded(summary, refund.amount),
+        ("order.confirmed", _) => order_confirmation(summary),
         _ => order_cancelled(summary, spoken(notice.reason.as_deref().unwrap_or_default())),
     }
 }

@@ -1,50 +1,47 @@
-//! Refund: money that an order no longer stands for goes back, however long the gateway takes.
+//! Refund: money that goes back, however long the gateway takes.
 //!
-//! Started by the undo of a payment, and by a webhook that reports money after the order was cancelled.
+//! Started by the undo of a payment, by a webhook that reports money nobody waits for, and by people who
+//! give back a part. Its steps serve other flows too: [`claim_everything`], then [`give_back`].
+
+pub mod accept;
 
 use std::{sync::Arc, time::Duration};
 
 use domain::{
     ids::OrderId,
-    money::{Currency, Money},
+    money::Money,
     ports::{GatewayPayment, GatewayRefund, PaymentGateway},
 };
-use engine::{Call, CallContext, Flow, Result, RetryPolicy, Start, Step, StepError, Tx, Workflow};
+use engine::{Call, CallContext, Flow, Forward, Result, RetryPolicy, Start, Step, StepError, Tx, Workflow};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+use sqlx::PgPool;
 
+pub use crate::store::refunds::DueRefund;
 use crate::{
     Shop,
     checkout::pay::{configured, unless_refused},
-    notification::{Notice, Notification},
-    store::payments,
+    notification::{Notice, Notification, Refunded},
+    store::refunds::{self, Claim},
 };
 
 /// What a refund is started with.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RefundRequest {
-    /// The order that is not to be had.
+    /// The order.
     pub order_id: OrderId,
-    /// The gateway that may hold money for it.
-    pub gateway: String,
+    /// The gateway that may hold money for it; none for cash.
+    pub gateway: Option<String>,
     /// Why.
     pub reason: String,
-}
-
-/// A refund this run has claimed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct DueRefund {
-    /// Our id of it.
-    pub refund_id: Uuid,
-    /// The payment it takes back.
-    pub gateway_payment_id: String,
-    /// How much.
-    pub amount: Decimal,
-    /// Of what.
-    pub currency: Currency,
+    /// How much, in major units of the order's currency; none means whatever the gateway has captured
+    /// that the order does not stand for.
+    #[serde(default)]
+    pub amount: Option<Decimal>,
+    /// What it is for besides the order, e.g. a return.
+    #[serde(default)]
+    pub reference: Option<String>,
 }
 
 /// `refund/v1`.
@@ -55,31 +52,65 @@ impl Workflow for RefundPayment {
     const NAME: &'static str = "refund";
     const QUEUE: &'static str = "refund";
     type Input = RefundRequest;
-    type Output = u32;
+    /// Refunds that went through.
+    type Output = usize;
 
-    async fn run(&self, flow: &mut Flow, request: RefundRequest) -> Result<u32> {
-        let gateway = self.0.gateway(&request.gateway);
-        let order_id = request.order_id;
+    async fn run(&self, flow: &mut Flow, request: RefundRequest) -> Result<usize> {
         // Money owed is never forgotten: from the start this run only goes forward, or parks.
         let mut flow = flow.point_of_no_return(BeginRefund).await?;
-        let payments = flow.call(ClosePayments { order_id, gateway }).await?;
-        let due = flow.tx(ClaimRefunds { request: &request, payments: &payments }).await?;
-        let mut refunded = 0;
-        for refund in &due {
-            let sent = flow.call(SendRefund { refund, gateway }).await?;
-            flow.tx(SettleRefund { order_id, refund, sent: &sent }).await?;
-            refunded += 1;
-        }
-        if refunded > 0 {
-            let notice = Notice::of_order("payment.refunded", order_id);
-            flow.start(Start::<Notification>::new(format!("{}/{}", notice.key(), flow_key(&due)), &notice)).await?;
-        }
-        Ok(refunded)
+        let due = match request.amount {
+            Some(amount) => flow.tx(ClaimAmount { request: &request, amount }).await?,
+            None => claim_everything(&mut flow, &self.0, &request).await?,
+        };
+        give_back(&mut flow, &self.0, &request, &due).await?;
+        Ok(due.len())
     }
 }
 
-fn flow_key(due: &[DueRefund]) -> String {
-    due.first().map(|refund| refund.refund_id.to_string()).unwrap_or_default()
+/// Closes what is still open at the gateway, learns what was captured, and claims all that the order
+/// does not stand for.
+///
+/// # Errors
+/// Ends the turn or parks the run, as any step of a flow that only goes forward.
+pub(crate) async fn claim_everything(
+    flow: &mut Forward<'_>,
+    shop: &Shop,
+    request: &RefundRequest,
+) -> Result<Vec<DueRefund>> {
+    let payments = match &request.gateway {
+        Some(name) => flow.call(ClosePayments { order_id: request.order_id, gateway: shop.gateway(name) }).await?,
+        None => Vec::new(),
+    };
+    flow.tx(ClaimRefunds { request, payments: &payments }).await
+}
+
+/// Sends back what this run has claimed, however long that takes, settles each refund, and tells the
+/// shopper. Cash is not sent: it is recorded as paid back by hand.
+///
+/// # Errors
+/// Ends the turn, or parks the run when the gateway refuses.
+pub(crate) async fn give_back(
+    flow: &mut Forward<'_>,
+    shop: &Shop,
+    request: &RefundRequest,
+    due: &[DueRefund],
+) -> Result<()> {
+    let order_id = request.order_id;
+    let gateway = request.gateway.as_deref().and_then(|name| shop.gateway(name));
+    for refund in due {
+        let sent = match &refund.gateway_payment_id {
+            Some(payment_id) => {
+                let pool = flow.pool().clone();
+                Some(flow.call(SendRefund { order_id, refund, payment_id, gateway, pool }).await?)
+            }
+            None => None,
+        };
+        flow.tx(SettleRefund { order_id, refund, sent: sent.as_ref() }).await?;
+        let refunded = Refunded { refund_id: refund.refund_id, order_id, amount: refund.amount };
+        let notice = Notice::of_refund(refunded);
+        flow.start(Start::<Notification>::new(notice.key(), &notice)).await?;
+    }
+    Ok(())
 }
 
 /// Passes the point of no return; there is nothing else to do yet.
@@ -132,15 +163,50 @@ impl Step for ClaimRefunds<'_> {
     type Output = Vec<DueRefund>;
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Vec<DueRefund>, StepError> {
-        let (run_id, now) = (tx.run_id(), tx.now());
-        let RefundRequest { order_id, reason, .. } = self.request;
-        payments::claim_refunds(tx.conn(), run_id, *order_id, self.payments, reason, now).await
+        let (claim, now) = (self.request.claim(tx), tx.now());
+        Ok(refunds::claim_everything(tx.conn(), claim, self.payments, now).await?)
     }
 }
 
+/// A part. Whoever started the run may have claimed it already, in the transaction that started it.
+struct ClaimAmount<'a> {
+    request: &'a RefundRequest,
+    amount: Decimal,
+}
+
+impl Step for ClaimAmount<'_> {
+    const NAME: &'static str = "ClaimAmount";
+    type Output = Vec<DueRefund>;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Vec<DueRefund>, StepError> {
+        let (claim, now) = (self.request.claim(tx), tx.now());
+        let claimed = refunds::claims_of(tx.conn(), claim.run_id).await?;
+        if !claimed.is_empty() {
+            return Ok(claimed);
+        }
+        Ok(vec![refunds::claim_amount(tx.conn(), claim, self.amount, now).await?])
+    }
+}
+
+impl RefundRequest {
+    /// Whatever the gateway has captured that the order does not stand for.
+    pub fn everything(order_id: OrderId, gateway: Option<String>, reason: String) -> Self {
+        RefundRequest { order_id, gateway, reason, amount: None, reference: None }
+    }
+
+    fn claim(&self, tx: &Tx<'_>) -> Claim<'_> {
+        let RefundRequest { order_id, reason, reference, .. } = self;
+        Claim { run_id: tx.run_id(), order_id: *order_id, reason, reference: reference.as_deref() }
+    }
+}
+
+/// Sends one refund, those of a payment in the order they were claimed.
 struct SendRefund<'a> {
+    order_id: OrderId,
     refund: &'a DueRefund,
+    payment_id: &'a str,
     gateway: Option<&'a Arc<dyn PaymentGateway>>,
+    pool: PgPool,
 }
 
 impl Call for SendRefund<'_> {
@@ -152,18 +218,33 @@ impl Call for SendRefund<'_> {
     }
 
     async fn run(&self, context: &CallContext) -> Result<GatewayRefund, StepError> {
+        let gateway = configured(self.gateway)?;
         let amount = Money::rounded(self.refund.amount, self.refund.currency);
-        configured(self.gateway)?
-            .refund(context.idempotency_key, &self.refund.gateway_payment_id, &amount)
-            .await
-            .map_err(unless_refused)
+        let turn = {
+            let mut conn = self.pool.acquire().await?;
+            refunds::turn_of(&mut conn, self.refund).await?
+        };
+        if turn.must_wait {
+            return Err(StepError::Unknown("an earlier refund of this payment is not settled yet".into()));
+        }
+        // A gateway forgets idempotency keys. Well before that we first ask whether it went through.
+        let age = (context.now - context.intended_at).to_std().unwrap_or_default();
+        if age > gateway.key_lifetime() / 2 {
+            let found = gateway.find(self.order_id).await.map_err(unless_refused)?;
+            let refunded = found.iter().find(|found| found.gateway_payment_id == self.payment_id).map(|f| f.refunded);
+            if refunded.is_some_and(|refunded| refunded >= turn.settled + amount.amount()) {
+                // Its own id of it was in the answer that never came.
+                return Ok(GatewayRefund { gateway_refund_id: format!("unheard-{}", context.idempotency_key), amount });
+            }
+        }
+        gateway.refund(context.idempotency_key, self.payment_id, &amount).await.map_err(unless_refused)
     }
 }
 
 struct SettleRefund<'a> {
     order_id: OrderId,
     refund: &'a DueRefund,
-    sent: &'a GatewayRefund,
+    sent: Option<&'a GatewayRefund>,
 }
 
 impl Step for SettleRefund<'_> {
@@ -172,8 +253,7 @@ impl Step for SettleRefund<'_> {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
         let now = tx.now();
-        payments::settle_refund(tx.conn(), self.order_id, self.refund.refund_id, &self.sent.gateway_refund_id, now)
-            .await?;
+        refunds::settle(tx.conn(), self.order_id, self.refund.refund_id, self.sent, now).await?;
         Ok(())
     }
 }

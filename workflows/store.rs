@@ -15,4 +15,5 @@ pub mod orders_of;
 pub mod orders_read;
 pub mod orders_summary;
 pub mod payments;
+pub mod refunds;
 pub mod users;

@@ -1,10 +1,14 @@
--- What a payment says was refunded = Σ its refunds that succeeded, and never more than was captured.
+-- What a payment says was refunded = Σ its refunds that succeeded, and never more than was captured,
+-- nor is more than that claimed. Money captured besides what pays for an order goes back beside its books.
 with given_back as (
-    select payment_id, sum(amount) filter (where status = 'SUCCEEDED') as amount from refunds group by payment_id),
+    select payment_id, sum(amount) filter (where status = 'SUCCEEDED') as amount,
+           sum(amount) filter (where status in ('PENDING', 'SUCCEEDED')) as claimed
+      from refunds where not is_extra group by payment_id),
 breaches (subject, expected, actual) as materialized (
     select 'order ' || p.order_id,
            format('refunded %s, at most %s', coalesce(g.amount, 0), p.captured_amount),
-           format('refunded %s', p.refund_amount)
+           format('refunded %s, claimed %s', p.refund_amount, coalesce(g.claimed, 0))
       from payments p left join given_back g on g.payment_id = p.id
-     where p.refund_amount <> coalesce(g.amount, 0) or p.refund_amount > p.captured_amount)
+     where p.refund_amount <> coalesce(g.amount, 0) or p.refund_amount > p.captured_amount
+        or coalesce(g.claimed, 0) > p.captured_amount)
 select subject, expected, actual from breaches order by subject, expected limit 100

@@ -200,7 +200,7 @@ impl Undo<Option<GatewayPayment>> for VoidOrRefund {
         let certainly_unpaid = payment.as_ref().is_some_and(|payment| payment.status == GatewayPaymentStatus::Failed);
         if !certainly_unpaid {
             let reason = tx.failure().map(|failure| failure.code.clone()).unwrap_or_default();
-            let request = RefundRequest { order_id: self.order_id, gateway: self.gateway.clone(), reason };
+            let request = RefundRequest::everything(self.order_id, Some(self.gateway.clone()), reason);
             let key = format!("{}/unwind", self.order_id);
             tx.start(Start::<RefundPayment>::new(key, &request)?).await?;
         }

@@ -58,11 +58,8 @@ pub async fn receive(
     if !is_unwanted {
         return Ok(if delivery == Delivery::Delivered { "SIGNALLED" } else { "IGNORED" });
     }
-    let request = RefundRequest {
-        order_id,
-        gateway: gateway.to_owned(),
-        reason: "captured after the order was cancelled".to_owned(),
-    };
+    let reason = if order.confirmed_by.is_some() { "the order was paid already" } else { "the order is not to be had" };
+    let request = RefundRequest::everything(order_id, Some(gateway.to_owned()), reason.to_owned());
     let start = Start::<RefundPayment>::new(format!("{order_id}/late/{}", event.gateway_payment_id), &request)
         .map_err(|failure| sqlx::Error::Encode(Box::new(failure)))?;
     engine::start(conn, &start).await?;

@@ -130,16 +130,17 @@ pub fn order_confirmation(order: &OrderSummary) -> (String, String) {
     (format!("Your order {} is confirmed", order.order_number), text)
 }
 
-/// Subject and text for money that came after its order was cancelled, and went back.
+/// Subject and text for money that has gone back: `amount`, in major units of the order's currency.
 #[must_use]
-pub fn payment_refunded(order: &OrderSummary) -> (String, String) {
+pub fn payment_refunded(order: &OrderSummary, amount: Decimal) -> (String, String) {
     let mut text = greeting(order);
+    let amount = to_wire(amount, order.currency);
     push(
         &mut text,
-        format_args!("a payment for your cancelled order {} has been refunded in full.", order.order_number),
+        format_args!("we have refunded {amount} {} for your order {}.", order.currency, order.order_number),
     );
-    push(&mut text, format_args!("\nIt reaches your account in 5-7 business days."));
-    (format!("Your payment for order {} is refunded", order.order_number), text)
+    push(&mut text, format_args!("\nIt reaches you in 5-7 business days."));
+    (format!("A refund for your order {}", order.order_number), text)
 }
 
 /// Subject and text for an order that has been cancelled, also because it could not be paid.

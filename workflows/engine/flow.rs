@@ -490,6 +490,11 @@ impl Unwritten {
 pub struct Forward<'f>(pub(crate) &'f mut Flow);
 
 impl Forward<'_> {
+    /// As [`Flow::pool`].
+    pub fn pool(&self) -> &sqlx::PgPool {
+        self.0.pool()
+    }
+
     /// As [`Flow::tx`]; a step that keeps failing parks the run.
     pub async fn tx<G: Steps>(&mut self, steps: G) -> Result<G::Output> {
         self.0.tx(steps).undo(crate::Nothing).await

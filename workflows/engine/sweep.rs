@@ -90,8 +90,8 @@ pub async fn sweep(pool: &PgPool, lease: Duration) -> Result<Swept, sqlx::Error>
 }
 
 /// The engine's clock: real time, plus whatever development added.
-pub async fn engine_now(pool: &PgPool) -> Result<DateTime<Utc>, sqlx::Error> {
-    sqlx::query_scalar!(r#"select engine.now() as "now!""#).fetch_one(pool).await
+pub async fn engine_now(executor: impl sqlx::PgExecutor<'_>) -> Result<DateTime<Utc>, sqlx::Error> {
+    sqlx::query_scalar!(r#"select engine.now() as "now!""#).fetch_one(executor).await
 }
 
 /// Moves the engine's clock, for development and tests.

@@ -1,0 +1,344 @@
+//! `refunds`: what goes back of a payment is claimed first, under the locks of its order and payment, so
+//! that Σ refunds never passes what was captured; then it is sent; then it is settled.
+
+use chrono::{DateTime, Utc};
+use domain::{
+    ids::OrderId,
+    money::Currency,
+    ports::{GatewayPayment, GatewayRefund},
+};
+use engine::{Failure, StepError};
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// A refund that has been claimed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DueRefund {
+    /// Our id of it.
+    pub refund_id: Uuid,
+    /// The gateway's payment it takes back; none for cash, which is paid back by hand.
+    pub gateway_payment_id: Option<String>,
+    /// How much, in major units of `currency`.
+    pub amount: Decimal,
+    /// Of what.
+    pub currency: Currency,
+}
+
+/// Who claims, of which order, and why.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim<'a> {
+    /// The run that sends it; it claims once.
+    pub run_id: Uuid,
+    /// The order.
+    pub order_id: OrderId,
+    /// Why, for people.
+    pub reason: &'a str,
+    /// What it is for besides the order, e.g. a return.
+    pub reference: Option<&'a str>,
+}
+
+/// Why nothing was claimed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// There is no such order.
+    #[error("there is no such order")]
+    OrderNotFound,
+    /// Nothing has been captured for it.
+    #[error("nothing has been captured for this order")]
+    NothingCaptured,
+    /// It is more than what has been captured and is not going back already.
+    #[error("only {left} of this payment is left to refund")]
+    ExceedsCaptured {
+        /// What may still be refunded, in major units of the order's currency.
+        left: Decimal,
+    },
+    /// Postgres.
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+impl ClaimError {
+    /// Stable, kebab-case.
+    pub fn code(&self) -> &'static str {
+        match self {
+            ClaimError::OrderNotFound => "order-not-found",
+            ClaimError::NothingCaptured => "nothing-captured",
+            ClaimError::ExceedsCaptured { .. } => "refund-exceeds-captured",
+            ClaimError::Database(_) => "database",
+        }
+    }
+}
+
+impl From<ClaimError> for StepError {
+    fn from(error: ClaimError) -> Self {
+        match error {
+            ClaimError::Database(error) => error.into(),
+            ClaimError::OrderNotFound | ClaimError::NothingCaptured | ClaimError::ExceedsCaptured { .. } => {
+                Failure::new(error.code(), &error).into()
+            }
+        }
+    }
+}
+
+struct Locked {
+    payment_id: i64,
+    /// The payment the order stands for; others are extra. None while it stands for nothing.
+    paid_by: Option<String>,
+    is_live: bool,
+    gateway_payment_id: Option<String>,
+    captured: Decimal,
+    currency: Currency,
+}
+
+/// The order before its payment, as everybody takes them. In statements of their own: what the order
+/// lock's last holder wrote is visible to no earlier one.
+async fn lock(conn: &mut PgConnection, order_id: OrderId) -> Result<Option<Locked>, sqlx::Error> {
+    let order_id = Uuid::from(order_id);
+    let Some(order) =
+        sqlx::query!("select order_status, payment_id from orders where id = $1 for no key update", order_id)
+            .fetch_optional(&mut *conn)
+            .await?
+    else {
+        return Ok(None);
+    };
+    let payment = sqlx::query!(
+        "select id, gateway_payment_id, captured_amount, currency from payments where order_id = $1 for no key update",
+        order_id
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(Some(Locked {
+        payment_id: payment.id,
+        // A PENDING order that is refunded belongs to a run that unwinds: it is CANCELLED in a moment.
+        is_live: order.order_status != "CANCELLED" && order.order_status != "PENDING",
+        paid_by: order.payment_id,
+        gateway_payment_id: payment.gateway_payment_id,
+        captured: payment.captured_amount,
+        currency: payment.currency.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
+    }))
+}
+
+/// What is going back, or has gone, of one of an order's payments; of its cash, for `None`.
+async fn claimed(
+    conn: &mut PgConnection,
+    payment_id: i64,
+    gateway_payment_id: Option<&str>,
+) -> Result<Decimal, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select coalesce(sum(amount), 0) as "sum!" from refunds
+            where payment_id = $1 and gateway_payment_id is not distinct from $2 and status in ('PENDING', 'SUCCEEDED')"#,
+        payment_id,
+        gateway_payment_id
+    )
+    .fetch_one(conn)
+    .await
+}
+
+async fn insert(
+    conn: &mut PgConnection,
+    claim: Claim<'_>,
+    order: &Locked,
+    gateway_payment_id: Option<&str>,
+    amount: Decimal,
+    now: DateTime<Utc>,
+) -> Result<DueRefund, sqlx::Error> {
+    let refund_id = Uuid::now_v7();
+    let is_extra = order.is_live && order.paid_by.as_deref() != gateway_payment_id;
+    sqlx::query!(
+        "insert into refunds (id, payment_id, run_id, gateway_payment_id, amount, reason, reference, by_hand, is_extra,
+                              status, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $4::text is null, $8, 'PENDING', $9, $9)",
+        refund_id,
+        order.payment_id,
+        claim.run_id,
+        gateway_payment_id,
+        amount,
+        claim.reason,
+        claim.reference,
+        is_extra,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(DueRefund {
+        refund_id,
+        gateway_payment_id: gateway_payment_id.map(str::to_owned),
+        amount,
+        currency: order.currency,
+    })
+}
+
+/// Takes note of everything the gateway has captured for an order, and claims what the order does not
+/// stand for: all of it when the order is not to be had; when it is, whatever was captured besides the
+/// payment that confirmed it.
+///
+/// # Errors
+/// The database's own. An order that does not exist has nothing to claim.
+pub async fn claim_everything(
+    conn: &mut PgConnection,
+    claim: Claim<'_>,
+    payments: &[GatewayPayment],
+    now: DateTime<Utc>,
+) -> Result<Vec<DueRefund>, sqlx::Error> {
+    let Some(order) = lock(conn, claim.order_id).await? else { return Ok(Vec::new()) };
+    let mut due = Vec::new();
+    let stands_for =
+        |found: &GatewayPayment| order.is_live && order.paid_by.as_ref() == Some(&found.gateway_payment_id);
+    for found in payments.iter().filter(|found| !stands_for(found)) {
+        let amount = found.captured - claimed(conn, order.payment_id, Some(&found.gateway_payment_id)).await?;
+        if amount > Decimal::ZERO {
+            due.push(insert(conn, claim, &order, Some(&found.gateway_payment_id), amount, now).await?);
+        }
+    }
+    if order.is_live {
+        return Ok(due);
+    }
+    if order.gateway_payment_id.is_none() && order.captured > Decimal::ZERO {
+        let amount = order.captured - claimed(conn, order.payment_id, None).await?;
+        if amount > Decimal::ZERO {
+            due.push(insert(conn, claim, &order, None, amount, now).await?);
+        }
+    }
+    sqlx::query!(
+        "with extra as (
+            select coalesce(sum(amount), 0) as amount from refunds
+             where payment_id = $1 and is_extra and status in ('PENDING', 'SUCCEEDED')),
+         payment as (
+            update payments p
+               set captured_amount = $2 - e.amount, updated_at = $3,
+                   payment_status = case when refund_amount > 0 then payment_status else 'CAPTURED' end
+              from extra e
+             where p.id = $1 and $2 - e.amount > p.captured_amount
+            returning order_id, payment_status)
+         update orders o set payment_status = p.payment_status, updated_at = $3 from payment p where o.id = p.order_id",
+        order.payment_id,
+        payments.iter().map(|payment| payment.captured).sum::<Decimal>(),
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(due)
+}
+
+/// Claims a part of the payment that pays for an order, or of the cash that did.
+///
+/// # Errors
+/// [`ClaimError::ExceedsCaptured`] when less is left than `amount` (in major units of the order's
+/// currency), [`ClaimError::NothingCaptured`], [`ClaimError::OrderNotFound`]; nothing is written then.
+pub async fn claim_amount(
+    conn: &mut PgConnection,
+    claim: Claim<'_>,
+    amount: Decimal,
+    now: DateTime<Utc>,
+) -> Result<DueRefund, ClaimError> {
+    let order = lock(conn, claim.order_id).await?.ok_or(ClaimError::OrderNotFound)?;
+    if order.captured <= Decimal::ZERO {
+        return Err(ClaimError::NothingCaptured);
+    }
+    let paid_by = order.paid_by.as_deref().or(order.gateway_payment_id.as_deref());
+    let left = order.captured - claimed(conn, order.payment_id, paid_by).await?;
+    if amount > left {
+        return Err(ClaimError::ExceedsCaptured { left });
+    }
+    Ok(insert(conn, claim, &order, paid_by, amount, now).await?)
+}
+
+/// What a run has claimed and not settled, in the order it claimed.
+///
+/// # Errors
+/// The database's own.
+pub async fn claims_of(conn: &mut PgConnection, run_id: Uuid) -> Result<Vec<DueRefund>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "select r.id, r.gateway_payment_id, r.amount, p.currency
+           from refunds r join payments p on p.id = r.payment_id
+          where r.run_id = $1 and r.status = 'PENDING' order by r.id",
+        run_id
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(DueRefund {
+                refund_id: row.id,
+                gateway_payment_id: row.gateway_payment_id,
+                amount: row.amount,
+                currency: row.currency.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
+            })
+        })
+        .collect()
+}
+
+/// How the other refunds of a payment stand when one of them is to be sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    /// An earlier one is not settled yet.
+    pub must_wait: bool,
+    /// What went back by those that are settled.
+    pub settled: Decimal,
+}
+
+/// Whether it is this refund's turn: those of one payment are sent in the order they were claimed, so
+/// that what a gateway says has gone back can be read without doubt.
+///
+/// # Errors
+/// The database's own.
+pub async fn turn_of(conn: &mut PgConnection, refund: &DueRefund) -> Result<Turn, sqlx::Error> {
+    sqlx::query_as!(
+        Turn,
+        r#"select coalesce(bool_or(o.status = 'PENDING' and o.id < r.id), false) as "must_wait!",
+                  coalesce(sum(o.amount) filter (where o.status = 'SUCCEEDED'), 0) as "settled!"
+             from refunds r
+             join refunds o on o.payment_id = r.payment_id and o.gateway_payment_id = r.gateway_payment_id
+            where r.id = $1"#,
+        refund.refund_id
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// A refund has gone through: PENDING → SUCCEEDED, once, and the payment, the order and an event follow.
+/// One without `sent` is paid back by hand.
+///
+/// # Errors
+/// The database's own.
+pub async fn settle(
+    conn: &mut PgConnection,
+    order_id: OrderId,
+    refund_id: Uuid,
+    sent: Option<&GatewayRefund>,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "with locked as materialized (
+            -- The order before its payment, as everybody takes them.
+            select id from orders where id = $1 for no key update),
+         settled as (
+            update refunds set status = 'SUCCEEDED', gateway_refund_id = $3, updated_at = $4
+             where id = $2 and status = 'PENDING' and exists (select from locked)
+            returning payment_id, amount, is_extra, by_hand),
+         payment as (
+            update payments p
+               set refund_amount = p.refund_amount + s.amount, refunded_at = $4, updated_at = $4,
+                   payment_status = case when p.refund_amount + s.amount >= p.captured_amount
+                                         then 'REFUNDED' else 'PARTIALLY_REFUNDED' end
+              from settled s where p.id = s.payment_id and not s.is_extra
+            returning p.order_id, p.payment_status),
+         followed as (
+            update orders o set payment_status = p.payment_status, updated_at = $4 from payment p where o.id = p.order_id)
+         insert into outbox_events (event_id, event_type, subject, data, occurred_at)
+         select gen_random_uuid(), 'payment.refunded', p.order_id::text,
+                jsonb_build_object('orderId', p.order_id, 'refundId', $2::uuid, 'amount', s.amount::text,
+                                   'currency', p.currency, 'byHand', s.by_hand), $4
+           from settled s join payments p on p.id = s.payment_id",
+        Uuid::from(order_id),
+        refund_id,
+        sent.map(|sent| sent.gateway_refund_id.as_str()),
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
