@@ -17,6 +17,7 @@ use crate::{
     extract::Json,
     openapi::Problem,
     state::AppState,
+    throttle::Throttle,
     tokens::{random_token, token_hash},
 };
 
@@ -150,25 +151,41 @@ async fn register(
     Ok((StatusCode::CREATED, Json(UserView::from(user))))
 }
 
-/// Logs in. An unknown address and a wrong password get the same answer after the same time.
+/// Logs in. An unknown address and a wrong password get the same answer after the same time. After some
+/// failures an account may be tried again only after a delay that grows up to five minutes.
 #[utoipa::path(
     post, path = "/api/auth/login", tag = "Auth", request_body = LoginBody,
     responses(
         (status = 200, description = "A session", body = Session),
         (status = 401, description = "`invalid-credentials`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`validation-failed`", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "`rate-limited`, `too-many-attempts`", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn login(State(state): State<AppState>, Json(body): Json<LoginBody>) -> Result<Json<Session>, ApiError> {
     let email = body.email.trim().to_lowercase();
-    // The connection goes back to the pool before the hash takes its time.
-    let login = users::find_login(&mut *state.pool.acquire().await?, &email).await?;
+    let throttle = state.config.rate_limits.map(|limits| Throttle::new(&email, limits.free_login_failures));
+    let login = {
+        // The connection goes back to the pool before the hash takes its time.
+        let mut conn = state.pool.acquire().await?;
+        if let Some(throttle) = &throttle {
+            throttle.admit(&mut conn).await?;
+        }
+        users::find_login(&mut conn, &email).await?
+    };
     let (user, hash) = login.map_or((None, None), |login| (Some(login.user), Some(login.password_hash)));
     let matches = accounts::verify_password(body.password, hash).await?;
     let Some(user) = user.filter(|_| matches) else {
+        if let Some(throttle) = &throttle {
+            throttle.failed(&mut *state.pool.acquire().await?).await?;
+        }
         return Err(ApiError::unauthorized("invalid-credentials", "The e-mail address or the password is wrong."));
     };
     let mut tx = state.pool.begin().await?;
+    if let Some(throttle) = &throttle {
+        throttle.admit(&mut tx).await?;
+        throttle.succeeded(&mut tx).await?;
+    }
     users::record_login(&mut tx, user.id).await?;
     let session = open_session(&state, &mut tx, user, Uuid::now_v7()).await?;
     tx.commit().await?;

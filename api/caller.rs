@@ -164,9 +164,14 @@ impl FromRequestParts<AppState> for Caller {
         }
         if let Some(value) = parts.headers.get("x-api-key") {
             let mut conn = state.pool.acquire().await?;
-            let key = users::find_api_key(&mut conn, &token_hash(value.to_str().unwrap_or_default())).await?;
-            return match key {
-                Some(key) => Ok(Caller::Service { id: key.id, scopes: key.scopes }),
+            let key_hash = token_hash(value.to_str().unwrap_or_default());
+            return match users::find_api_key(&mut conn, &key_hash).await? {
+                Some(key) => {
+                    if let Some(buckets) = &state.buckets {
+                        buckets.know(key_hash, key.id);
+                    }
+                    Ok(Caller::Service { id: key.id, scopes: key.scopes })
+                }
                 None => Err(ApiError::unauthorized("login-required", "The API key is not valid.")),
             };
         }

@@ -121,6 +121,16 @@ impl ApiError {
             .retry_after(retry_after_s)
     }
 
+    /// 429 `too-many-attempts`: wrong passwords for one account.
+    pub fn too_many_attempts(retry_after_s: u64) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too-many-attempts",
+            "Too many failed logins for this account; try again later.",
+        )
+        .retry_after(retry_after_s)
+    }
+
     /// 500 `internal`. The cause is logged, never shown.
     pub fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong on our side.").caused_by(cause)
@@ -182,7 +192,8 @@ impl ApiError {
         &self.0.code
     }
 
-    fn body(&self) -> Value {
+    /// The body of the answer.
+    pub(crate) fn body(&self) -> Value {
         let problem = &*self.0;
         let mut body = problem.members.clone();
         body.insert("type".into(), format!("urn:cart-engine:problem:{}", problem.code).into());

@@ -6,6 +6,7 @@
 
 pub mod accounts;
 pub mod caller;
+pub mod cors;
 pub mod error;
 pub mod extract;
 pub mod idempotency;
@@ -19,12 +20,14 @@ mod cart;
 mod catalogue;
 mod checkout;
 mod dev;
+mod door;
 mod etag;
 mod events;
 mod health;
 mod observe;
 mod openapi;
 mod orders;
+mod throttle;
 mod watch;
 mod webhooks;
 
@@ -44,6 +47,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use caller::{Caller, CartSession, Scope};
+pub use cors::AllowedOrigins;
 pub use error::ApiError;
 pub use rate::RateLimits;
 pub use state::{ApiConfig, AppState, DevState};
@@ -66,6 +70,8 @@ fn resources(state: &AppState) -> OpenApiRouter<AppState> {
 pub fn router(state: AppState) -> Router {
     let (resources, mut document) = resources(&state).split_for_parts();
     openapi::add_common_refusals(&mut document);
+    openapi::examples::add(&mut document);
+    let cross_origin = cors::layer(&state);
     resources
         .layer(from_fn_with_state(state.clone(), idempotency::digest_requests))
         .layer(DefaultBodyLimit::max(state.config.max_body_bytes))
@@ -79,7 +85,11 @@ pub fn router(state: AppState) -> Router {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "This method is not offered here.")
         })
         .layer(CatchPanicLayer::custom(observe::panicked))
+        .layer(from_fn(door::admit_head))
+        .layer(from_fn(door::speak_problem))
         .layer(from_fn(observe::secure))
+        // A preflight is answered here, before anything is looked up.
+        .layer(cross_origin)
         .layer(from_fn(observe::record))
         .with_state(state)
 }

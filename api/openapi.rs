@@ -1,5 +1,7 @@
 //! The OpenAPI document, generated from the handlers, and the pages that show it.
 
+pub(crate) mod examples;
+
 use axum::{
     Router,
     http::{HeaderValue, header},
@@ -25,7 +27,9 @@ use crate::{error::PROBLEM_JSON, state::AppState};
     info(
         title = "Cart Engine",
         description = "Durable carts, checkout and orders. Money is a decimal string beside its currency; \
-                       times are RFC 3339 in UTC; every refusal is an RFC 9457 problem with a stable `code`."
+                       times are RFC 3339 in UTC; every refusal is an RFC 9457 problem with a stable `code`. \
+                       Beside what each operation lists, any request may be refused with 414 `uri-too-long`, \
+                       431 `headers-too-large` or 405 `method-not-allowed`."
     ),
     components(schemas(Problem)),
     modifiers(&Security)

@@ -1,32 +1,35 @@
-//! How often one caller may ask: a leaky bucket per user, or per address for whoever is not logged in.
+//! How often one caller may ask: a leaky bucket per user or service, and per address for whoever is neither.
 //!
-//! The buckets live in this process: N processes behind a balancer allow N times as much.
+//! With Redis all API processes share the buckets; without it, or while it does not answer, each process
+//! has its own, so that N of them allow N times as much and nobody is ever unlimited.
+
+mod own;
+mod shared;
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU32,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
+use adapters::redis::{NoAnswer, Redis};
 use axum::{
     extract::{ConnectInfo, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use chrono::Utc;
 use domain::ids::UserId;
-use governor::{
-    Quota, RateLimiter, clock::Clock, clock::DefaultClock, middleware::StateInformationMiddleware,
-    state::keyed::DashMapStateStore,
-};
+use uuid::Uuid;
 
-use crate::{caller::bearer_user, error::ApiError, state::AppState};
+use self::own::OwnBuckets;
+use crate::{caller::bearer_user, error::ApiError, state::AppState, tokens::token_hash};
 
-/// Buckets that are full again are forgotten every so many requests, so that their number is bounded by
-/// who asked lately.
-const SWEEP_EVERY: u64 = 10_000;
+/// Keys of other services that were found good, so many at most: each has a bucket of its own.
+const KNOWN_SERVICES: usize = 10_000;
 
 /// How often one caller may ask. A whole minute's worth may come at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +38,9 @@ pub struct RateLimits {
     pub requests_per_minute: NonZeroU32,
     /// Registrations, logins and refreshes from one address: who guesses passwords gets few guesses.
     pub logins_per_minute: NonZeroU32,
+    /// Wrong passwords for one account that have no consequence yet; each further one makes the next
+    /// guess wait.
+    pub free_login_failures: u32,
 }
 
 impl RateLimits {
@@ -42,6 +48,7 @@ impl RateLimits {
     pub const WIDE: RateLimits = RateLimits {
         requests_per_minute: NonZeroU32::new(60_000).unwrap(),
         logins_per_minute: NonZeroU32::new(60_000).unwrap(),
+        free_login_failures: 100,
     };
 }
 
@@ -50,6 +57,16 @@ impl Default for RateLimits {
         RateLimits {
             requests_per_minute: const { NonZeroU32::new(1200).unwrap() },
             logins_per_minute: const { NonZeroU32::new(30).unwrap() },
+            free_login_failures: 5,
+        }
+    }
+}
+
+impl RateLimits {
+    fn per_minute(self, kind: Kind) -> NonZeroU32 {
+        match kind {
+            Kind::Request => self.requests_per_minute,
+            Kind::Login => self.logins_per_minute,
         }
     }
 }
@@ -57,16 +74,15 @@ impl Default for RateLimits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Bucket {
     User(UserId),
+    Service(Uuid),
+    /// An IPv6 caller has a whole /64 of addresses: it is one bucket.
     Address(IpAddr),
 }
 
-type Keyed = RateLimiter<Bucket, DashMapStateStore<Bucket>, DefaultClock, StateInformationMiddleware>;
-
-/// The buckets of one process.
-pub(crate) struct Buckets {
-    requests: Keyed,
-    logins: Keyed,
-    asked: AtomicU64,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Request,
+    Login,
 }
 
 /// What a limit leaves, for the `RateLimit-…` headers.
@@ -78,38 +94,41 @@ struct Allowance {
     reset: Duration,
 }
 
+/// What came of taking from a bucket: an error when it is empty.
+type Taken = Result<Allowance, Allowance>;
+
+/// All buckets, as one process sees them.
+pub(crate) struct Buckets {
+    limits: RateLimits,
+    own: OwnBuckets,
+    /// By the key's hash. Without it, a made-up key in every request would be a fresh bucket each time.
+    services: Mutex<HashMap<[u8; 32], Uuid>>,
+}
+
 impl Buckets {
     pub(crate) fn new(limits: RateLimits) -> Self {
-        let keyed = |per_minute| {
-            RateLimiter::dashmap(Quota::per_minute(per_minute)).with_middleware::<StateInformationMiddleware>()
-        };
-        Buckets {
-            requests: keyed(limits.requests_per_minute),
-            logins: keyed(limits.logins_per_minute),
-            asked: AtomicU64::new(0),
+        Buckets { limits, own: OwnBuckets::new(limits), services: Mutex::default() }
+    }
+
+    /// From now on the service that shows this key is limited by itself, and not by its address.
+    pub(crate) fn know(&self, key_hash: [u8; 32], service: Uuid) {
+        let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        if services.len() < KNOWN_SERVICES {
+            services.insert(key_hash, service);
         }
     }
 
-    /// Takes from the caller's bucket; an error when it is empty.
-    fn take(&self, bucket: Bucket, is_login: bool) -> Result<Allowance, Allowance> {
-        if self.asked.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
-            self.requests.retain_recent();
-            self.logins.retain_recent();
-        }
-        let keyed = if is_login { &self.logins } else { &self.requests };
-        match keyed.check_key(&bucket) {
-            Ok(left) => {
-                let quota = left.quota();
-                let (limit, remaining) = (quota.burst_size().get(), left.remaining_burst_capacity());
-                let reset = quota.replenish_interval() * limit.saturating_sub(remaining);
-                Ok(Allowance { limit, remaining, reset })
-            }
-            Err(not_until) => Err(Allowance {
-                limit: not_until.quota().burst_size().get(),
-                remaining: 0,
-                reset: not_until.wait_time_from(DefaultClock::default().now()),
-            }),
-        }
+    fn service(&self, headers: &HeaderMap) -> Option<Uuid> {
+        let key = headers.get("x-api-key")?.to_str().ok()?;
+        self.services.lock().unwrap_or_else(PoisonError::into_inner).get(&token_hash(key)).copied()
+    }
+
+    async fn take(&self, redis: Option<&Redis>, bucket: Bucket, kind: Kind) -> Taken {
+        let shared = match redis {
+            Some(redis) => shared::take(redis, self.limits, bucket, kind).await,
+            None => Err(NoAnswer),
+        };
+        shared.unwrap_or_else(|NoAnswer| self.own.take(bucket, kind))
     }
 }
 
@@ -137,21 +156,48 @@ pub(crate) async fn limit(State(state): State<AppState>, request: Request, next:
     let Some(buckets) = state.buckets.as_deref().filter(|_| !path.starts_with("/api/webhooks/")) else {
         return next.run(request).await;
     };
-    let is_login = path.starts_with("/api/auth/");
-    let address = request
-        .extensions()
-        .get::<ConnectInfo<SocketAddr>>()
-        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip());
-    let bucket = match bearer_user(request.headers(), &state.auth, Utc::now()) {
-        Some((user, _)) if !is_login => Bucket::User(user),
-        Some(_) | None => Bucket::Address(address),
-    };
-    let (mut response, allowance) = match buckets.take(bucket, is_login) {
+    let kind = if path.starts_with("/api/auth/") { Kind::Login } else { Kind::Request };
+    let bucket = bucket_of(&request, kind, &state, buckets);
+    let (mut response, allowance) = match buckets.take(state.redis.as_ref(), bucket, kind).await {
         Ok(allowance) => (next.run(request).await, allowance),
         Err(allowance) => (ApiError::rate_limited(allowance.reset_s()).into_response(), allowance),
     };
     allowance.tell(response.headers_mut());
     response
+}
+
+/// Logins are always counted by address: whoever guesses has no name yet.
+fn bucket_of(request: &Request, kind: Kind, state: &AppState, buckets: &Buckets) -> Bucket {
+    let headers = request.headers();
+    let named = match kind {
+        Kind::Login => None,
+        // A bearer token wins over an API key, as it does for the caller.
+        Kind::Request if headers.contains_key(header::AUTHORIZATION) => {
+            bearer_user(headers, &state.auth, Utc::now()).map(|(user, _)| Bucket::User(user))
+        }
+        Kind::Request => buckets.service(headers).map(Bucket::Service),
+    };
+    named.unwrap_or_else(|| {
+        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+        let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip());
+        Bucket::Address(network(forwarded_for(headers, state.config.trusted_proxies).unwrap_or(peer)))
+    })
+}
+
+/// Who asked the outermost proxy that is ours. Anything further left was written by whoever asked.
+fn forwarded_for(headers: &HeaderMap, proxies: usize) -> Option<IpAddr> {
+    let lines = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok());
+    let addresses: Vec<&str> = lines.flat_map(|line| line.split(',')).map(str::trim).collect();
+    let index = addresses.len().checked_sub(proxies.max(1)).filter(|_| proxies > 0)?;
+    addresses[index].parse().ok()
+}
+
+/// The part of an address that one caller cannot change at will.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
+    }
 }
 
 #[cfg(test)]
@@ -160,26 +206,73 @@ mod tests {
 
     fn buckets(requests: u32, logins: u32) -> Buckets {
         let per_minute = |n| NonZeroU32::new(n).expect("not zero");
-        Buckets::new(RateLimits { requests_per_minute: per_minute(requests), logins_per_minute: per_minute(logins) })
+        Buckets::new(RateLimits {
+            requests_per_minute: per_minute(requests),
+            logins_per_minute: per_minute(logins),
+            free_login_failures: 5,
+        })
     }
 
     const SOMEBODY: Bucket = Bucket::Address(IpAddr::V4(Ipv4Addr::LOCALHOST));
 
-    #[test]
-    fn a_bucket_is_emptied_and_says_when_to_come_again() {
+    #[tokio::test]
+    async fn a_bucket_is_emptied_and_says_when_to_come_again() {
         let buckets = buckets(2, 1);
-        assert_eq!(buckets.take(SOMEBODY, false).map(|left| left.remaining), Ok(1));
-        assert_eq!(buckets.take(SOMEBODY, false).map(|left| left.remaining), Ok(0));
-        let refused = buckets.take(SOMEBODY, false).expect_err("empty");
+        for remaining in [1, 0] {
+            let left = buckets.take(None, SOMEBODY, Kind::Request).await.map(|left| left.remaining);
+            assert_eq!(left, Ok(remaining));
+        }
+        let refused = buckets.take(None, SOMEBODY, Kind::Request).await.expect_err("empty");
         assert!((1..=30).contains(&refused.reset_s()), "{refused:?}");
     }
 
-    #[test]
-    fn logins_and_other_callers_have_buckets_of_their_own() {
+    #[tokio::test]
+    async fn logins_and_other_callers_have_buckets_of_their_own() {
         let buckets = buckets(1, 1);
-        assert!(buckets.take(SOMEBODY, false).is_ok());
-        assert!(buckets.take(SOMEBODY, true).is_ok());
-        assert!(buckets.take(Bucket::User(UserId::generate()), false).is_ok());
-        assert!(buckets.take(SOMEBODY, true).is_err());
+        assert!(buckets.take(None, SOMEBODY, Kind::Request).await.is_ok());
+        assert!(buckets.take(None, SOMEBODY, Kind::Login).await.is_ok());
+        assert!(buckets.take(None, Bucket::User(UserId::generate()), Kind::Request).await.is_ok());
+        assert!(buckets.take(None, Bucket::Service(Uuid::now_v7()), Kind::Request).await.is_ok());
+        assert!(buckets.take(None, SOMEBODY, Kind::Login).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_redis_that_is_away_limits_nobody_less() {
+        let redis = Redis::at("redis://127.0.0.1:1").expect("a handle");
+        let buckets = buckets(1, 1);
+        assert!(buckets.take(Some(&redis), SOMEBODY, Kind::Request).await.is_ok());
+        assert!(buckets.take(Some(&redis), SOMEBODY, Kind::Request).await.is_err());
+    }
+
+    #[test]
+    fn a_made_up_key_is_no_bucket() {
+        let (buckets, service) = (buckets(1, 1), Uuid::now_v7());
+        buckets.know(token_hash("good"), service);
+        let with = |key: &'static str| {
+            HeaderMap::from_iter([(HeaderName::from_static("x-api-key"), HeaderValue::from_static(key))])
+        };
+        assert_eq!(buckets.service(&with("good")), Some(service));
+        assert_eq!(buckets.service(&with("made-up")), None);
+    }
+
+    #[test]
+    fn only_what_our_own_proxies_wrote_is_believed() {
+        let mut headers = HeaderMap::new();
+        let name = HeaderName::from_static("x-forwarded-for");
+        headers.append(&name, HeaderValue::from_static("6.6.6.6, 192.0.2.7"));
+        headers.append(&name, HeaderValue::from_static("198.51.100.1"));
+        let says = |proxies| forwarded_for(&headers, proxies).map(|address| address.to_string());
+        assert_eq!(says(0), None);
+        assert_eq!(says(1).as_deref(), Some("198.51.100.1"));
+        assert_eq!(says(2).as_deref(), Some("192.0.2.7"));
+        assert_eq!(says(4), None);
+    }
+
+    #[test]
+    fn an_ipv6_caller_is_its_network() {
+        let network = |text: &str| super::network(text.parse().expect("an address")).to_string();
+        assert_eq!(network("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(network("::ffff:192.0.2.7"), "192.0.2.7");
+        assert_eq!(network("192.0.2.7"), "192.0.2.7");
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use workflows::Shop;
 
 use crate::{
+    cors::AllowedOrigins,
     rate::{Buckets, RateLimits},
     tokens::AuthKeys,
 };
@@ -58,6 +59,11 @@ pub struct ApiConfig {
     pub drain_limit: Duration,
     /// How often one caller may ask; `None` limits nobody.
     pub rate_limits: Option<RateLimits>,
+    /// Pages of which other sites may ask; development adds every page served from this machine.
+    pub allowed_origins: AllowedOrigins,
+    /// Proxies in front of this process whose word on who is asking is believed: the address so many from
+    /// the end of `X-Forwarded-For`. With 0 it is whoever has connected.
+    pub trusted_proxies: usize,
 }
 
 impl Default for ApiConfig {
@@ -68,6 +74,8 @@ impl Default for ApiConfig {
             max_body_bytes: 256 * 1024,
             drain_limit: Duration::from_secs(10),
             rate_limits: Some(RateLimits::default()),
+            allowed_origins: AllowedOrigins::default(),
+            trusted_proxies: 0,
         }
     }
 }
@@ -103,7 +111,9 @@ impl AppState {
     /// from one address do not reach.
     #[must_use]
     pub fn with_dev(mut self, dev: DevState) -> Self {
-        self.buckets = self.buckets.map(|_| Arc::new(Buckets::new(RateLimits::WIDE)));
+        let config = Arc::make_mut(&mut self.config);
+        config.rate_limits = config.rate_limits.map(|_| RateLimits::WIDE);
+        self.buckets = config.rate_limits.map(|limits| Arc::new(Buckets::new(limits)));
         self.dev = Some(Arc::new(dev));
         self
     }

@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, time::Duration};
 
 use axum::{
     body::Body,
-    http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header},
 };
 use secrecy::SecretString;
 use serde_json::Value;
@@ -13,7 +13,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tower::ServiceExt;
 use workflows::{Rules, Shop};
 
-use crate::{ApiConfig, AppState, AuthKeys, RateLimits, router};
+use crate::{AllowedOrigins, ApiConfig, AppState, AuthKeys, RateLimits, router};
 
 /// A state whose database refuses every connection.
 fn state(config: ApiConfig) -> AppState {
@@ -97,7 +97,7 @@ async fn what_is_too_much_is_refused_at_the_door_but_health_answers() {
 #[tokio::test]
 async fn who_asks_too_often_is_told_when_to_come_again() {
     let once = const { NonZeroU32::new(1).unwrap() };
-    let limits = RateLimits { requests_per_minute: once, logins_per_minute: once };
+    let limits = RateLimits { requests_per_minute: once, logins_per_minute: once, free_login_failures: 5 };
     let state = state(ApiConfig { rate_limits: Some(limits), ..ApiConfig::default() });
     let first = ask(&state, request(Method::GET, "/api/me")).await;
     assert_eq!((first.status.as_u16(), &first.headers["ratelimit-remaining"]), (401, &HeaderValue::from(0)));
@@ -129,6 +129,126 @@ async fn a_request_id_is_taken_over_or_drawn() {
     let drawn = ask(&state, request(Method::GET, "/healthz")).await;
     assert_eq!(drawn.headers["x-request-id"].len(), 36);
     assert_eq!(drawn.headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+}
+
+fn from_page(method: Method, path: &str, origin: &'static str) -> Request<Body> {
+    let mut request = request(method, path);
+    request.headers_mut().insert(header::ORIGIN, HeaderValue::from_static(origin));
+    request
+}
+
+#[tokio::test]
+async fn a_page_may_ask_only_from_an_origin_that_is_configured() {
+    let allowed_origins = AllowedOrigins::new(["https://shop.example".to_owned()]).expect("an origin");
+    let state = state(ApiConfig { allowed_origins, ..ApiConfig::default() });
+    let mut preflight = from_page(Method::OPTIONS, "/api/checkout", "https://shop.example");
+    preflight.headers_mut().insert(header::ACCESS_CONTROL_REQUEST_METHOD, HeaderValue::from_static("POST"));
+    let answer = ask(&state, preflight).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "https://shop.example");
+    assert!(!answer.headers.contains_key("ratelimit-limit"), "a preflight costs nothing");
+    let allowed = answer.headers[header::ACCESS_CONTROL_ALLOW_HEADERS].to_str().expect("names").to_owned();
+    for name in ["authorization", "content-type", "idempotency-key", "if-match", "x-cart-session"] {
+        assert!(allowed.contains(name), "{name}: {allowed}");
+    }
+
+    let refusal = ask(&state, from_page(Method::GET, "/api/me", "https://shop.example")).await;
+    assert_eq!(refusal.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(refusal.headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "https://shop.example", "it may read why");
+    let exposed = refusal.headers[header::ACCESS_CONTROL_EXPOSE_HEADERS].to_str().expect("names").to_owned();
+    for name in ["etag", "ratelimit-remaining", "location", "x-request-id", "idempotent-replayed"] {
+        assert!(exposed.contains(name), "{name}: {exposed}");
+    }
+
+    for (state, origin) in
+        [(&state, "https://evil.example"), (&self::state(ApiConfig::default()), "http://localhost:1")]
+    {
+        let answer = ask(state, from_page(Method::GET, "/healthz", origin)).await;
+        assert!(!answer.headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN), "{origin}");
+    }
+}
+
+#[tokio::test]
+async fn whatever_a_library_refuses_is_a_problem_too() {
+    let state = state(ApiConfig::default());
+    let long = format!("/api/products?{}", "x".repeat(9 * 1024));
+    let mut heavy = request(Method::GET, "/api/products");
+    for number in 0..5 {
+        let name = HeaderName::from_bytes(format!("x-{number}").as_bytes()).expect("a name");
+        heavy.headers_mut().insert(name, HeaderValue::from_str(&"x".repeat(8 * 1024)).expect("a value"));
+    }
+    for (request, status, code) in [
+        (request(Method::GET, &long), 414, "uri-too-long"),
+        (heavy, 431, "headers-too-large"),
+        (request(Method::GET, "/docs/no-such-file.js"), 404, "not-found"),
+        (request(Method::PUT, "/healthz"), 405, "method-not-allowed"),
+        (request(Method::TRACE, "/api/cart"), 405, "method-not-allowed"),
+        (request(Method::GET, "/api/products/%ff"), 404, "not-found"),
+    ] {
+        let target = request.uri().path().to_owned();
+        let answer = ask(&state, request).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (status, code), "{target}");
+        assert_eq!(answer.headers[header::CONTENT_TYPE], "application/problem+json", "{target}");
+        assert_eq!(answer.headers.contains_key(header::ALLOW), status == 405, "{target}");
+        assert!(answer.headers.contains_key("x-request-id"), "{target}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_without_a_declared_length_is_limited_as_well() {
+    let state = state(ApiConfig::default());
+    let chunk = || Ok::<_, std::io::Error>(vec![b' '; 64 * 1024]);
+    for (chunks, status, code) in [(4, 400, "malformed-json"), (5, 413, "body-too-large")] {
+        let body = Body::from_stream(futures::stream::iter((0..chunks).map(move |_| chunk())));
+        let answer = ask(&state, post("/api/auth/login", body)).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (status, code), "{chunks} chunks");
+    }
+}
+
+#[tokio::test]
+async fn a_head_has_the_headers_of_its_get_and_no_body() {
+    let state = state(ApiConfig::default());
+    let answer = ask(&state, request(Method::HEAD, "/healthz")).await;
+    assert_eq!((answer.status, answer.body), (StatusCode::OK, Value::Null));
+    assert_eq!(answer.headers[header::CONTENT_TYPE], "application/json");
+}
+
+#[tokio::test]
+async fn a_panic_is_one_answer_and_tells_nothing() {
+    let boom = async || -> StatusCode { panic!("the secret of the house") };
+    let routes = axum::Router::new()
+        .route("/", axum::routing::get(boom))
+        .layer(tower_http::catch_panic::CatchPanicLayer::custom(crate::observe::panicked));
+    let response = routes.oneshot(request(Method::GET, "/")).await.expect("infallible");
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+    let body = axum::body::to_bytes(response.into_body(), 4096).await.expect("a body");
+    assert!(!String::from_utf8_lossy(&body).contains("secret"));
+}
+
+#[tokio::test]
+async fn the_documentation_needs_no_network() {
+    let state = state(ApiConfig::default());
+    let pages = ["/docs/", "/docs/swagger-initializer.js"];
+    for path in pages {
+        let response = router(state.clone()).oneshot(request(Method::GET, path)).await.expect("infallible");
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        let policy = response.headers()[header::CONTENT_SECURITY_POLICY].to_str().expect("text").to_owned();
+        assert!(policy.starts_with("default-src 'self';") && !policy.contains("http"), "{policy}");
+        let body = axum::body::to_bytes(response.into_body(), 4 << 20).await.expect("a body");
+        let text = String::from_utf8_lossy(&body);
+        for source in ["src=\"http", "src=\"//", "href=\"http", "href=\"//", "url(http", "import"] {
+            assert!(!text.contains(source), "{path} loads {source}");
+        }
+        for part in text.split("src=\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+            let path = format!("/docs/{}", part.trim_start_matches("./"));
+            assert_eq!(
+                ask(&state, request(Method::GET, &path)).await.status,
+                StatusCode::OK,
+                "{path} is in the binary"
+            );
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Access tokens (JWT, HS256, short-lived) and random secrets of which only a hash is kept.
 
+use std::borrow::Cow;
+
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::ids::UserId;
@@ -13,10 +15,20 @@ use workflows::store::users::Role;
 /// Below this a JWT secret is warned about: HS256's own output length (RFC 7518 §3.2).
 pub const GOOD_SECRET_BYTES: usize = 32;
 
+/// Who issues access tokens, and for whom: a token of another system that shares the secret is refused.
+const ISSUER: &str = "cart-engine";
+const AUDIENCE: &str = "cart-engine-api";
+
+/// How far ahead the clock of the host that issued a token may be, in seconds. The expiry has no such
+/// leeway: who hears 401 refreshes.
+const CLOCK_LEEWAY_S: i64 = 60;
+
 /// Signs and verifies access tokens.
 pub struct AuthKeys {
-    encoding: EncodingKey,
-    decoding: DecodingKey,
+    signing: EncodingKey,
+    /// Named in each token's header (`kid`), so that a secret can be replaced without logging anybody out.
+    signing_id: String,
+    accepted: Vec<(String, DecodingKey)>,
     /// Life of an access token.
     pub access_ttl: TimeDelta,
     /// Life of a refresh token.
@@ -32,6 +44,8 @@ pub struct EmptySecret;
 struct Claims {
     sub: UserId,
     role: Role,
+    iss: Cow<'static, str>,
+    aud: Cow<'static, str>,
     iat: i64,
     exp: i64,
 }
@@ -53,11 +67,26 @@ impl AuthKeys {
             );
         }
         Ok(AuthKeys {
-            encoding: EncodingKey::from_secret(secret),
-            decoding: DecodingKey::from_secret(secret),
+            signing: EncodingKey::from_secret(secret),
+            signing_id: key_id(secret),
+            accepted: vec![(key_id(secret), DecodingKey::from_secret(secret))],
             access_ttl: TimeDelta::minutes(15),
             refresh_ttl: TimeDelta::days(30),
         })
+    }
+
+    /// The same, accepting what the secret before this one signed. Keep it for as long as an access token
+    /// lives after the last API process took up the new secret.
+    ///
+    /// # Errors
+    /// [`EmptySecret`].
+    pub fn with_previous(mut self, secret: &SecretString) -> Result<Self, EmptySecret> {
+        let secret = secret.expose_secret().as_bytes();
+        if secret.is_empty() {
+            return Err(EmptySecret);
+        }
+        self.accepted.push((key_id(secret), DecodingKey::from_secret(secret)));
+        Ok(self)
     }
 
     /// An access token for a user, valid from `now` (real time: moving the development clock logs
@@ -66,19 +95,39 @@ impl AuthKeys {
     /// # Errors
     /// The JWT library's own; none is expected with an HMAC key.
     pub fn issue(&self, user: UserId, role: Role, now: DateTime<Utc>) -> Result<String, jsonwebtoken::errors::Error> {
-        let claims = Claims { sub: user, role, iat: now.timestamp(), exp: (now + self.access_ttl).timestamp() };
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding)
+        let claims = Claims {
+            sub: user,
+            role,
+            iss: ISSUER.into(),
+            aud: AUDIENCE.into(),
+            iat: now.timestamp(),
+            exp: (now + self.access_ttl).timestamp(),
+        };
+        let header = Header { kid: Some(self.signing_id.clone()), ..Header::new(Algorithm::HS256) };
+        jsonwebtoken::encode(&header, &claims, &self.signing)
     }
 
-    /// Whose token it is; `None` when it is forged, malformed, expired or signed some other way.
+    /// Whose token it is; `None` when it is forged, malformed, expired, from the future, meant for another
+    /// system, or signed some other way than by a secret of ours under HS256.
     pub fn verify(&self, token: &str, now: DateTime<Utc>) -> Option<(UserId, Role)> {
+        let id = jsonwebtoken::decode_header(token).ok()?.kid?;
+        let (_, key) = self.accepted.iter().find(|(accepted, _)| *accepted == id)?;
         let mut validation = Validation::new(Algorithm::HS256);
         // The library reads the system's clock; ours is given.
         validation.validate_exp = false;
-        validation.set_required_spec_claims(&["exp", "sub"]);
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &validation).ok()?.claims;
-        (claims.exp > now.timestamp()).then_some((claims.sub, claims.role))
+        validation.set_required_spec_claims(&["exp", "sub", "iss", "aud"]);
+        validation.set_issuer(&[ISSUER]);
+        validation.set_audience(&[AUDIENCE]);
+        let claims = jsonwebtoken::decode::<Claims>(token, key, &validation).ok()?.claims;
+        let now = now.timestamp();
+        (claims.exp > now && claims.iat <= now + CLOCK_LEEWAY_S).then_some((claims.sub, claims.role))
     }
+}
+
+/// Names a secret without telling it.
+fn key_id(secret: &[u8]) -> String {
+    let digest = Sha256::new().chain_update(b"kid:").chain_update(secret).finalize();
+    hex::encode(&digest[..8])
 }
 
 impl std::fmt::Debug for AuthKeys {
@@ -135,6 +184,47 @@ mod tests {
         );
         assert_eq!(ours.verify(&unsigned, now), None);
         assert_eq!(ours.verify("garbage", now), None);
+    }
+
+    #[test]
+    fn a_token_for_somebody_else_without_a_key_id_or_from_the_future_is_refused() {
+        let (ours, now) = (keys(SECRET), Utc::now());
+        let sign = |kid: Option<String>, alg: Algorithm, claims: &serde_json::Value| {
+            let header = Header { kid, ..Header::new(alg) };
+            jsonwebtoken::encode(&header, claims, &EncodingKey::from_secret(SECRET.as_bytes())).expect("signed")
+        };
+        let good = serde_json::json!({
+            "sub": UserId::generate(), "role": "ADMIN", "iss": ISSUER, "aud": AUDIENCE,
+            "iat": now.timestamp(), "exp": now.timestamp() + 60
+        });
+        let kid = || Some(key_id(SECRET.as_bytes()));
+        assert!(ours.verify(&sign(kid(), Algorithm::HS256, &good), now).is_some());
+        assert_eq!(ours.verify(&sign(None, Algorithm::HS256, &good), now), None);
+        assert_eq!(ours.verify(&sign(kid(), Algorithm::HS512, &good), now), None, "the algorithm is ours to choose");
+        for (claim, value) in [
+            ("iss", "somebody".into()),
+            ("aud", "another-api".into()),
+            ("iat", (now.timestamp() + CLOCK_LEEWAY_S + 1).into()),
+        ] {
+            let mut claims = good.clone();
+            claims[claim] = value;
+            assert_eq!(ours.verify(&sign(kid(), Algorithm::HS256, &claims), now), None, "{claim}");
+            claims.as_object_mut().expect("claims").remove(claim);
+            assert_eq!(ours.verify(&sign(kid(), Algorithm::HS256, &claims), now), None, "no {claim}");
+        }
+    }
+
+    #[test]
+    fn a_replaced_secret_is_accepted_while_it_is_named_as_the_previous_one() {
+        let (old, now) = (keys(SECRET), Utc::now());
+        let user = UserId::generate();
+        let token = old.issue(user, Role::Customer, now).expect("issued");
+        let new = || keys("fedcba9876543210fedcba9876543210");
+        assert_eq!(new().verify(&token, now), None);
+        let rotating = new().with_previous(&SecretString::from(SECRET)).expect("a secret");
+        assert_eq!(rotating.verify(&token, now), Some((user, Role::Customer)));
+        let fresh = rotating.issue(user, Role::Customer, now).expect("issued");
+        assert_eq!(old.verify(&fresh, now), None, "signed by the new secret");
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod catalogue;
 pub mod coupons;
 pub mod events;
 pub mod inventory;
+pub mod login_failures;
 pub mod messages;
 pub mod order_moves;
 pub mod orders;

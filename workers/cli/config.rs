@@ -70,11 +70,22 @@ pub(crate) struct Api {
     pub(crate) max_concurrency: usize,
     /// Whether a caller may only ask so often.
     pub(crate) rate_limit: bool,
+    /// Origins whose pages may ask from a browser, e.g. `https://shop.example`; none by default.
+    pub(crate) allowed_origins: api::AllowedOrigins,
+    /// Proxies in front of it whose `X-Forwarded-For` is believed.
+    pub(crate) trusted_proxies: usize,
 }
 
 impl Default for Api {
     fn default() -> Self {
-        Api { listen: "127.0.0.1:8080".to_owned(), connections: 20, max_concurrency: 512, rate_limit: true }
+        Api {
+            listen: "127.0.0.1:8080".to_owned(),
+            connections: 20,
+            max_concurrency: 512,
+            rate_limit: true,
+            allowed_origins: api::AllowedOrigins::default(),
+            trusted_proxies: 0,
+        }
     }
 }
 
@@ -85,6 +96,9 @@ pub(crate) struct Auth {
     /// Signs access tokens; at least 32 bytes. Every API process needs the same.
     #[serde(serialize_with = "masked")]
     pub(crate) jwt_secret: Option<SecretString>,
+    /// What signed them before, accepted while the tokens of then run out.
+    #[serde(serialize_with = "masked")]
+    pub(crate) jwt_secret_previous: Option<SecretString>,
 }
 
 /// `[worker]`

@@ -14,11 +14,12 @@ const DEFAULT_FILE: &str = "cart-engine.toml";
 const PREFIX: &str = "CART_ENGINE__";
 
 /// Variables with names of their own, which win over the prefixed ones.
-const NAMED: [(&str, &str); 8] = [
+const NAMED: [(&str, &str); 9] = [
     ("DATABASE_URL", "database.url"),
     ("CART_ENGINE_PG_DISCOVERY", "database.discovery"),
     ("CART_ENGINE_RATE_LIMIT", "api.rate_limit"),
     ("JWT_SECRET", "auth.jwt_secret"),
+    ("JWT_SECRET_PREVIOUS", "auth.jwt_secret_previous"),
     ("REDIS_URL", "redis.url"),
     ("SANDBOX_URL", "sandbox.url"),
     ("SANDBOX_WEBHOOK_SECRET", "sandbox.webhook_secret"),
@@ -26,7 +27,7 @@ const NAMED: [(&str, &str); 8] = [
 ];
 
 /// Keys whose value in the environment is a list with commas.
-const LISTS: [&str; 1] = ["worker.queues"];
+const LISTS: [&str; 2] = ["api.allowed_origins", "worker.queues"];
 
 /// What the command line says, by key.
 #[derive(Debug, Clone, Default)]

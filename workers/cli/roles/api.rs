@@ -61,7 +61,18 @@ pub(crate) async fn state(
         .or_else(|| Some(dev?.jwt_secret.clone()))
         .ok_or_else(|| Failure::new("JWT_SECRET is not set").hint(advice))?;
     let keys = AuthKeys::new(&secret).map_err(|error| Failure::caused_by("JWT_SECRET", &error).hint(advice))?;
-    let mut limits = ApiConfig { max_concurrency: config.api.max_concurrency, ..ApiConfig::default() };
+    let keys = match &config.auth.jwt_secret_previous {
+        Some(previous) => {
+            keys.with_previous(previous).map_err(|error| Failure::caused_by("JWT_SECRET_PREVIOUS", &error))?
+        }
+        None => keys,
+    };
+    let mut limits = ApiConfig {
+        max_concurrency: config.api.max_concurrency,
+        allowed_origins: config.api.allowed_origins.clone(),
+        trusted_proxies: config.api.trusted_proxies,
+        ..ApiConfig::default()
+    };
     if !config.api.rate_limit {
         limits.rate_limits = None;
     }
