@@ -27,6 +27,7 @@ mod health;
 mod observe;
 mod openapi;
 mod orders;
+mod shipments;
 mod throttle;
 mod watch;
 mod webhooks;
@@ -62,6 +63,7 @@ fn resources(state: &AppState) -> OpenApiRouter<AppState> {
         .merge(checkout::routes())
         .merge(orders::routes())
         .merge(events::routes())
+        .merge(shipments::routes())
         .merge(webhooks::routes());
     if state.dev.is_some() { resources.merge(dev::routes()) } else { resources }
 }

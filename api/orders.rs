@@ -1,6 +1,8 @@
-//! Orders over HTTP, for reading.
+//! Orders over HTTP: reading them here, each change in a file of its own.
 
 mod answer;
+mod change;
+mod status;
 
 use axum::{
     extract::State,
@@ -8,18 +10,25 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
-use domain::ids::OrderId;
-use serde::Serialize;
+use domain::{
+    ids::{OrderId, UserId},
+    order::OrderStatus,
+};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
-use workflows::store::orders_read::{self, HistoryEntry, OrderHead};
+use workflows::store::orders_read::{self, HistoryEntry, OrderFilter, OrderHead};
 
 use self::answer::OrderView;
+pub(crate) use self::{
+    answer::ShipmentView,
+    change::{OrderChange, order_not_found},
+};
 use crate::{
     caller::Caller,
-    error::ApiError,
+    error::{ApiError, FieldError},
     etag::etag,
     extract::{Json, Path, Query},
     openapi::Problem,
@@ -28,7 +37,7 @@ use crate::{
 };
 
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show)).routes(routes!(history))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show)).routes(routes!(history)).merge(status::routes())
 }
 
 /// One step of an order's life.
@@ -58,24 +67,67 @@ impl From<HistoryEntry> for HistoryItem {
     }
 }
 
-/// The caller's own orders, newest first.
+/// Which orders a list shows.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct OrdersQuery {
+    /// Orders wanted, 1 to 200; 50 when left out.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<i64>,
+    /// `nextCursor` of the page before.
+    cursor: Option<String>,
+    /// Only those in this status.
+    #[param(value_type = Option<String>, example = "CONFIRMED")]
+    status: Option<OrderStatus>,
+    /// Only the one with this number.
+    #[param(example = "ORD0000000018")]
+    number: Option<String>,
+    /// Staff: only this user's.
+    #[param(value_type = Option<Uuid>)]
+    user_id: Option<UserId>,
+    /// Staff: only those that are written about to this address, in upper or lower case.
+    #[param(example = "asha@example.com")]
+    email: Option<String>,
+}
+
+impl OrdersQuery {
+    /// Customers see their own orders, staff everybody's.
+    fn filter(&self, caller: &Caller) -> Result<OrderFilter, ApiError> {
+        let own = caller.require_user()?;
+        let user_id = if caller.is_staff() {
+            self.user_id
+        } else if self.user_id.is_some() || self.email.is_some() {
+            return Err(ApiError::forbidden());
+        } else {
+            Some(own)
+        };
+        let email = self.email.as_ref().map(|email| email.to_lowercase());
+        let number = self.number.as_ref().map(|number| number.to_uppercase());
+        Ok(OrderFilter { user_id, status: self.status, email, number })
+    }
+}
+
+/// The caller's own orders, newest first; staff see everybody's, and may filter them.
 #[utoipa::path(
-    get, path = "/api/orders", tag = "Orders", security(("bearer" = [])), params(PageQuery),
+    get, path = "/api/orders", tag = "Orders", security(("bearer" = [])), params(OrdersQuery),
     responses(
         (status = 200, description = "A page of orders", body = Page<OrderView>),
         (status = 401, description = "`login-required`", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "`forbidden`: a filter for staff", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`validation-failed`", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn list(
     State(state): State<AppState>,
     caller: Caller,
-    Query(query): Query<PageQuery>,
+    Query(query): Query<OrdersQuery>,
 ) -> Result<Json<Page<OrderView>>, ApiError> {
-    let user_id = caller.require_user()?;
-    let (limit, after) = (query.limit()?, query.after::<(DateTime<Utc>, OrderId)>()?);
+    let filter = query.filter(&caller)?;
+    let page = PageQuery { limit: query.limit, cursor: query.cursor };
+    let (limit, after) = (page.limit()?, page.after::<(DateTime<Utc>, OrderId)>()?);
     let mut conn = state.pool.acquire().await?;
-    let heads = orders_read::list(&mut conn, user_id, after, limit + 1).await?;
+    let heads = orders_read::list(&mut conn, &filter, after, limit + 1).await?;
     let page = Page::cut(heads, limit, |last| (last.order_date, last.id));
     let ids: Vec<Uuid> = page.items.iter().map(|order| order.id).collect();
     let mut parts = orders_read::parts(&mut conn, &ids).await?;
@@ -122,7 +174,7 @@ async fn history(
 }
 
 /// The order, if it is the caller's or the caller works here.
-async fn visible(state: &AppState, caller: &Caller, id: &str) -> Result<OrderHead, ApiError> {
+pub(crate) async fn visible(state: &AppState, caller: &Caller, id: &str) -> Result<OrderHead, ApiError> {
     match caller {
         Caller::User { .. } | Caller::Guest(_) => {}
         Caller::Anonymous | Caller::Service { .. } => return Err(ApiError::login_required()),
@@ -131,7 +183,23 @@ async fn visible(state: &AppState, caller: &Caller, id: &str) -> Result<OrderHea
     orders_read::find(&mut conn, id)
         .await?
         .filter(|order| is_owner(caller, order) || caller.is_staff())
-        .ok_or_else(|| ApiError::not_found("order-not-found", "There is no such order."))
+        .ok_or_else(order_not_found)
+}
+
+/// Longest reason a person may give, in characters.
+const MAX_REASON_CHARS: usize = 500;
+
+/// A reason as given, if it is one.
+///
+/// # Errors
+/// 422 `validation-failed` when it is too long.
+fn reason(text: Option<&str>) -> Result<Option<&str>, ApiError> {
+    let text = text.map(str::trim).filter(|text| !text.is_empty());
+    if text.is_some_and(|text| text.chars().count() > MAX_REASON_CHARS) {
+        let detail = format!("must have at most {MAX_REASON_CHARS} characters");
+        return Err(ApiError::invalid(vec![FieldError::new("/reason", detail)]));
+    }
+    Ok(text)
 }
 
 fn is_owner(caller: &Caller, order: &OrderHead) -> bool {

@@ -161,7 +161,7 @@ impl Workflow for Checkout {
         let mut flow = flow
             .point_of_no_return((
                 // 10. Update order status
-                ConfirmOrder { order_id, payment, details: &details },
+                ConfirmOrder { shop, order_id, payment, details: &details },
                 // 11. Commit inventory reservations
                 CommitReservation { order_id, cart: &cart, quote: &quote, hold },
                 // 12. Record coupon redemption

@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod cart;
 pub mod checkout;
+pub mod fulfilment;
 pub mod notification;
 pub mod refund;
 pub mod reservation_expiry;
@@ -63,6 +64,7 @@ pub fn registry(shop: &Arc<Shop>) -> Registry {
     Registry::default()
         .with(checkout::Checkout(Arc::clone(shop)))
         .with(refund::RefundPayment(Arc::clone(shop)))
+        .with(fulfilment::Fulfilment)
         .with(notification::Notification(Arc::clone(shop)))
         .with(reservation_expiry::ReservationExpiry)
 }

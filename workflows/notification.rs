@@ -5,10 +5,13 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use domain::{
     ids::{CartId, OrderId},
-    notification::{OrderSummary, StaffReport, cart_reminder, order_cancelled, order_confirmation, payment_refunded},
+    notification::{
+        OrderSummary, StaffReport, cart_reminder, order_cancelled, order_confirmation, order_delivered,
+        order_processing, order_shipped, payment_refunded,
+    },
     ports::{Email, MailError, Mailer},
 };
-use engine::{Call, CallContext, Failure, Flow, Nothing, Result, RetryPolicy, Step, StepError, Tx, Workflow};
+use engine::{Call, CallContext, Failure, Flow, Nothing, Result, RetryPolicy, Start, Step, StepError, Tx, Workflow};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool};
@@ -19,7 +22,7 @@ use crate::{
     store::{
         carts::idle::{self, Standing},
         messages::{self, Outgoing},
-        orders_summary,
+        orders_summary, shipments,
     },
 };
 
@@ -45,6 +48,9 @@ pub enum Subject {
     /// Money that went back: the buyer hears of each refund.
     #[serde(rename = "refund")]
     Refund(Refunded),
+    /// A parcel or a return of an order: its buyer is told of each.
+    #[serde(rename = "part")]
+    Part(OrderPart),
     /// A cart left behind: its owner is reminded, unless they do not want to be.
     #[serde(rename = "cart")]
     Cart(LeftBehind),
@@ -63,6 +69,16 @@ pub struct Refunded {
     pub order_id: OrderId,
     /// How much, in major units of the order's currency.
     pub amount: Decimal,
+}
+
+/// What of an order a notice is about, where one order has several.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderPart {
+    /// The order.
+    pub order_id: OrderId,
+    /// Of the parcel, or of the return.
+    pub id: Uuid,
 }
 
 /// A cart as it was left; once it has been touched, it is not this one any more.
@@ -88,6 +104,11 @@ impl Notice {
         Notice { event: "payment.refunded".to_owned(), subject: Subject::Refund(refund), reason: None }
     }
 
+    /// A notice to an order's buyer about one parcel or return of it.
+    pub fn of_part(event: &str, order_id: OrderId, id: Uuid) -> Self {
+        Notice { event: event.to_owned(), subject: Subject::Part(OrderPart { order_id, id }), reason: None }
+    }
+
     /// A reminder to a cart's owner.
     pub fn of_cart(event: String, cart: LeftBehind) -> Self {
         Notice { event, subject: Subject::Cart(cart), reason: None }
@@ -109,6 +130,17 @@ impl Notice {
     pub fn key(&self) -> String {
         format!("{}/{}", self.event, self.subject.id())
     }
+
+    /// Has it told once the caller's transaction has committed, for whoever is no flow.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn tell(&self, conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let start =
+            Start::<Notification>::new(self.key(), self).map_err(|failure| sqlx::Error::Encode(Box::new(failure)))?;
+        engine::start(conn, &start).await?;
+        Ok(())
+    }
 }
 
 impl Subject {
@@ -117,6 +149,7 @@ impl Subject {
         match self {
             Subject::Order(order_id) => (*order_id).into(),
             Subject::Refund(refund) => refund.refund_id,
+            Subject::Part(part) => part.id,
             Subject::Cart(cart) => cart.abandonment,
             Subject::Staff(report) => report.id,
         }
@@ -166,6 +199,7 @@ impl Step for ComposeMessage<'_> {
         let letter = match subject {
             Subject::Order(order_id) => to_buyer(tx.conn(), self.notice, *order_id).await?,
             Subject::Refund(refund) => to_buyer(tx.conn(), self.notice, refund.order_id).await?,
+            Subject::Part(part) => to_buyer(tx.conn(), self.notice, part.order_id).await?,
             Subject::Cart(cart) => to_owner(tx.conn(), self.shop, *cart).await?,
             Subject::Staff(report) => to_staff(self.shop, report),
         };
@@ -203,7 +237,7 @@ async fn to_buyer(conn: &mut PgConnection, notice: &Notice, order_id: OrderId) -
     let Some(order) = orders_summary::read(conn, order_id).await? else {
         return Err(Failure::new("order-not-found", "there is no such order to write about").into());
     };
-    let text = Ok(text(&order.summary, notice));
+    let text = Ok(text(conn, &order.summary, notice).await?);
     Ok(Letter { to: order.email, unless_opted_out: None, order_id: Some(order_id), text })
 }
 
@@ -234,12 +268,19 @@ fn to_staff(shop: &Shop, report: &StaffReport) -> Letter {
     Letter { to, unless_opted_out: None, order_id: None, text }
 }
 
-fn text(summary: &OrderSummary, notice: &Notice) -> (String, String) {
-    match (notice.event.as_str(), &notice.subject) {
+async fn text(
+    conn: &mut PgConnection,
+    summary: &OrderSummary,
+    notice: &Notice,
+) -> Result<(String, String), sqlx::Error> {
+    Ok(match (notice.event.as_str(), &notice.subject) {
         (_, Subject::Refund(refund)) => payment_refunded(summary, refund.amount),
         ("order.confirmed", _) => order_confirmation(summary),
+        ("order.processing", _) => order_processing(summary),
+        ("order.shipped", subject) => order_shipped(summary, shipments::label(conn, subject.id()).await?.as_ref()),
+        ("order.delivered", _) => order_delivered(summary),
         _ => order_cancelled(summary, spoken(notice.reason.as_deref().unwrap_or_default())),
-    }
+    })
 }
 
 /// A failure's code as a shopper reads it.

@@ -24,6 +24,14 @@ pub struct Rules {
     pub default_gateway: String,
     /// Most units that may be paid for on delivery, in the shop's currency; none means no limit.
     pub cod_limit: Option<rust_decimal::Decimal>,
+    /// A confirmed order is packed by itself after so many seconds, in which its customer may still
+    /// cancel; none means when staff say so, or pack its first parcel.
+    pub auto_process_after_s: Option<u64>,
+    /// How long a return waits for the staff's decision, and then for its parcel, in seconds; what does
+    /// not come in that time is rejected.
+    pub return_patience_s: u64,
+    /// Whether the shipping charge goes back with the last piece that is returned.
+    pub return_refunds_shipping: bool,
     /// Guests may check out with an e-mail address and a phone number.
     pub allow_guest_checkout: bool,
     /// A guest's cart expires after so many seconds without activity.
@@ -56,6 +64,9 @@ impl Default for Rules {
             payment_window_s: 480,
             default_gateway: "sandbox".to_owned(),
             cod_limit: None,
+            auto_process_after_s: None,
+            return_patience_s: 30 * 24 * 3600,
+            return_refunds_shipping: false,
             allow_guest_checkout: false,
             guest_cart_ttl_s: 24 * 3600,
             user_cart_ttl_s: 30 * 24 * 3600,
@@ -85,6 +96,11 @@ impl Rules {
     /// Seconds from its last activity until this owner's cart expires; a cart without a user is a guest's.
     pub fn cart_ttl_s(&self, user_id: Option<UserId>) -> u64 {
         if user_id.is_some() { self.user_cart_ttl_s } else { self.guest_cart_ttl_s }
+    }
+
+    /// How long a return waits, for a decision and for its parcel.
+    pub fn return_patience(&self) -> Duration {
+        Duration::from_secs(self.return_patience_s)
     }
 
     /// How long a shopper has to pay.

@@ -17,4 +17,17 @@ pub mod orders_read;
 pub mod orders_summary;
 pub mod payments;
 pub mod refunds;
+pub mod returns;
+pub mod shipments;
 pub mod users;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+/// Now, on the engine's clock, which development may move. Inside a flow it is [`engine::Tx::now`].
+///
+/// # Errors
+/// The database's own.
+pub async fn now(conn: &mut PgConnection) -> Result<DateTime<Utc>, sqlx::Error> {
+    sqlx::query_scalar!(r#"select engine.now() as "now!""#).fetch_one(conn).await
+}

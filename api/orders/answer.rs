@@ -43,10 +43,19 @@ pub(super) struct OrderView {
     shipping_method: String,
     #[schema(value_type = Option<String>, format = "date")]
     estimated_delivery: Option<NaiveDate>,
+    /// Of the parcel packed last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tracking_number: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    courier_service: Option<String>,
     shipments: Vec<ShipmentView>,
     created_at: DateTime<Utc>,
     #[serde(skip_serializing_if = "Option::is_none")]
     confirmed_at: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shipped_at: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delivered_at: Option<DateTime<Utc>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cancelled_at: Option<DateTime<Utc>>,
     updated_at: DateTime<Utc>,
@@ -85,7 +94,7 @@ struct PaymentView {
 /// A parcel.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct ShipmentView {
+pub(crate) struct ShipmentView {
     shipment_id: Uuid,
     courier_service: String,
     tracking_number: String,
@@ -143,9 +152,13 @@ impl OrderView {
             billing_address: head.billing_address,
             shipping_method: head.shipping_method,
             estimated_delivery: head.estimated_delivery_date,
+            tracking_number: head.tracking_number,
+            courier_service: head.courier_service,
             shipments: parcels.into_iter().map(ShipmentView::from).collect(),
             created_at: head.order_date,
             confirmed_at: head.confirmed_at,
+            shipped_at: head.shipped_at,
+            delivered_at: head.delivered_at,
             cancelled_at: head.cancelled_at,
             updated_at: head.updated_at,
         }

@@ -12,6 +12,7 @@ use super::{CartRefusal, CartView, HeldCart, Notice, Owner, empty};
 use crate::{
     Shop,
     store::{
+        self,
         carts::{self, CartChange},
         coupons::{Candidate, candidates},
     },
@@ -104,7 +105,7 @@ pub async fn validate_coupon(
     code: &str,
     cart_id: Option<CartId>,
 ) -> Result<CouponVerdict, CartRefusal> {
-    let now = carts::clock(conn).await?;
+    let now = store::now(conn).await?;
     let cart = match cart_id {
         Some(cart_id) => {
             let cart = carts::load(conn, cart_id).await?.filter(|cart| owner.owns(cart) && cart.status.is_open());

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     Shop,
+    fulfilment::{Fulfilment, FulfilmentRequest},
     notification::{Notice, Notification},
     store::{
         carts, coupons,
@@ -22,9 +23,11 @@ use crate::{
     },
 };
 
-/// Box 10: CONFIRMED, and CAPTURED when money was due now.
+/// Box 10: CONFIRMED, and CAPTURED when money was due now. Where the shop packs by itself, that is due
+/// from here on.
 #[derive(Debug)]
 pub struct ConfirmOrder<'a> {
+    pub(super) shop: &'a Shop,
     pub(super) order_id: OrderId,
     pub(super) payment: Option<&'a Captured>,
     pub(super) details: &'a Details,
@@ -36,7 +39,11 @@ impl Step for ConfirmOrder<'_> {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
         let now = tx.now();
-        orders::confirm(tx.conn(), self.order_id, self.payment, self.details.estimated_delivery, now).await?;
+        let order_id = self.order_id;
+        orders::confirm(tx.conn(), order_id, self.payment, self.details.estimated_delivery, now).await?;
+        if let Some(grace_s) = self.shop.rules.auto_process_after_s {
+            tx.start(Start::<Fulfilment>::new(order_id.to_string(), &FulfilmentRequest { order_id, grace_s })?).await?;
+        }
         Ok(())
     }
 }

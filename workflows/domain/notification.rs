@@ -130,6 +130,52 @@ pub fn order_confirmation(order: &OrderSummary) -> (String, String) {
     (format!("Your order {} is confirmed", order.order_number), text)
 }
 
+/// Subject and text for an order that is being packed.
+#[must_use]
+pub fn order_processing(order: &OrderSummary) -> (String, String) {
+    let mut text = greeting(order);
+    push(&mut text, format_args!("we are packing your order {}.\n", order.order_number));
+    push_lines(&mut text, &order.lines, order.currency);
+    push(&mut text, format_args!("You hear from us again when it leaves."));
+    (format!("Your order {} is being packed", order.order_number), text)
+}
+
+/// A parcel as its label names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParcelLabel {
+    /// Who carries it.
+    pub courier_service: String,
+    /// What they call it.
+    pub tracking_number: String,
+}
+
+/// Subject and text for a parcel that has left; without one, for an order that has.
+#[must_use]
+pub fn order_shipped(order: &OrderSummary, parcel: Option<&ParcelLabel>) -> (String, String) {
+    let mut text = greeting(order);
+    let number = &order.order_number;
+    match parcel {
+        None => push(&mut text, format_args!("your order {number} is on its way.")),
+        Some(ParcelLabel { courier_service, tracking_number }) => {
+            push(&mut text, format_args!("a parcel of your order {number} is on its way.\n"));
+            push(&mut text, format_args!("Courier: {}", one_line(courier_service)));
+            push(&mut text, format_args!("Tracking number: {}", one_line(tracking_number)));
+        }
+    }
+    (format!("Your order {number} is on its way"), text)
+}
+
+/// Subject and text for an order that has arrived.
+#[must_use]
+pub fn order_delivered(order: &OrderSummary) -> (String, String) {
+    let mut text = greeting(order);
+    push(&mut text, format_args!("your order {} has been delivered.\n", order.order_number));
+    push_lines(&mut text, &order.lines, order.currency);
+    push(&mut text, format_args!("If something is not as it should be, you can return it."));
+    (format!("Your order {} has been delivered", order.order_number), text)
+}
+
 /// Subject and text for money that has gone back: `amount`, in major units of the order's currency.
 #[must_use]
 pub fn payment_refunded(order: &OrderSummary, amount: Decimal) -> (String, String) {
@@ -243,6 +289,16 @@ mod tests {
             )
         );
         assert!(!order_cancelled(&order(), " \n").1.contains("Reason"));
+    }
+
+    #[test]
+    fn a_parcel_that_leaves_is_told_with_its_tracking_number() {
+        let parcel =
+            ParcelLabel { courier_service: "Blue Dart".to_owned(), tracking_number: "BD 123\nPay here".to_owned() };
+        let (subject, text) = order_shipped(&order(), Some(&parcel));
+        let number = order().order_number;
+        assert_eq!(subject, format!("Your order {number} is on its way"));
+        assert!(text.ends_with("\nCourier: Blue Dart\nTracking number: BD 123 Pay here\n"), "{text}");
     }
 
     #[test]

@@ -155,13 +155,16 @@ impl OrderStatus {
     /// Where the order's shipments move it, if anywhere; one move at a time (seed:
     /// `updateShipmentStatus`). A processing order is shipped once its first parcel leaves; a shipped
     /// one is delivered once its last parcel arrived, which needs that nothing is still
-    /// `waiting_to_ship`. A parcel on its way back has left, but has not arrived.
+    /// `waiting_to_ship`. A parcel that came back has left, but what was in it is to be shipped again.
     pub fn after_shipments(self, shipments: &[ShipmentStatus], waiting_to_ship: bool) -> Option<Self> {
         match self {
             Self::Processing => shipments.iter().any(|shipment| shipment.has_left()).then_some(Self::Shipped),
             Self::Shipped => {
-                let all_arrived = shipments.iter().all(|&shipment| shipment == ShipmentStatus::Delivered);
-                (all_arrived && !shipments.is_empty() && !waiting_to_ship).then_some(Self::Delivered)
+                let mut under_way =
+                    shipments.iter().filter(|&&shipment| shipment != ShipmentStatus::Returned).peekable();
+                let any = under_way.peek().is_some();
+                let all_arrived = under_way.all(|&shipment| shipment == ShipmentStatus::Delivered);
+                (any && all_arrived && !waiting_to_ship).then_some(Self::Delivered)
             }
             Self::Pending | Self::Confirmed | Self::Delivered | Self::Cancelled | Self::Refunded => None,
         }
@@ -232,6 +235,21 @@ impl ShipmentStatus {
     /// skip scans, but couriers' reports arrive late, twice and out of order.
     pub fn can_become(self, to: Self) -> bool {
         to > self && (to != Self::Returned || self.has_left())
+    }
+
+    /// What is shown for an order with these parcels: how far the farthest has come, except that
+    /// DELIVERED means everything has arrived and nothing is `waiting_to_ship`. Parcels that came back
+    /// count only when there are no others.
+    pub fn of_order(parcels: &[Self], waiting_to_ship: bool) -> Self {
+        let under_way = || parcels.iter().copied().filter(|&parcel| parcel != Self::Returned);
+        match under_way().max() {
+            None if parcels.is_empty() => Self::Pending,
+            None => Self::Returned,
+            Some(Self::Delivered) if waiting_to_ship || under_way().any(|parcel| parcel != Self::Delivered) => {
+                Self::InTransit
+            }
+            Some(farthest) => farthest,
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::inventory::Short;
 
-pub use open::{CartChange, OpenCart, clock, create, expire, find_open, find_variant, lock_open, save};
+pub use open::{CartChange, OpenCart, create, expire, find_open, find_variant, lock_open, save};
 
 /// A cart with its lines at today's prices and stock.
 #[derive(Debug, Clone)]

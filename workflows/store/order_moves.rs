@@ -38,6 +38,8 @@ pub struct LockedOrder {
     pub currency: String,
     /// When it was confirmed.
     pub confirmed_at: Option<DateTime<Utc>>,
+    /// When it last changed: its version.
+    pub updated_at: DateTime<Utc>,
 }
 
 /// Why an order stays as it is.
@@ -66,7 +68,7 @@ pub struct By<'a> {
 pub async fn lock(conn: &mut PgConnection, order_id: OrderId) -> Result<Option<LockedOrder>, sqlx::Error> {
     let row = sqlx::query!(
         "select id, order_number, user_id, cart_id, checkout_run_id, order_status, payment_status, payment_method,
-                total_amount, currency, confirmed_at
+                total_amount, currency, confirmed_at, updated_at
            from orders where id = $1 for no key update",
         Uuid::from(order_id)
     )
@@ -85,6 +87,7 @@ pub async fn lock(conn: &mut PgConnection, order_id: OrderId) -> Result<Option<L
             total: row.total_amount,
             currency: row.currency,
             confirmed_at: row.confirmed_at,
+            updated_at: row.updated_at,
         })
     })
     .transpose()

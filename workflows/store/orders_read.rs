@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, NaiveDate, Utc};
-use domain::ids::{OrderId, UserId};
+use domain::{
+    ids::{OrderId, UserId},
+    order::OrderStatus,
+};
 use rust_decimal::Decimal;
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -56,10 +59,18 @@ pub struct OrderHead {
     pub refund_amount: Option<Decimal>,
     /// When it should arrive.
     pub estimated_delivery_date: Option<NaiveDate>,
+    /// What the courier calls the parcel packed last.
+    pub tracking_number: Option<String>,
+    /// Who carries it.
+    pub courier_service: Option<String>,
     /// When it was placed.
     pub order_date: DateTime<Utc>,
     /// When it was confirmed.
     pub confirmed_at: Option<DateTime<Utc>>,
+    /// When its first parcel left.
+    pub shipped_at: Option<DateTime<Utc>>,
+    /// When all of it had arrived.
+    pub delivered_at: Option<DateTime<Utc>>,
     /// When it was cancelled.
     pub cancelled_at: Option<DateTime<Utc>>,
     /// When it last changed.
@@ -165,8 +176,9 @@ macro_rules! heads {
                    o.shipping_amount, o.total_amount, o.currency as "currency!", o.shipping_address, o.billing_address,
                    o.shipping_method, o.payment_method, p.payment_gateway as "payment_gateway?",
                    coalesce(p.gateway_payment_id, o.payment_id) as gateway_payment_id,
-                   p.refund_amount as "refund_amount?", o.estimated_delivery_date, o.order_date, o.confirmed_at,
-                   o.cancelled_at, o.updated_at
+                   p.refund_amount as "refund_amount?", o.estimated_delivery_date, o.tracking_number,
+                   o.courier_service, o.order_date, o.confirmed_at, o.shipped_at, o.delivered_at, o.cancelled_at,
+                   o.updated_at
               from orders o
               left join payments p on p.order_id = o.id
               left join carts c on c.id = o.cart_id and o.user_id is null
@@ -187,23 +199,44 @@ pub async fn find(conn: &mut PgConnection, id_or_number: &str) -> Result<Option<
     }
 }
 
-/// A user's orders, newest first, those after the position `after`.
+/// Which orders a list shows; what is left out does not count.
+#[derive(Debug, Clone, Default)]
+pub struct OrderFilter {
+    /// Of this user.
+    pub user_id: Option<UserId>,
+    /// In this status.
+    pub status: Option<OrderStatus>,
+    /// To this e-mail address, in lower case.
+    pub email: Option<String>,
+    /// With this number.
+    pub number: Option<String>,
+}
+
+/// Orders, newest first, those after the position `after`.
 ///
 /// # Errors
 /// The database's own.
 pub async fn list(
     conn: &mut PgConnection,
-    user_id: UserId,
+    filter: &OrderFilter,
     after: Option<(DateTime<Utc>, OrderId)>,
     limit: i64,
 ) -> Result<Vec<OrderHead>, sqlx::Error> {
     heads!(
-        "where o.user_id = $1 and ($2::timestamptz is null or (o.order_date, o.id) < ($2, $3::uuid))
+        // Custom plans fold each absent condition away, so that a user's orders come from their index.
+        "where ($1::uuid is null or o.user_id = $1)
+           and ($2::timestamptz is null or (o.order_date, o.id) < ($2, $3::uuid))
+           and ($5::text is null or o.order_status = $5)
+           and ($6::text is null or lower(o.contact_email) = $6)
+           and ($7::text is null or o.order_number = $7)
          order by o.order_date desc, o.id desc limit $4",
-        Uuid::from(user_id),
+        filter.user_id.map(Uuid::from),
         after.map(|(placed, _)| placed),
         after.map(|(_, id)| Uuid::from(id)),
-        limit
+        limit,
+        filter.status.map(OrderStatus::as_str),
+        filter.email,
+        filter.number
     )
     .fetch_all(conn)
     .await

@@ -86,10 +86,29 @@ fn an_order_follows_its_shipments() {
     assert_eq!(processing(&[Ready, Shipped]), Some(OrderStatus::Shipped));
     let shipped = |shipments: &[_], waiting| OrderStatus::Shipped.after_shipments(shipments, waiting);
     assert_eq!(shipped(&[Delivered, InTransit], false), None);
-    assert_eq!(shipped(&[Delivered, Returned], false), None);
+    assert_eq!(shipped(&[Delivered, Returned], true), None, "what came back is to be shipped again");
+    assert_eq!(shipped(&[Delivered, Returned, Delivered], false), Some(OrderStatus::Delivered));
+    assert_eq!(shipped(&[Returned], false), None);
     assert_eq!(shipped(&[Delivered], true), None, "the other half is still in the warehouse");
     assert_eq!(shipped(&[Delivered, Delivered], false), Some(OrderStatus::Delivered));
     assert_eq!(OrderStatus::Cancelled.after_shipments(&[Delivered], false), None);
+}
+
+#[test]
+fn an_order_shows_how_far_its_farthest_parcel_has_come() {
+    use ShipmentStatus::{Delivered, InTransit, Pending, Ready, Returned, Shipped};
+    for (parcels, waiting, shown) in [
+        (&[][..], true, Pending),
+        (&[Ready], false, Ready),
+        (&[Ready, Shipped], false, Shipped),
+        (&[Delivered, Ready], false, InTransit),
+        (&[Delivered], true, InTransit),
+        (&[Delivered, Delivered], false, Delivered),
+        (&[Delivered, Returned], false, Delivered),
+        (&[Returned], true, Returned),
+    ] {
+        assert_eq!(ShipmentStatus::of_order(parcels, waiting), shown, "{parcels:?}, waiting {waiting}");
+    }
 }
 
 #[test]

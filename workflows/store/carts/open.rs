@@ -77,14 +77,6 @@ pub async fn lock_open(conn: &mut PgConnection, owner: &Owner) -> Result<Option<
     open_cart!(conn, owner, "for update")
 }
 
-/// The clock that carts see.
-///
-/// # Errors
-/// The database's own.
-pub async fn clock(conn: &mut PgConnection) -> Result<DateTime<Utc>, sqlx::Error> {
-    sqlx::query_scalar!(r#"select engine.now() as "now!""#).fetch_one(conn).await
-}
-
 /// Makes an empty ACTIVE cart, which only its maker can see before the commit; none if the owner has an
 /// open one by now. It ends `ttl_s` seconds after its last activity.
 ///

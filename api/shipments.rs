@@ -1,0 +1,241 @@
+//! Parcels over HTTP: staff pack them, couriers report on them.
+
+use axum::{
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use domain::{notification::ParcelLabel, order::ShipmentStatus};
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+use workflows::{
+    fulfilment::{self, LineName, ShipRefusal},
+    store::{self, order_moves::LockedOrder, orders_read},
+};
+
+use crate::{
+    error::{ApiError, FieldError},
+    extract::{Json, Path},
+    openapi::Problem,
+    orders::{OrderChange, ShipmentView, order_not_found},
+    state::AppState,
+};
+
+pub(crate) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(ship)).routes(routes!(report))
+}
+
+/// Most lines of one request: an order has no more.
+const MAX_LINES: usize = 200;
+
+/// Most pieces of a line.
+const MAX_QUANTITY: i64 = 999;
+
+/// Longest courier's name or tracking number, in characters.
+const MAX_LABEL_CHARS: usize = 100;
+
+/// Some pieces of one line of an order. The line is named by its own id, or by its variant.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct PiecesBody {
+    /// Of the order; or else `variantId`.
+    #[serde(default)]
+    order_item_id: Option<Uuid>,
+    /// Id or SKU of the line's variant.
+    #[schema(examples("LAP-001"))]
+    #[serde(default)]
+    variant_id: Option<String>,
+    /// Pieces.
+    #[schema(minimum = 1, maximum = 999)]
+    quantity: i64,
+}
+
+/// The lines a request names, and how many pieces of each.
+///
+/// # Errors
+/// 422 `validation-failed` or `quantity-invalid`, with every place that is wrong.
+pub(crate) fn pieces(items: Vec<PiecesBody>) -> Result<Vec<(LineName, i32)>, ApiError> {
+    if items.is_empty() || items.len() > MAX_LINES {
+        return Err(ApiError::invalid(vec![FieldError::new("/items", format!("must have 1 to {MAX_LINES} entries"))]));
+    }
+    let mut lines = Vec::with_capacity(items.len());
+    for (position, item) in items.into_iter().enumerate() {
+        let at = |field: &str, detail: &str| FieldError::new(format!("/items/{position}{field}"), detail.to_owned());
+        let name = match (item.order_item_id, item.variant_id) {
+            (Some(id), None) => LineName::Item(id),
+            (None, Some(name)) => LineName::Variant(name),
+            (None, None) | (Some(_), Some(_)) => {
+                return Err(ApiError::invalid(vec![at("", "needs either orderItemId or variantId")]));
+            }
+        };
+        let quantity = i32::try_from(item.quantity).ok().filter(|_| (1..=MAX_QUANTITY).contains(&item.quantity));
+        let quantity = quantity.ok_or_else(|| {
+            ApiError::unprocessable("quantity-invalid", format!("A quantity is 1 to {MAX_QUANTITY}."))
+                .with_errors(vec![at("/quantity", "is out of range")])
+        })?;
+        lines.push((name, quantity));
+    }
+    Ok(lines)
+}
+
+/// 422 `order-item-not-found`, at its place.
+pub(crate) fn unknown_line(position: usize) -> ApiError {
+    ApiError::unprocessable("order-item-not-found", "The order has no such line.")
+        .with_errors(vec![FieldError::new(format!("/items/{position}"), "names no line of this order")])
+}
+
+/// A parcel to be packed.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ShipmentBody {
+    /// What is in it; everything not yet shipped when left out.
+    #[serde(default)]
+    items: Option<Vec<PiecesBody>>,
+    #[schema(min_length = 1, max_length = 100, examples("Blue Dart"))]
+    courier_service: String,
+    #[schema(min_length = 1, max_length = 100, examples("BD123456789IN"))]
+    tracking_number: String,
+}
+
+impl ShipmentBody {
+    fn label(&self) -> Result<ParcelLabel, ApiError> {
+        let mut errors = Vec::new();
+        let mut text = |pointer: &str, text: &str| {
+            let text = text.trim();
+            if text.is_empty() || text.chars().count() > MAX_LABEL_CHARS {
+                errors.push(FieldError::new(pointer, format!("must have 1 to {MAX_LABEL_CHARS} characters")));
+            }
+            text.to_owned()
+        };
+        let label = ParcelLabel {
+            courier_service: text("/courierService", &self.courier_service),
+            tracking_number: text("/trackingNumber", &self.tracking_number),
+        };
+        if errors.is_empty() { Ok(label) } else { Err(ApiError::invalid(errors)) }
+    }
+}
+
+/// A parcel, and where its order stands.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ShipmentAnswer {
+    order_id: Uuid,
+    #[schema(examples("SHIPPED"))]
+    order_status: String,
+    #[serde(flatten)]
+    shipment: ShipmentView,
+}
+
+/// Packs a parcel, READY for its courier. A CONFIRMED order goes to PROCESSING first. Staff only.
+#[utoipa::path(
+    post, path = "/api/orders/{id}/shipments", tag = "Shipments", request_body = ShipmentBody,
+    security(("bearer" = [])),
+    params(
+        ("id" = String, Path, description = "Id or order number"),
+        ("If-Match" = Option<String>, Header, description = "The order's ETag"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key and body get the same answer"),
+    ),
+    responses(
+        (status = 201, description = "The parcel", body = ShipmentAnswer),
+        (status = 403, description = "`forbidden`", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "`order-not-found`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`order-not-shippable`, `nothing-to-ship`, `shipment-exceeds-order` (with `available`)", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "`precondition-failed`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`validation-failed`, `quantity-invalid`, `order-item-not-found`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+async fn ship(
+    State(state): State<AppState>,
+    change: OrderChange,
+    Path(id): Path<String>,
+    Json(body): Json<ShipmentBody>,
+) -> Result<Response, ApiError> {
+    change.caller.require_staff()?;
+    let label = body.label()?;
+    let items = body.items.map(pieces).transpose()?;
+    let actor = change.caller.key()?;
+    let mut write = match change.begin(&state).await? {
+        Ok(write) => write,
+        Err(replay) => return Ok(replay.into_response()),
+    };
+    let found = orders_read::find(write.conn(), &id).await?.ok_or_else(order_not_found)?;
+    let mut order = change.lock(&mut write, found.id.into()).await?;
+    let now = store::now(write.conn()).await?;
+    let shipment_id = fulfilment::ship(write.conn(), &mut order, items.as_deref(), &label, &actor, now).await?;
+    let answer = answer(write.conn(), &order, shipment_id).await?;
+    write.answer(StatusCode::CREATED, &answer).await
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ReportBody {
+    /// READY, SHIPPED (it has left), IN_TRANSIT, DELIVERED or RETURNED.
+    #[schema(value_type = String, examples("SHIPPED"))]
+    status: ShipmentStatus,
+}
+
+/// Says where a parcel is; its order follows. A report that comes late, twice or out of order changes
+/// nothing and is answered with what is known. Staff only.
+#[utoipa::path(
+    post, path = "/api/shipments/{id}/status", tag = "Shipments", request_body = ReportBody, security(("bearer" = [])),
+    params(
+        ("id" = Uuid, Path, description = "The parcel"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key and body get the same answer"),
+    ),
+    responses(
+        (status = 200, description = "The parcel as it is now", body = ShipmentAnswer),
+        (status = 403, description = "`forbidden`", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "`shipment-not-found`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`order-not-shippable`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`validation-failed`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+async fn report(
+    State(state): State<AppState>,
+    change: OrderChange,
+    Path(id): Path<String>,
+    Json(body): Json<ReportBody>,
+) -> Result<Response, ApiError> {
+    change.caller.require_staff()?;
+    let not_found = || ApiError::not_found("shipment-not-found", "There is no such shipment.");
+    let id = Uuid::parse_str(&id).map_err(|_| not_found())?;
+    let mut write = match change.begin(&state).await? {
+        Ok(write) => write,
+        Err(replay) => return Ok(replay.into_response()),
+    };
+    let now = store::now(write.conn()).await?;
+    let reported = fulfilment::report(write.conn(), id, body.status, now).await?.ok_or_else(not_found)?;
+    let answer = answer(write.conn(), &reported.order, id).await?;
+    write.answer(StatusCode::OK, &answer).await
+}
+
+async fn answer(conn: &mut PgConnection, order: &LockedOrder, shipment_id: Uuid) -> Result<ShipmentAnswer, ApiError> {
+    let order_id = Uuid::from(order.id);
+    let mut parts = orders_read::parts(conn, &[order_id]).await?;
+    let parcels = parts.parcels.remove(&order_id).unwrap_or_default();
+    let parcel = parcels.into_iter().find(|parcel| parcel.id == shipment_id);
+    let parcel = parcel.ok_or_else(|| ApiError::internal("a parcel that was just written is not there"))?;
+    Ok(ShipmentAnswer { order_id, order_status: order.status.to_string(), shipment: parcel.into() })
+}
+
+impl From<ShipRefusal> for ApiError {
+    fn from(refusal: ShipRefusal) -> Self {
+        let detail = refusal.to_string();
+        match refusal {
+            ShipRefusal::NotShippable(status) => {
+                ApiError::conflict("order-not-shippable", detail).with("orderStatus", status.as_str())
+            }
+            ShipRefusal::UnknownLine { position } => unknown_line(position),
+            ShipRefusal::TooMany { order_item_id, sku: _, left } => {
+                ApiError::conflict("shipment-exceeds-order", detail)
+                    .with("orderItemId", order_item_id.to_string())
+                    .with("available", left)
+            }
+            ShipRefusal::NothingLeft => ApiError::conflict("nothing-to-ship", detail),
+            ShipRefusal::Database(error) => error.into(),
+        }
+    }
+}

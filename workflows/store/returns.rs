@@ -1,0 +1,1 @@
+//! `returns`, `return_items`: goods that come back.

@@ -1,0 +1,189 @@
+//! `shipments`, `shipment_items`: parcels. Whoever writes here has locked the order.
+
+use chrono::{DateTime, Utc};
+use domain::{ids::OrderId, notification::ParcelLabel, order::ShipmentStatus};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// A line of an order, and how much of it is still to be shipped.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    /// The order's line.
+    pub order_item_id: Uuid,
+    /// What is in it.
+    pub variant_id: Uuid,
+    /// Its SKU when it was ordered.
+    pub sku: String,
+    /// Pieces ordered that are in no parcel, or in one that came back.
+    pub left: i32,
+}
+
+/// A parcel as its courier sees it.
+#[derive(Debug, Clone)]
+pub struct ParcelStatus {
+    /// The order in it.
+    pub order_id: OrderId,
+    /// Where it is.
+    pub status: ShipmentStatus,
+}
+
+fn status(text: &str) -> Result<ShipmentStatus, sqlx::Error> {
+    text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}
+
+/// Every line of an order, with the pieces that wait to be shipped.
+///
+/// # Errors
+/// The database's own.
+pub async fn waiting(conn: &mut PgConnection, order_id: OrderId) -> Result<Vec<Waiting>, sqlx::Error> {
+    sqlx::query_as!(
+        Waiting,
+        r#"select i.id as order_item_id, i.variant_id, i.sku,
+                  (i.quantity - coalesce(sum(p.quantity) filter (where s.status <> 'RETURNED'), 0))::int as "left!"
+             from order_items i
+             left join shipment_items p on p.order_item_id = i.id
+             left join shipments s on s.id = p.shipment_id
+            where i.order_id = $1 group by i.id order by i.id"#,
+        Uuid::from(order_id)
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Writes down a READY parcel; the order shows its tracking number.
+///
+/// # Errors
+/// The database's own.
+pub async fn insert(
+    conn: &mut PgConnection,
+    order_id: OrderId,
+    id: Uuid,
+    label: &ParcelLabel,
+    items: &[(Uuid, i32)],
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let lines: Vec<Uuid> = items.iter().map(|(line, _)| *line).collect();
+    let quantities: Vec<i32> = items.iter().map(|(_, quantity)| *quantity).collect();
+    sqlx::query!(
+        "with parcel as (
+            insert into shipments (id, order_id, courier_service, tracking_number, status, created_at)
+            values ($1, $2, $3, $4, 'READY', $5)
+            returning id),
+         labelled as (
+            update orders set tracking_number = $4, courier_service = $3, updated_at = $5 where id = $2)
+         insert into shipment_items (shipment_id, order_item_id, quantity)
+         select p.id, i.line, i.quantity from parcel p, unnest($6::uuid[], $7::int[]) as i(line, quantity)",
+        id,
+        Uuid::from(order_id),
+        label.courier_service,
+        label.tracking_number,
+        now,
+        &lines,
+        &quantities
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Where a parcel is, and whose it is.
+///
+/// # Errors
+/// The database's own.
+pub async fn find(conn: &mut PgConnection, id: Uuid) -> Result<Option<ParcelStatus>, sqlx::Error> {
+    let row = sqlx::query!("select order_id, status from shipments where id = $1", id).fetch_optional(conn).await?;
+    row.map(|row| Ok(ParcelStatus { order_id: row.order_id.into(), status: status(&row.status)? })).transpose()
+}
+
+/// What is written on a parcel.
+///
+/// # Errors
+/// The database's own.
+pub async fn label(conn: &mut PgConnection, id: Uuid) -> Result<Option<ParcelLabel>, sqlx::Error> {
+    sqlx::query_as!(ParcelLabel, "select courier_service, tracking_number from shipments where id = $1", id)
+        .fetch_optional(conn)
+        .await
+}
+
+/// Where every parcel of an order is, oldest first.
+///
+/// # Errors
+/// The database's own.
+pub async fn statuses(conn: &mut PgConnection, order_id: OrderId) -> Result<Vec<ShipmentStatus>, sqlx::Error> {
+    let rows =
+        sqlx::query_scalar!("select status from shipments where order_id = $1 order by id", Uuid::from(order_id))
+            .fetch_all(conn)
+            .await?;
+    rows.iter().map(|text| status(text)).collect()
+}
+
+/// Moves a parcel on, with the time it left and the time it arrived. A scan that was skipped is made up for.
+///
+/// # Errors
+/// The database's own.
+pub async fn report(
+    conn: &mut PgConnection,
+    id: Uuid,
+    to: ShipmentStatus,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update shipments
+            set status = $2,
+                shipped_at = case when $3 then coalesce(shipped_at, $4) else shipped_at end,
+                delivered_at = case when $2 = 'DELIVERED' then $4 else delivered_at end
+          where id = $1",
+        id,
+        to.as_str(),
+        to.has_left(),
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The order shows where its parcels are.
+///
+/// # Errors
+/// The database's own.
+pub async fn show(
+    conn: &mut PgConnection,
+    order_id: OrderId,
+    status: ShipmentStatus,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update orders set shipment_status = $2, updated_at = $3 where id = $1",
+        Uuid::from(order_id),
+        status.as_str(),
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Cash on delivery: what the courier was given is ours. PENDING → CAPTURED, once, and told to the world.
+///
+/// # Errors
+/// The database's own.
+pub async fn capture_cash(conn: &mut PgConnection, order_id: OrderId, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "with payment as (
+            update payments set payment_status = 'CAPTURED', captured_amount = amount, updated_at = $2
+             where order_id = $1 and payment_method = 'COD' and payment_status = 'PENDING'
+            returning order_id, amount, currency),
+         followed as (
+            update orders o set payment_status = 'CAPTURED', updated_at = $2 from payment p where o.id = p.order_id)
+         insert into outbox_events (event_id, event_type, subject, data, occurred_at)
+         select gen_random_uuid(), 'payment.captured', order_id::text,
+                jsonb_build_object('orderId', order_id, 'amount', amount::text, 'currency', currency), $2
+           from payment where amount > 0",
+        Uuid::from(order_id),
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
