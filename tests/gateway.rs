@@ -17,8 +17,24 @@ use domain::{
         PaymentGateway, PaymentRequest, WebhookError, WebhookEvent,
     },
 };
+use futures::future::BoxFuture;
 use rust_decimal::Decimal;
 use uuid::Uuid;
+
+/// How reachable the gateway is.
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+pub enum Weather {
+    /// It answers.
+    #[default]
+    Fair,
+    /// It does as it is told, and its answer is lost.
+    Deaf,
+    /// Nobody hears of the call.
+    Away,
+}
+
+/// Happens inside a call: after its effect, before its answer.
+pub type Meanwhile = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
 #[derive(Default)]
 struct Ledger {
@@ -26,9 +42,12 @@ struct Ledger {
     payments: BTreeMap<String, GatewayPayment>,
     refunds: HashMap<Uuid, GatewayRefund>,
     calls: usize,
+    weather: Weather,
+    meanwhile: Option<Meanwhile>,
 }
 
 /// Decides by token: `tok_ok` captures, `tok_declined` fails, `tok_3ds` wants the shopper first,
+/// `tok_slow` captures when it pleases, `tok_wrong_amount` captures a paisa too few,
 /// `tok_unknown_once` captures but loses its first answer.
 #[derive(Default)]
 pub struct ScriptedGateway(Mutex<Ledger>);
@@ -36,6 +55,37 @@ pub struct ScriptedGateway(Mutex<Ledger>);
 impl ScriptedGateway {
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on it is as reachable as this.
+    pub fn set_weather(&self, weather: Weather) {
+        self.ledger().weather = weather;
+    }
+
+    /// Lets this happen inside the next call that is heard.
+    pub fn meanwhile(&self, meanwhile: Option<Meanwhile>) {
+        self.ledger().meanwhile = meanwhile;
+    }
+
+    fn heard(&self) -> Result<(), GatewayError> {
+        match self.ledger().weather {
+            Weather::Fair | Weather::Deaf => Ok(()),
+            Weather::Away => Err(GatewayError::Unknown("the gateway is away".to_owned())),
+        }
+    }
+
+    async fn answer<T>(&self, answer: T) -> Result<T, GatewayError> {
+        let (weather, meanwhile) = {
+            let mut ledger = self.ledger();
+            (ledger.weather, ledger.meanwhile.take())
+        };
+        if let Some(meanwhile) = meanwhile {
+            meanwhile().await;
+        }
+        match weather {
+            Weather::Fair | Weather::Away => Ok(answer),
+            Weather::Deaf => Err(GatewayError::Unknown("the answer was lost".to_owned())),
+        }
     }
 
     /// Captured minus refunded for an order.
@@ -51,39 +101,47 @@ impl ScriptedGateway {
     /// The shopper approves what waits for them.
     pub fn approve(&self, order_id: OrderId) -> Option<GatewayPayment> {
         let mut ledger = self.ledger();
-        let payment = ledger
-            .payments
-            .values_mut()
-            .find(|p| p.order_id == order_id && p.status == GatewayPaymentStatus::RequiresAction)?;
+        let payment = ledger.payments.values_mut().find(|p| p.order_id == order_id && is_open(p.status))?;
+        payment.status = GatewayPaymentStatus::Captured;
+        payment.captured = payment.amount.amount();
+        Some(payment.clone())
+    }
+
+    /// The shopper's bank says no to what waits for them.
+    pub fn decline(&self, order_id: OrderId) -> Option<GatewayPayment> {
+        let mut ledger = self.ledger();
+        let payment = ledger.payments.values_mut().find(|p| p.order_id == order_id && is_open(p.status))?;
+        payment.status = GatewayPaymentStatus::Failed;
+        payment.failure = Some("declined".to_owned());
+        Some(payment.clone())
+    }
+
+    /// The gateway breaks its word: it captures what it has said was closed.
+    pub fn capture_late(&self, order_id: OrderId) -> Option<GatewayPayment> {
+        let mut ledger = self.ledger();
+        let closed = |p: &&mut GatewayPayment| p.order_id == order_id && p.status == GatewayPaymentStatus::Closed;
+        let payment = ledger.payments.values_mut().find(closed)?;
         payment.status = GatewayPaymentStatus::Captured;
         payment.captured = payment.amount.amount();
         Some(payment.clone())
     }
 }
 
-#[async_trait]
-impl PaymentGateway for ScriptedGateway {
-    fn name(&self) -> &'static str {
-        "scripted"
-    }
-
-    fn key_lifetime(&self) -> Duration {
-        Duration::from_secs(24 * 3600)
-    }
-
-    async fn initiate(&self, key: Uuid, request: &PaymentRequest) -> Result<GatewayPayment, GatewayError> {
-        let mut ledger = self.ledger();
-        ledger.calls += 1;
-        if let Some(id) = ledger.by_key.get(&key).cloned() {
-            return Ok(ledger.payments[&id].clone());
+impl Ledger {
+    /// The payment under this key, and whether it was made just now.
+    fn charge(&mut self, key: Uuid, request: &PaymentRequest) -> (GatewayPayment, bool) {
+        self.calls += 1;
+        if let Some(id) = self.by_key.get(&key) {
+            return (self.payments[id].clone(), false);
         }
         let id = format!("pay_{}", Uuid::now_v7());
-        let token = request.token.as_deref().unwrap_or_default();
-        let zero = Decimal::ZERO;
-        let (status, captured, failure) = match token {
+        let (zero, all) = (Decimal::ZERO, request.amount.amount());
+        let (status, captured, failure) = match request.token.as_deref().unwrap_or_default() {
             "tok_declined" => (GatewayPaymentStatus::Failed, zero, Some("card_declined".to_owned())),
             "tok_3ds" => (GatewayPaymentStatus::RequiresAction, zero, None),
-            _ => (GatewayPaymentStatus::Captured, request.amount.amount(), None),
+            "tok_slow" => (GatewayPaymentStatus::Pending, zero, None),
+            "tok_wrong_amount" => (GatewayPaymentStatus::Captured, all - Decimal::new(1, 2), None),
+            _ => (GatewayPaymentStatus::Captured, all, None),
         };
         let next_action = (status == GatewayPaymentStatus::RequiresAction)
             .then(|| NextAction::Redirect { url: "http://127.0.0.1/pay".to_owned() });
@@ -97,39 +155,67 @@ impl PaymentGateway for ScriptedGateway {
             next_action,
             failure,
         };
-        ledger.by_key.insert(key, id.clone());
-        ledger.payments.insert(id, payment.clone());
-        if token == "tok_unknown_once" {
-            return Err(GatewayError::Unknown("the answer was lost".to_owned()));
-        }
-        Ok(payment)
+        self.by_key.insert(key, id.clone());
+        self.payments.insert(id, payment.clone());
+        (payment, true)
     }
 
-    async fn find(&self, order_id: OrderId) -> Result<Vec<GatewayPayment>, GatewayError> {
-        Ok(self.payments(order_id))
-    }
-
-    async fn close(&self, _: Uuid, order_id: OrderId) -> Result<Vec<GatewayPayment>, GatewayError> {
-        let mut ledger = self.ledger();
-        for payment in ledger.payments.values_mut().filter(|p| p.order_id == order_id) {
-            if payment.status == GatewayPaymentStatus::RequiresAction {
-                payment.status = GatewayPaymentStatus::Closed;
-            }
+    /// The refund under this key, made if it is new.
+    fn give_back(&mut self, key: Uuid, gateway_payment_id: &str, amount: &Money) -> GatewayRefund {
+        if let Some(refund) = self.refunds.get(&key) {
+            return refund.clone();
         }
-        Ok(ledger.payments.values().filter(|p| p.order_id == order_id).cloned().collect())
-    }
-
-    async fn refund(&self, key: Uuid, gateway_payment_id: &str, amount: &Money) -> Result<GatewayRefund, GatewayError> {
-        let mut ledger = self.ledger();
-        if let Some(refund) = ledger.refunds.get(&key) {
-            return Ok(refund.clone());
-        }
-        let payment = ledger.payments.get_mut(gateway_payment_id).expect("a payment to refund");
+        let payment = self.payments.get_mut(gateway_payment_id).expect("a payment to refund");
         assert!(payment.refunded + amount.amount() <= payment.captured, "more refunded than captured");
         payment.refunded += amount.amount();
         let refund = GatewayRefund { gateway_refund_id: format!("re_{key}"), amount: amount.clone() };
-        ledger.refunds.insert(key, refund.clone());
-        Ok(refund)
+        self.refunds.insert(key, refund.clone());
+        refund
+    }
+}
+
+fn is_open(status: GatewayPaymentStatus) -> bool {
+    matches!(status, GatewayPaymentStatus::RequiresAction | GatewayPaymentStatus::Pending)
+}
+
+#[async_trait]
+impl PaymentGateway for ScriptedGateway {
+    fn name(&self) -> &'static str {
+        "scripted"
+    }
+
+    fn key_lifetime(&self) -> Duration {
+        Duration::from_secs(24 * 3600)
+    }
+
+    async fn initiate(&self, key: Uuid, request: &PaymentRequest) -> Result<GatewayPayment, GatewayError> {
+        self.heard()?;
+        let (payment, is_new) = self.ledger().charge(key, request);
+        if is_new && request.token.as_deref() == Some("tok_unknown_once") {
+            return Err(GatewayError::Unknown("the answer was lost".to_owned()));
+        }
+        self.answer(payment).await
+    }
+
+    async fn find(&self, order_id: OrderId) -> Result<Vec<GatewayPayment>, GatewayError> {
+        self.heard()?;
+        self.answer(self.payments(order_id)).await
+    }
+
+    async fn close(&self, _: Uuid, order_id: OrderId) -> Result<Vec<GatewayPayment>, GatewayError> {
+        self.heard()?;
+        for payment in self.ledger().payments.values_mut().filter(|p| p.order_id == order_id) {
+            if is_open(payment.status) {
+                payment.status = GatewayPaymentStatus::Closed;
+            }
+        }
+        self.answer(self.payments(order_id)).await
+    }
+
+    async fn refund(&self, key: Uuid, gateway_payment_id: &str, amount: &Money) -> Result<GatewayRefund, GatewayError> {
+        self.heard()?;
+        let refund = self.ledger().give_back(key, gateway_payment_id, amount);
+        self.answer(refund).await
     }
 
     fn verify_webhook(&self, _: &[(String, String)], _: &[u8], _: DateTime<Utc>) -> Result<WebhookEvent, WebhookError> {

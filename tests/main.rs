@@ -17,4 +17,5 @@ mod lost_answer;
 mod processes;
 mod refusals;
 mod server;
+mod simulation;
 mod world;

@@ -1,0 +1,122 @@
+//! The shop lived through at random: shoppers who click twice and give up, a gateway that is late, deaf
+//! or away, webhooks in any order, workers that die at any point of any step, a clock that jumps; on few
+//! pieces of few things. Each history is drawn from one seed, is told without waiting for anything, and
+//! ends with the storm over, everything carried to its end, and everything counted.
+//!
+//! `SIMULATION_SEED=… cargo test simulation` tells one history again; `SIMULATION_SCHEDULES=100000` tells
+//! that many.
+
+mod actions;
+mod bank;
+mod floor;
+mod history;
+mod storm;
+mod verdict;
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use futures::FutureExt;
+
+use self::{
+    floor::Floor,
+    history::{Diary, History},
+};
+
+/// Histories told by `cargo test`.
+const HISTORIES: u64 = 1_000;
+/// Tellers, each with a database of its own.
+const TELLERS: usize = 4;
+/// Histories told on one database before it is thrown away with its dead rows.
+const PER_DATABASE: u64 = 100;
+
+fn from_environment(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}")))
+}
+
+/// Tells one history. Answers its diary, and what is wrong with it.
+async fn tell(floor: &Floor, seed: u64) -> (Vec<String>, Result<(), String>) {
+    let diary = Diary::default();
+    let told = AssertUnwindSafe(async {
+        let mut history = History::begin(floor, seed, diary.clone()).await;
+        history.live().await?;
+        history.settle().await?;
+        history.judge().await
+    })
+    .catch_unwind()
+    .await;
+    let verdict = told.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(format!("panicked: {}", text.unwrap_or_default()))
+    });
+    (diary.lines(), verdict)
+}
+
+fn report(seed: u64, diary: &[String], wrong: &str) -> String {
+    format!("{}\n\n{wrong}\n\nSIMULATION_SEED={seed} cargo test simulation\n", diary.join("\n"))
+}
+
+/// Tells the histories of `seeds` on several databases at once; answers the first that went wrong.
+async fn tell_all(first: u64, count: u64) -> Option<String> {
+    let next = Arc::new(AtomicU64::new(first));
+    let tellers = (0..TELLERS).map(|_| {
+        let next = Arc::clone(&next);
+        tokio::spawn(async move {
+            loop {
+                let floor = Floor::open().await;
+                for _ in 0..PER_DATABASE {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first.saturating_add(count) {
+                        return None;
+                    }
+                    if let (diary, Err(wrong)) = tell(&floor, seed).await {
+                        next.store(u64::MAX / 2, Ordering::Relaxed);
+                        return Some(report(seed, &diary, &wrong));
+                    }
+                }
+                floor.close().await;
+            }
+        })
+    });
+    let told = futures::future::join_all(tellers.collect::<Vec<_>>()).await;
+    told.into_iter().find_map(|told| told.expect("a teller"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn every_history_of_the_shop_ends_with_balanced_books() {
+    let wrong = match from_environment("SIMULATION_SEED") {
+        Some(seed) => {
+            let (diary, verdict) = tell(&Floor::open().await, seed).await;
+            println!("{}", diary.join("\n"));
+            verdict.err().map(|wrong| report(seed, &[], &wrong))
+        }
+        None => {
+            let (count, began) = (from_environment("SIMULATION_SCHEDULES").unwrap_or(HISTORIES), Instant::now());
+            let wrong = tell_all(0, count).await;
+            println!("{count} histories in {:.1} s", began.elapsed().as_secs_f64());
+            wrong
+        }
+    };
+    if let Some(wrong) = wrong {
+        panic!("{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn the_same_seed_tells_the_same_history() {
+    let floor = Floor::open().await;
+    for seed in [3, 14, 159, 2_653] {
+        let (first, _) = tell(&floor, seed).await;
+        let (second, _) = tell(&floor, seed).await;
+        assert!(first.len() > 12, "a history of {seed}");
+        assert_eq!(first, second, "seed {seed}");
+    }
+}

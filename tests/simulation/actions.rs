@@ -1,0 +1,368 @@
+//! What can happen in a shop, and how often.
+
+use std::time::Duration;
+
+use domain::payment::PaymentMethod;
+use engine::testing::advance_clock;
+use rand::{RngExt as _, seq::IndexedRandom as _};
+use rust_decimal::Decimal;
+use workflows::{
+    cart::{self, Owner},
+    checkout::accept::{Order, Refusal, Shopper},
+};
+
+use super::{
+    bank,
+    floor::{CODES, SKUS, variant},
+    history::{Bought, History},
+};
+use crate::{gateway::Weather, world::order};
+
+/// One kind of thing that happens.
+#[derive(Debug, Clone, Copy)]
+enum Action {
+    AddItem,
+    ChangeQuantity,
+    UseCoupon,
+    Checkout,
+    ClickAgain,
+    GiveUp,
+    GiveTurn,
+    Sweep,
+    ActAtTheBank,
+    DeliverWebhook,
+    TimePasses,
+    HoldsExpire,
+    BuryTheDead,
+    LoseTicket,
+    DoubleTicket,
+    Restock,
+    Reprice,
+    LimitCoupon,
+    WeatherTurns,
+    LookAtTheBooks,
+}
+
+/// How often, relative to one another.
+const ODDS: &[(Action, u32)] = &[
+    (Action::AddItem, 14),
+    (Action::ChangeQuantity, 3),
+    (Action::UseCoupon, 4),
+    (Action::Checkout, 13),
+    (Action::ClickAgain, 5),
+    (Action::GiveUp, 4),
+    (Action::GiveTurn, 34),
+    (Action::Sweep, 4),
+    (Action::ActAtTheBank, 6),
+    (Action::DeliverWebhook, 8),
+    (Action::TimePasses, 6),
+    (Action::HoldsExpire, 4),
+    (Action::BuryTheDead, 6),
+    (Action::LoseTicket, 2),
+    (Action::DoubleTicket, 2),
+    (Action::Restock, 3),
+    (Action::Reprice, 3),
+    (Action::LimitCoupon, 2),
+    (Action::WeatherTurns, 3),
+    (Action::LookAtTheBooks, 1),
+];
+
+/// How shoppers pay, and how often.
+const TOKENS: &[(&str, u32)] = &[
+    ("tok_ok", 5),
+    ("tok_3ds", 4),
+    ("tok_slow", 2),
+    ("tok_declined", 1),
+    ("tok_unknown_once", 2),
+    ("tok_wrong_amount", 1),
+    ("cash", 2),
+];
+
+fn draw<T: Copy>(history: &mut History, odds: &[(T, u32)]) -> T {
+    odds.choose_weighted(&mut history.rng, |(_, weight)| *weight).expect("something to draw from").0
+}
+
+impl History {
+    /// One thing happens.
+    pub async fn act(&mut self) -> Result<(), String> {
+        match draw(self, ODDS) {
+            Action::AddItem => self.add_item().await,
+            Action::ChangeQuantity => self.change_quantity().await,
+            Action::UseCoupon => self.use_coupon().await,
+            Action::Checkout => return self.check_out().await,
+            Action::ClickAgain => return self.click_again().await,
+            Action::GiveUp => self.give_up().await,
+            Action::GiveTurn => {
+                let runs = self.live_runs().await;
+                match runs.choose(&mut self.rng).cloned() {
+                    Some(run) => self.give_turn(&run).await,
+                    None => self.add_item().await,
+                }
+            }
+            Action::Sweep => self.sweep().await,
+            Action::ActAtTheBank => self.act_at_the_bank(),
+            Action::DeliverWebhook => self.deliver_webhook().await,
+            Action::TimePasses => self.time_passes().await,
+            Action::HoldsExpire => {
+                self.start_expiry().await;
+                self.diary.note("expiry of holds is due");
+            }
+            Action::BuryTheDead => self.bury_one().await,
+            Action::LoseTicket => self.lose_ticket().await,
+            Action::DoubleTicket => {
+                let runs = self.live_runs().await;
+                if let Some(run) = runs.choose(&mut self.rng).cloned() {
+                    self.give_turn(&run).await;
+                    self.give_turn(&run).await;
+                }
+            }
+            Action::Restock => self.restock().await,
+            Action::Reprice => self.reprice().await,
+            Action::LimitCoupon => self.limit_coupon().await,
+            Action::WeatherTurns => {
+                let weather = draw(self, &[(Weather::Fair, 4), (Weather::Deaf, 2), (Weather::Away, 1)]);
+                self.diary.note(format!("the gateway is {weather:?}"));
+                self.world.gateway.set_weather(weather);
+            }
+            Action::LookAtTheBooks => return self.books_balance_midway().await,
+        }
+        Ok(())
+    }
+
+    fn somebody(&mut self) -> usize {
+        self.rng.random_range(0..self.people.len())
+    }
+
+    async fn add_item(&mut self) {
+        let (who, what, many) = (self.somebody(), self.rng.random_range(0..SKUS.len()), self.rng.random_range(1..=3));
+        let mut tx = self.world.pool.begin().await.expect("a transaction");
+        let owner = self.people[who].owner.clone();
+        let added = cart::add_item(&mut tx, &self.world.shop, &owner, History::sku(what), None, many).await;
+        let told = match added {
+            Ok(_) => {
+                tx.commit().await.expect("committed");
+                "done".to_owned()
+            }
+            Err(refusal) => refusal.to_string(),
+        };
+        self.diary.note(format!("{} adds {many} {}: {told}", self.people[who].name, History::sku(what)));
+    }
+
+    async fn change_quantity(&mut self) {
+        let (who, what, many) = (self.somebody(), self.rng.random_range(0..SKUS.len()), self.rng.random_range(0..=4));
+        let mut tx = self.world.pool.begin().await.expect("a transaction");
+        let owner = self.people[who].owner.clone();
+        let changed = cart::update_quantity(&mut tx, &self.world.shop, &owner, History::sku(what), many).await;
+        let told = match changed {
+            Ok(_) => {
+                tx.commit().await.expect("committed");
+                "done".to_owned()
+            }
+            Err(refusal) => refusal.to_string(),
+        };
+        self.diary.note(format!("{} wants {many} {}: {told}", self.people[who].name, History::sku(what)));
+    }
+
+    async fn use_coupon(&mut self) {
+        let (who, code, on) = (self.somebody(), CODES[self.rng.random_range(0..3)], self.rng.random_bool(0.8));
+        let owner = self.people[who].owner.clone();
+        let mut tx = self.world.pool.begin().await.expect("a transaction");
+        let used = if on {
+            cart::apply_coupon(&mut tx, &self.world.shop, &owner, code).await
+        } else {
+            cart::remove_coupon(&mut tx, &self.world.shop, &owner, code).await
+        };
+        let told = match used {
+            Ok(_) => {
+                tx.commit().await.expect("committed");
+                "done".to_owned()
+            }
+            Err(refusal) => refusal.to_string(),
+        };
+        let verb = if on { "uses" } else { "drops" };
+        self.diary.note(format!("{} {verb} {code}: {told}", self.people[who].name));
+    }
+
+    /// What somebody sees in their cart.
+    async fn total_seen(&mut self, owner: &Owner) -> Decimal {
+        let mut tx = self.world.pool.begin().await.expect("a transaction");
+        let seen = cart::view(&mut tx, &self.world.shop, owner).await.expect("a cart");
+        tx.commit().await.expect("committed");
+        seen.quote.total
+    }
+
+    async fn check_out(&mut self) -> Result<(), String> {
+        let (who, token) = (self.somebody(), draw(self, TOKENS));
+        let owner = self.people[who].owner.clone();
+        let seen = self.total_seen(&owner).await;
+        let expected_total = match self.rng.random_range(0..6) {
+            0 => Some(seen),
+            1 => Some(seen - Decimal::ONE),
+            2 => Some(seen + Decimal::ONE),
+            _ => None,
+        };
+        let coupon_codes = match self.rng.random_range(0..6) {
+            0 => vec![CODES[self.rng.random_range(0..3)].to_owned()],
+            1 => vec!["SAVE20".to_owned(), "FLAT500".to_owned()],
+            _ => Vec::new(),
+        };
+        let shopper = match &owner {
+            Owner::User(user_id) => Shopper::User(*user_id),
+            Owner::Guest { session_hash } => Shopper::Guest {
+                session_hash: session_hash.clone(),
+                email: "guest@example.com".to_owned(),
+                phone: Some("+919876543210".to_owned()),
+            },
+        };
+        let is_cash = token == "cash";
+        let fingerprint = format!("{token} {expected_total:?} {coupon_codes:?}");
+        let wanted = Order {
+            shopper,
+            cart_id: None,
+            expected_total,
+            payment_method: if is_cash { PaymentMethod::Cod } else { PaymentMethod::CreditCard },
+            payment_token: (!is_cash).then(|| token.to_owned()),
+            coupon_codes,
+            fingerprint: fingerprint.clone(),
+            ..order(variant(0).into(), variant(0).into())
+        };
+        self.people[who].asked = Some(wanted.clone());
+        let told = self.ask(wanted).await?;
+        self.diary.note(format!("{} checks out ({fingerprint}): {told}", self.people[who].name));
+        Ok(())
+    }
+
+    async fn click_again(&mut self) -> Result<(), String> {
+        let who = self.somebody();
+        let Some(mut again) = self.people[who].asked.clone() else { return Ok(()) };
+        if self.rng.random_bool(0.2) {
+            again.fingerprint.push_str(", but differently");
+        }
+        let told = self.ask(again).await?;
+        self.diary.note(format!("{} clicks again: {told}", self.people[who].name));
+        Ok(())
+    }
+
+    async fn ask(&mut self, wanted: Order) -> Result<String, String> {
+        let (expected_total, is_cash) = (wanted.expected_total, wanted.payment_method == PaymentMethod::Cod);
+        let accepted = match self.world.checkout_as(wanted).await {
+            Ok(accepted) => accepted,
+            Err(refusal @ (Refusal::Database(_) | Refusal::Failure(_))) => {
+                return Err(format!("a checkout: {refusal}"));
+            }
+            Err(refusal) => return Ok(refusal.code().to_owned()),
+        };
+        let known = self.bought.iter().position(|bought| bought.accepted.workflow_id == accepted.workflow_id);
+        if let Some(known) = known {
+            return match self.bought[known].accepted.order_id == accepted.order_id {
+                true => Ok(format!("that is checkout {} ({})", known + 1, accepted.status)),
+                false => Err("one run answers with two orders".to_owned()),
+            };
+        }
+        self.bought.push(Bought { accepted, expected_total, is_cash });
+        Ok(format!("checkout {}", self.bought.len()))
+    }
+
+    async fn give_up(&mut self) {
+        let Some(bought) = self.bought.choose(&mut self.rng).cloned() else { return };
+        let mut tx = self.world.pool.begin().await.expect("a transaction");
+        let asked =
+            engine::cancel(&mut tx, bought.accepted.workflow_id, "the shopper gave up").await.expect("an answer");
+        tx.commit().await.expect("committed");
+        self.diary.note(format!("checkout {} is given up: {asked:?}", self.number_of(&bought)));
+    }
+
+    pub fn number_of(&self, bought: &Bought) -> usize {
+        let same = |other: &Bought| other.accepted.workflow_id == bought.accepted.workflow_id;
+        self.bought.iter().position(same).map_or(0, |index| index + 1)
+    }
+
+    /// The shopper approves or declines at the bank; or the gateway captures what it had closed.
+    fn act_at_the_bank(&mut self) {
+        let Some(bought) = self.bought.choose(&mut self.rng).cloned() else { return };
+        let order = bought.accepted.order_id;
+        let (what, done) = match self.rng.random_range(0..8) {
+            0..5 => ("approved", self.world.gateway.approve(order)),
+            5..7 => ("declined", self.world.gateway.decline(order)),
+            _ => {
+                let captured = self.world.gateway.capture_late(order);
+                self.late.extend(captured.iter().map(|payment| payment.order_id));
+                ("captured though closed", captured)
+            }
+        };
+        if done.is_some() {
+            self.diary.note(format!("the payment of checkout {} is {what}", self.number_of(&bought)));
+        }
+    }
+
+    async fn deliver_webhook(&mut self) {
+        let Some(bought) = self.bought.choose(&mut self.rng).cloned() else { return };
+        let payments = self.world.gateway.payments(bought.accepted.order_id);
+        let Some(payment) = payments.choose(&mut self.rng) else { return };
+        let (is_another, times) = (self.rng.random_bool(0.12), self.rng.random_range(1..=2));
+        let event = if is_another { bank::word_of_another(payment) } else { bank::word_of(payment) };
+        for _ in 0..times {
+            let outcome = bank::deliver(&self.world.pool, &event).await;
+            let other = if is_another { "another payment than that" } else { "the payment" };
+            let number = self.number_of(&bought);
+            self.diary.note(format!("word of {other} of checkout {number}: {:?}, {outcome}", event.kind));
+        }
+    }
+
+    /// In steps that no deadline of the shop (480, 600, …) lies next to: real time passes too.
+    async fn time_passes(&mut self) {
+        let seconds = draw(self, &[(60, 3), (300, 3), (540, 3), (700, 3), (4_000, 1), (90_000, 1)]);
+        advance_clock(&self.world.pool, Duration::from_secs(seconds)).await.expect("later");
+        self.diary.note(format!("{seconds} s pass"));
+    }
+
+    async fn lose_ticket(&mut self) {
+        let lose = "delete from apalis.jobs where id = (select id from apalis.jobs order by id limit 1)";
+        let lost = sqlx::query(lose).execute(&self.world.pool).await.expect("lost").rows_affected();
+        self.diary.note(format!("the queue loses {lost} ticket"));
+    }
+
+    async fn restock(&mut self) {
+        let what = self.rng.random_range(0..SKUS.len());
+        let delta = [-1, 1, 2, 3][self.rng.random_range(0..4)];
+        let done = sqlx::query(
+            "with changed as (
+                update inventory set available_quantity = available_quantity + $2, version = version + 1
+                 where variant_id = $1 and available_quantity + $2 >= 0 returning variant_id)
+             insert into inventory_movements (variant_id, kind, available_delta, reserved_delta, created_at)
+             select variant_id, case when $2 > 0 then 'RESTOCK' else 'ADJUST' end, $2, 0, engine.now() from changed",
+        )
+        .bind(variant(what))
+        .bind(delta)
+        .execute(&self.world.pool)
+        .await
+        .expect("restocked")
+        .rows_affected();
+        if done == 1 {
+            self.stocked[what] += i64::from(delta);
+        }
+        self.diary.note(format!("{delta:+} {} in stock: {done}", History::sku(what)));
+    }
+
+    async fn reprice(&mut self) {
+        let (what, percent) = (self.rng.random_range(0..SKUS.len()), self.rng.random_range(90..=115));
+        sqlx::query("update product_variants set price = round($2::numeric / 100, 2) where id = $1")
+            .bind(variant(what))
+            .bind(Decimal::new(SKUS[what].1, 2) * Decimal::from(percent))
+            .execute(&self.world.pool)
+            .await
+            .expect("repriced");
+        self.diary.note(format!("{} costs {percent} %", History::sku(what)));
+    }
+
+    async fn limit_coupon(&mut self) {
+        let (code, spare) = (CODES[self.rng.random_range(0..CODES.len())], self.rng.random_range(0..=2));
+        sqlx::query("update coupons set usage_limit = held_count + current_usage_count + $2 where code = $1")
+            .bind(code)
+            .bind(spare)
+            .execute(&self.world.pool)
+            .await
+            .expect("limited");
+        self.diary.note(format!("{code} may be used {spare} times more"));
+    }
+}

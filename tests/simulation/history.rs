@@ -1,0 +1,411 @@
+//! One history: who is there, what has happened, and how a run gets a turn.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use domain::ids::OrderId;
+use engine::{
+    Registry, Start,
+    sweep::sweep,
+    testing::{TestWorker, advance_clock},
+    turn::Turn,
+};
+use futures::FutureExt as _;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use rust_decimal::Decimal;
+use uuid::Uuid;
+use workflows::{
+    cart::Owner,
+    checkout::accept::{Accepted, Order},
+    reservation_expiry::ReservationExpiry,
+};
+
+use super::{
+    bank,
+    floor::{Floor, Opening, SKUS, user},
+    storm::{Storm, Weathered},
+};
+use crate::{gateway::Weather, world::World};
+
+/// After so many rounds of turns with nothing in the way, whatever still lives never ends.
+const ROUNDS: usize = 120;
+/// Real time within which a worker must beat; a history takes less.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// What happened, line by line. Without ids and times, so that two tellings can be compared.
+#[derive(Clone, Default)]
+pub struct Diary(Arc<Mutex<Vec<String>>>);
+
+impl Diary {
+    pub fn note(&self, line: impl fmt::Display) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_string());
+    }
+
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Somebody with a cart.
+#[derive(Debug, Clone)]
+pub struct Somebody {
+    pub name: String,
+    pub owner: Owner,
+    /// What they asked for last.
+    pub asked: Option<Order>,
+}
+
+/// A checkout that was accepted.
+#[derive(Debug, Clone)]
+pub struct Bought {
+    pub accepted: Accepted,
+    pub expected_total: Option<Decimal>,
+    pub is_cash: bool,
+}
+
+/// A live run, as whoever gives turns sees it.
+#[derive(Debug, Clone)]
+pub struct Live {
+    pub id: Uuid,
+    pub workflow: String,
+    /// In the diary.
+    pub name: String,
+}
+
+/// A worker and what may strike it.
+struct Hand {
+    worker: TestWorker,
+    storm: Arc<Storm>,
+}
+
+pub struct History {
+    pub world: World,
+    pub rng: StdRng,
+    pub diary: Diary,
+    pub people: Vec<Somebody>,
+    pub bought: Vec<Bought>,
+    /// Pieces ever stocked, by [`SKUS`].
+    pub stocked: [i64; 3],
+    pub borne: Arc<Weathered>,
+    registry: Registry,
+    hands: Vec<Hand>,
+    /// Workers that died and have not been struck off yet: nobody else may take their runs.
+    ghosts: Vec<TestWorker>,
+    /// The odds of a fault at one point.
+    odds: f64,
+    length: usize,
+    seen: BTreeMap<Uuid, Live>,
+    expiries: u32,
+    /// Orders whose money came after the gateway had said that it would not.
+    pub late: Vec<OrderId>,
+}
+
+impl History {
+    pub async fn begin(floor: &Floor, seed: u64, diary: Diary) -> History {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let opening = Opening {
+            stock: std::array::from_fn(|_| rng.random_range(1..=6)),
+            users: rng.random_range(1..=3),
+            coupon_limit: rng.random_range(1..=3),
+            free_shipping: rng.random_bool(0.3),
+            cod_limit: rng.random_bool(0.5).then(|| Decimal::from(10_000)),
+        };
+        diary.note(format!("seed {seed}: {opening:?}"));
+        let world = floor.set_up(&opening).await;
+        let mut people: Vec<Somebody> = (0..opening.users)
+            .map(|index| Somebody {
+                name: format!("user {index}"),
+                owner: Owner::User(user(index).into()),
+                asked: None,
+            })
+            .collect();
+        if rng.random_bool(0.4) {
+            let owner = Owner::Guest { session_hash: b"a guest's secret, hashed".to_vec() };
+            people.push(Somebody { name: "a guest".to_owned(), owner, asked: None });
+        }
+        let odds = [0.0, 0.01, 0.03, 0.1][rng.random_range(0..4)];
+        let length = rng.random_range(12..=40);
+        let registry = workflows::registry(&world.shop);
+        let mut history = History {
+            world,
+            rng,
+            diary,
+            people,
+            bought: Vec::new(),
+            stocked: opening.stock.map(i64::from),
+            borne: Arc::default(),
+            registry,
+            hands: Vec::new(),
+            ghosts: Vec::new(),
+            odds,
+            length,
+            seen: BTreeMap::new(),
+            expiries: 0,
+            late: Vec::new(),
+        };
+        for _ in 0..2 {
+            let hand = history.hire().await;
+            history.hands.push(hand);
+        }
+        history
+    }
+
+    /// One thing after the other.
+    pub async fn live(&mut self) -> Result<(), String> {
+        for _ in 0..self.length {
+            self.act().await?;
+        }
+        Ok(())
+    }
+
+    async fn hire(&mut self) -> Hand {
+        let (fusion, storm) = (self.rng.random_bool(0.6), Storm::new(&self.borne));
+        let faults = Some(Arc::clone(&storm) as _);
+        let worker = TestWorker::new(&self.world.pool, self.registry.clone(), fusion, faults).await.expect("a worker");
+        Hand { worker, storm }
+    }
+
+    /// One that nothing strikes.
+    async fn healthy(&mut self) -> TestWorker {
+        let fusion = self.rng.random_bool(0.5);
+        TestWorker::new(&self.world.pool, self.registry.clone(), fusion, None).await.expect("a worker")
+    }
+
+    /// Live runs that are not parked, the oldest first.
+    pub async fn live_runs(&mut self) -> Vec<Live> {
+        let runs = sqlx::query_as("select id, workflow from engine.runs where status <> 'STUCK' order by id");
+        let runs = runs.fetch_all(&self.world.pool).await.expect("the live runs");
+        self.named(runs)
+    }
+
+    /// Runs that have a ticket, the oldest first.
+    async fn ticketed_runs(&mut self) -> Vec<Live> {
+        let runs = sqlx::query_as(
+            "select r.id, r.workflow from apalis.jobs j
+               join engine.runs r on r.id = (convert_from(j.job, 'UTF8')::jsonb ->> 'run_id')::uuid
+              where r.status <> 'STUCK' order by r.id",
+        );
+        let runs = runs.fetch_all(&self.world.pool).await.expect("the tickets");
+        self.named(runs)
+    }
+
+    /// Ids differ from telling to telling: a run is the first, second, … that was seen of its workflow.
+    fn named(&mut self, runs: Vec<(Uuid, String)>) -> Vec<Live> {
+        let named = runs.into_iter().map(|(id, workflow)| {
+            let seen = self.seen.values().filter(|live| live.workflow == workflow).count();
+            let fresh = || Live { id, name: format!("{workflow} {}", seen + 1), workflow };
+            self.seen.entry(id).or_insert_with(fresh).clone()
+        });
+        named.collect()
+    }
+
+    /// A worker takes a run up, through whatever storm there is.
+    pub async fn give_turn(&mut self, run: &Live) {
+        let index = self.rng.random_range(0..self.hands.len());
+        let (seed, is_crossed) = (self.rng.random(), self.rng.random_bool(0.12));
+        self.hands[index].storm.brew(seed, self.odds, run.id, &run.workflow);
+        let crossing = if is_crossed { Some(self.cross(run, index).await) } else { None };
+        let turn = self.hands[index].worker.turn(run.id).await.expect("a turn");
+        self.world.gateway.meanwhile(None);
+        let (struck, has_crashed) = self.hands[index].storm.passed();
+        let became = match turn {
+            Turn::Idle => "idle".to_owned(),
+            Turn::Ended(status) => status.to_owned(),
+            Turn::Resting => self.rest_of(run.id).await,
+        };
+        let struck = if struck.is_empty() { String::new() } else { format!(" [{}]", struck.join("; ")) };
+        let crossing = crossing.map(|crossing| format!(" (crossed by {crossing})")).unwrap_or_default();
+        self.diary.note(format!("worker {index} carries {}{crossing}{struck}: {became}", run.name));
+        if has_crashed {
+            let fresh = self.hire().await;
+            let dead = std::mem::replace(&mut self.hands[index], fresh);
+            self.ghosts.push(dead.worker);
+        }
+    }
+
+    async fn rest_of(&self, run_id: Uuid) -> String {
+        let status = sqlx::query_scalar("select status from engine.runs where id = $1").bind(run_id);
+        status
+            .fetch_optional(&self.world.pool)
+            .await
+            .expect("a status")
+            .unwrap_or_else(|| "ended by another".to_owned())
+    }
+
+    /// Prepares what happens while the run talks to the gateway, if it does in this turn.
+    async fn cross(&mut self, run: &Live, index: usize) -> &'static str {
+        let (pool, gateway) = (self.world.pool.clone(), Arc::clone(&self.world.gateway));
+        let order = self.order_of(run.id);
+        let run_id = run.id;
+        let (what, meanwhile): (_, crate::gateway::Meanwhile) = match self.rng.random_range(0..5) {
+            0 => (
+                "a webhook that comes before the answer",
+                Box::new(move || {
+                    async move {
+                        for payment in order.map(|order| gateway.payments(order)).unwrap_or_default() {
+                            bank::deliver(&pool, &bank::word_of(&payment)).await;
+                        }
+                    }
+                    .boxed()
+                }),
+            ),
+            1 => (
+                "a shopper who gives up",
+                Box::new(move || {
+                    async move {
+                        let mut tx = pool.begin().await.expect("a transaction");
+                        engine::cancel(&mut tx, run_id, "the shopper gave up").await.expect("an answer");
+                        tx.commit().await.expect("committed");
+                    }
+                    .boxed()
+                }),
+            ),
+            2 => (
+                "ten minutes",
+                Box::new(move || async move { drop(advance_clock(&pool, Duration::from_secs(700)).await) }.boxed()),
+            ),
+            3 => {
+                let other = self.healthy().await;
+                let incarnation = self.hands[index].worker.engine().incarnation().clone();
+                (
+                    "its worker being given up, and another taking over",
+                    Box::new(move || {
+                        async move {
+                            incarnation.leave(&pool).await.expect("struck off");
+                            other.turn(run_id).await.expect("a turn");
+                            other.die().await.expect("gone");
+                        }
+                        .boxed()
+                    }),
+                )
+            }
+            _ => {
+                let (other, expiry) = (self.healthy().await, self.start_expiry().await);
+                (
+                    "the end of its hold",
+                    Box::new(move || {
+                        async move {
+                            advance_clock(&pool, Duration::from_secs(700)).await.expect("later");
+                            other.turn(expiry).await.expect("a turn");
+                            other.die().await.expect("gone");
+                        }
+                        .boxed()
+                    }),
+                )
+            }
+        };
+        self.world.gateway.meanwhile(Some(meanwhile));
+        what
+    }
+
+    fn order_of(&self, run_id: Uuid) -> Option<OrderId> {
+        let bought = self.bought.iter().find(|bought| bought.accepted.workflow_id == run_id)?;
+        Some(bought.accepted.order_id)
+    }
+
+    /// The schedule's tick.
+    pub async fn start_expiry(&mut self) -> Uuid {
+        self.expiries += 1;
+        let start = Start::<ReservationExpiry>::new(format!("tick {}", self.expiries), &()).expect("a start");
+        let mut tx = self.world.pool.begin().await.expect("a transaction");
+        let started = engine::start(&mut tx, &start).await.expect("started");
+        tx.commit().await.expect("committed");
+        started.run_id
+    }
+
+    /// The sweep strikes off one that died a while ago.
+    pub async fn bury_one(&mut self) {
+        if self.ghosts.is_empty() {
+            self.sweep().await;
+            return;
+        }
+        let index = self.rng.random_range(0..self.ghosts.len());
+        self.diary.note("a dead worker is struck off");
+        self.ghosts.swap_remove(index).die().await.expect("struck off");
+    }
+
+    pub async fn sweep(&self) {
+        sweep(&self.world.pool, LEASE).await.expect("swept");
+    }
+
+    /// The storm is over: the dead are buried, what was parked is looked at and goes on, the gateway
+    /// answers and has told everything, and healthy workers answer tickets until there are none.
+    pub async fn settle(&mut self) -> Result<(), String> {
+        self.diary.note("the storm is over");
+        let hands = std::mem::take(&mut self.hands).into_iter().map(|hand| hand.worker);
+        for worker in hands.chain(std::mem::take(&mut self.ghosts)).collect::<Vec<_>>() {
+            worker.die().await.expect("struck off");
+        }
+        self.world.gateway.set_weather(Weather::Fair);
+        for payment in self.bought.iter().flat_map(|bought| self.world.gateway.payments(bought.accepted.order_id)) {
+            // Money that came after the gateway had said "closed" is known by its webhook only.
+            if self.rng.random_bool(0.5) || self.late.contains(&payment.order_id) {
+                bank::deliver(&self.world.pool, &bank::word_of(&payment)).await;
+            }
+        }
+        self.unpark().await?;
+        let worker = self.healthy().await;
+        let mut step = 0;
+        for _ in 0..ROUNDS {
+            self.sweep().await;
+            let due = self.ticketed_runs().await;
+            for run in &due {
+                let became = worker.turn(run.id).await.expect("a turn");
+                self.diary.note(format!("{} goes on: {became:?}", run.name));
+            }
+            if due.is_empty() {
+                if self.live_runs().await.is_empty() {
+                    return Ok(());
+                }
+                step = (step + 1).min(12);
+                let wait = Duration::from_secs(130 << step);
+                advance_clock(&self.world.pool, wait).await.expect("later");
+            } else {
+                step = 0;
+            }
+        }
+        let left: Vec<(String, String, Option<String>)> =
+            sqlx::query_as("select workflow, status, waiting_for from engine.runs order by id")
+                .fetch_all(&self.world.pool)
+                .await
+                .expect("the live runs");
+        Err(format!("these runs never end: {left:?}"))
+    }
+
+    /// An operator sends what is parked on its way again. Only a fault may have parked it.
+    async fn unpark(&mut self) -> Result<(), String> {
+        let parked: Vec<(Uuid, String, Option<serde_json::Value>)> =
+            sqlx::query_as("select id, workflow, failure from engine.runs where status = 'STUCK' order by id")
+                .fetch_all(&self.world.pool)
+                .await
+                .expect("what is parked");
+        for (id, workflow, failure) in parked {
+            if !self.borne.explains(id) {
+                return Err(format!("a {workflow} run is parked, and no fault explains it: {failure:?}"));
+            }
+            self.diary.note(format!("an operator unparks a {workflow}"));
+            sqlx::query(
+                "update engine.runs r
+                    set attempt = 0, owner = null, wake_at = engine.now(),
+                        status = case when j.gave_up then 'COMPENSATING' else 'PENDING' end,
+                        failure = case when j.gave_up then r.failure end
+                   from (select exists (select from engine.journal where run_id = $1 and kind = 'FAILED') as gave_up) j
+                  where r.id = $1",
+            )
+            .bind(id)
+            .execute(&self.world.pool)
+            .await
+            .expect("unparked");
+        }
+        Ok(())
+    }
+
+    /// Pieces of the goods by name, for the diary.
+    pub fn sku(index: usize) -> &'static str {
+        SKUS[index].0
+    }
+}

@@ -1,0 +1,133 @@
+//! What goes wrong inside a turn: faults drawn at each point of each step, and what happens elsewhere
+//! while the run talks to the gateway.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use engine::{
+    Failure,
+    testing::{Fault, Faults, Point},
+};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use uuid::Uuid;
+
+/// Attempts of a step after which the engine gives up on it.
+const ATTEMPTS: u32 = 8;
+
+/// What a run has had to bear.
+#[derive(Debug, Default, Clone)]
+struct Borne {
+    /// Steps that were made to fail for good.
+    failed: u32,
+    /// Steps that were made to fail, and could be tried again.
+    retried: u32,
+    /// Workers that died carrying it.
+    died: u32,
+}
+
+struct Turn {
+    rng: StdRng,
+    /// The odds of a fault at one point.
+    odds: f64,
+    run_id: Uuid,
+    workflow: String,
+    struck: Vec<String>,
+    has_crashed: bool,
+}
+
+/// The faults of a worker, turn by turn.
+pub struct Storm {
+    turn: Mutex<Turn>,
+    borne: Arc<Weathered>,
+}
+
+/// What every run has had to bear, to tell what the faults explain from what they do not.
+#[derive(Default)]
+pub struct Weathered(Mutex<BTreeMap<Uuid, Borne>>);
+
+impl Weathered {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Uuid, Borne>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the faults explain that this run was parked, or failed for no reason of its own.
+    pub fn explains(&self, run_id: Uuid) -> bool {
+        self.lock().get(&run_id).is_some_and(|borne| borne.failed > 0 || borne.retried >= ATTEMPTS || borne.died >= 20)
+    }
+}
+
+/// Not every step can fail for good: a message that cannot be composed, or the first line of a refund
+/// (which does nothing), would be a defect of the flow and not something a shop lives through.
+fn can_fail(workflow: &str, step: &str) -> bool {
+    !matches!((workflow, step), ("notification" | "abandoned_cart", _) | ("refund", "BeginRefund"))
+}
+
+impl Storm {
+    pub fn new(borne: &Arc<Weathered>) -> Arc<Storm> {
+        let calm = Turn {
+            rng: StdRng::seed_from_u64(0),
+            odds: 0.0,
+            run_id: Uuid::nil(),
+            workflow: String::new(),
+            struck: Vec::new(),
+            has_crashed: false,
+        };
+        Arc::new(Storm { turn: Mutex::new(calm), borne: Arc::clone(borne) })
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Before a turn: what may strike it.
+    pub fn brew(&self, seed: u64, odds: f64, run_id: Uuid, workflow: &str) {
+        *self.turn() = Turn {
+            rng: StdRng::seed_from_u64(seed),
+            odds,
+            run_id,
+            workflow: workflow.to_owned(),
+            struck: Vec::new(),
+            has_crashed: false,
+        };
+    }
+
+    /// After a turn: what has struck, and whether its worker is dead.
+    pub fn passed(&self) -> (Vec<String>, bool) {
+        let turn = self.turn();
+        (turn.struck.clone(), turn.has_crashed)
+    }
+}
+
+impl Faults for Storm {
+    fn at(&self, point: Point, step: &str) -> Option<Fault> {
+        let mut turn = self.turn();
+        let odds = turn.odds;
+        if odds == 0.0 || !turn.rng.random_bool(odds) {
+            return None;
+        }
+        let draw = turn.rng.random_range(0..10);
+        let (name, fault) = match (point, draw) {
+            (Point::Before, 0..3) => ("carried out twice", Fault::Twice),
+            (Point::Before, 3..6) => ("fails", Fault::Retry),
+            (Point::Before, 6) if can_fail(&turn.workflow, step) => {
+                ("fails for good", Fault::Fail(Failure::new("injected", "a simulated failure")))
+            }
+            (Point::Before | Point::After | Point::BeforeCommit | Point::AfterCommit, _) => {
+                turn.has_crashed = true;
+                ("its worker dies", Fault::Crash)
+            }
+        };
+        let mut borne = self.borne.lock();
+        let borne = borne.entry(turn.run_id).or_default();
+        match &fault {
+            Fault::Crash => borne.died += 1,
+            Fault::Fail(_) => borne.failed += 1,
+            Fault::Retry => borne.retried += 1,
+            Fault::Twice => {}
+        }
+        turn.struck.push(format!("{point:?} {step}: {name}"));
+        Some(fault)
+    }
+}

@@ -1,0 +1,175 @@
+//! What must be true when everything has come to its end, and what must be true all along.
+
+use rust_decimal::Decimal;
+use uuid::Uuid;
+use workflows::audit;
+
+use super::{
+    floor::{SKUS, variant},
+    history::History,
+};
+
+/// Why a checkout may fail without anybody having made a mistake.
+const REASONS: &[&str] = &[
+    "cancelled",
+    "cart-empty",
+    "cod-limit-exceeded",
+    "coupon-invalid",
+    "minimum-order-value",
+    "out-of-stock",
+    "payment-declined",
+    "payment-expired",
+    "price-changed",
+];
+
+/// An attempt may fail for these reasons; any other is a defect that a retry hides.
+const EXCUSES: &[&str] = &["injected", "the gateway is away", "the answer was lost", "has not closed the payment yet"];
+
+#[derive(Debug, sqlx::FromRow)]
+struct Outcome {
+    order_status: String,
+    total: Decimal,
+    refunded: Decimal,
+    was_confirmed: bool,
+}
+
+impl History {
+    /// The books in the middle of a history: every rule holds after each commit, but those on how long
+    /// something may take; here the clock jumps without giving anybody the time.
+    pub async fn books_balance_midway(&self) -> Result<(), String> {
+        let books = audit::books(&self.world.pool).await.expect("the books");
+        let breaches: Vec<_> =
+            books.breaches.iter().filter(|b| !matches!(b.check, "runs_owners" | "runs_parked")).collect();
+        if breaches.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("in the middle, the books do not balance: {breaches:#?}"))
+        }
+    }
+
+    /// Everything has ended: is everything right?
+    pub async fn judge(&self) -> Result<(), String> {
+        let books = audit::books(&self.world.pool).await.expect("the books");
+        if !books.balanced {
+            return Err(format!("the books do not balance: {:#?}", books.breaches));
+        }
+        let mut wrong = Vec::new();
+        self.judge_runs(&mut wrong).await;
+        self.judge_orders(&mut wrong).await;
+        self.judge_stock(&mut wrong).await;
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+    }
+
+    /// Each run ended, for a reason that a shop can name or a fault explains.
+    async fn judge_runs(&self, wrong: &mut Vec<String>) {
+        let ended: Vec<(Uuid, String, String, Option<String>)> =
+            sqlx::query_as("select id, workflow, status, failure ->> 'code' from engine.finished_runs order by id")
+                .fetch_all(&self.world.pool)
+                .await
+                .expect("the finished runs");
+        for (id, workflow, status, code) in ended {
+            let is_reasonable = match status.as_str() {
+                "COMPLETED" => true,
+                _ => workflow == "checkout" && code.as_deref().is_some_and(|code| REASONS.contains(&code)),
+            };
+            if !is_reasonable && !self.borne.explains(id) {
+                wrong.push(format!("a {workflow} run ended {status} ({code:?}), and no fault explains it"));
+            }
+        }
+        let attempts: Vec<(String, String)> = sqlx::query_as(
+            "select name, error ->> 'error' from engine.journal where kind = 'ATTEMPT' order by run_id, seq",
+        )
+        .fetch_all(&self.world.pool)
+        .await
+        .expect("the failed attempts");
+        for (step, error) in attempts {
+            if !EXCUSES.iter().any(|excuse| error.contains(excuse)) {
+                wrong.push(format!("{step} failed, and was tried again: {error}"));
+            }
+        }
+    }
+
+    /// Each accepted checkout made a sold order with exactly its money, or none.
+    async fn judge_orders(&self, wrong: &mut Vec<String>) {
+        for bought in &self.bought {
+            let order_id = bought.accepted.order_id;
+            let number = self.number_of(bought);
+            let outcome: Option<Outcome> = sqlx::query_as(
+                "select o.order_status, o.total_amount as total,
+                        coalesce(p.refund_amount, 0) as refunded, o.confirmed_at is not null as was_confirmed
+                   from orders o left join payments p on p.order_id = o.id where o.id = $1",
+            )
+            .bind(Uuid::from(order_id))
+            .fetch_optional(&self.world.pool)
+            .await
+            .expect("an order");
+            let (net, payments) = (self.world.gateway.net(order_id), self.world.gateway.payments(order_id));
+            if payments.len() > 1 {
+                wrong.push(format!("checkout {number} was charged more than once: {payments:?}"));
+            }
+            let is_sold = outcome.as_ref().is_some_and(|o| {
+                matches!(o.order_status.as_str(), "CONFIRMED" | "PROCESSING" | "SHIPPED" | "DELIVERED")
+            });
+            let due = match &outcome {
+                Some(outcome) if is_sold && !bought.is_cash => outcome.total - outcome.refunded,
+                Some(_) | None => Decimal::ZERO,
+            };
+            if net != due {
+                wrong.push(format!("checkout {number}: the gateway has {net}, and {due} is due: {outcome:?}"));
+            }
+            if let Some(outcome) = &outcome {
+                if !is_sold && !matches!(outcome.order_status.as_str(), "CANCELLED" | "REFUNDED") {
+                    wrong.push(format!("checkout {number} ended {outcome:?}"));
+                }
+                if let Some(expected) = bought.expected_total.filter(|expected| outcome.total > *expected) {
+                    wrong.push(format!("checkout {number} cost {}, {expected} was agreed to", outcome.total));
+                }
+            }
+            self.judge_mails(number, order_id, outcome.as_ref().is_some_and(|o| o.was_confirmed), wrong).await;
+        }
+    }
+
+    /// A buyer hears of the order once, and nobody hears anything twice.
+    async fn judge_mails(
+        &self,
+        number: usize,
+        order_id: domain::ids::OrderId,
+        was_confirmed: bool,
+        wrong: &mut Vec<String>,
+    ) {
+        let mut events: Vec<String> = self.world.mails.about(order_id).into_iter().map(|mail| mail.event).collect();
+        events.sort();
+        let confirmations = events.iter().filter(|event| *event == "order.confirmed").count();
+        if confirmations != usize::from(was_confirmed) {
+            wrong.push(format!(
+                "checkout {number}: {confirmations} confirmations of an order; confirmed: {was_confirmed}"
+            ));
+        }
+        let total = events.len();
+        events.dedup();
+        if events.len() != total {
+            wrong.push(format!("checkout {number}: {total} e-mails about {events:?}"));
+        }
+    }
+
+    /// What is on the shelf, and what was sold, is what was ever stocked.
+    async fn judge_stock(&self, wrong: &mut Vec<String>) {
+        for (index, (sku, _)) in SKUS.iter().enumerate() {
+            let (available, reserved, sold): (i32, i32, i64) = sqlx::query_as(
+                "select i.available_quantity, i.reserved_quantity,
+                        (select coalesce(sum(l.quantity), 0) from order_items l join orders o on o.id = l.order_id
+                          where l.variant_id = i.variant_id
+                            and o.order_status in ('CONFIRMED', 'PROCESSING', 'SHIPPED', 'DELIVERED'))
+                   from inventory i where i.variant_id = $1",
+            )
+            .bind(variant(index))
+            .fetch_one(&self.world.pool)
+            .await
+            .expect("the stock");
+            let stocked = self.stocked[index];
+            if reserved != 0 || i64::from(available) + sold != stocked {
+                wrong.push(format!("{sku}: {stocked} stocked, {sold} sold, {available} left, {reserved} reserved"));
+            }
+        }
+    }
+}
