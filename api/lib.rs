@@ -27,6 +27,8 @@ mod health;
 mod observe;
 mod openapi;
 mod orders;
+mod preferences;
+mod schedules;
 mod shipments;
 mod throttle;
 mod watch;
@@ -64,6 +66,8 @@ fn resources(state: &AppState) -> OpenApiRouter<AppState> {
         .merge(orders::routes())
         .merge(events::routes())
         .merge(shipments::routes())
+        .merge(preferences::routes())
+        .merge(schedules::routes())
         .merge(webhooks::routes());
     if state.dev.is_some() { resources.merge(dev::routes()) } else { resources }
 }

@@ -4,15 +4,21 @@
 //! What must not live here: HTTP, queues, processes, or any adapter. Gateways and mail come in
 //! through the ports of `domain`.
 
+pub mod abandoned_cart;
 pub mod audit;
 pub mod cart;
+pub mod cart_expiry;
 pub mod checkout;
 pub mod fulfilment;
+pub mod low_stock_alerts;
 pub mod notification;
+pub mod payment_reconciliation;
 pub mod refund;
 pub mod reservation_expiry;
+pub mod retention;
 pub mod rules;
 pub mod store;
+pub mod stuck_run_rescue;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -67,4 +73,11 @@ pub fn registry(shop: &Arc<Shop>) -> Registry {
         .with(fulfilment::Fulfilment)
         .with(notification::Notification(Arc::clone(shop)))
         .with(reservation_expiry::ReservationExpiry)
+        .with(abandoned_cart::AbandonedCarts(Arc::clone(shop)))
+        .with(abandoned_cart::AbandonedCart)
+        .with(cart_expiry::CartExpiry(Arc::clone(shop)))
+        .with(low_stock_alerts::LowStockAlerts)
+        .with(payment_reconciliation::PaymentReconciliation(Arc::clone(shop)))
+        .with(retention::Retention(Arc::clone(shop)))
+        .with(stuck_run_rescue::StuckRunRescue)
 }

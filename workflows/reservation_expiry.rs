@@ -25,6 +25,7 @@ impl Workflow for ReservationExpiry {
         let mut expired = 0;
         for _ in 0..BATCHES {
             let batch = flow.tx(ExpireReservations).undo(Nothing).await?;
+            flow.checkpoint().await?;
             expired += batch;
             if batch < u64::try_from(BATCH).unwrap_or_default() {
                 break;

@@ -16,8 +16,12 @@ pub mod orders_of;
 pub mod orders_read;
 pub mod orders_summary;
 pub mod payments;
+pub mod preferences;
+pub mod reconciliation;
 pub mod refunds;
+pub mod retention;
 pub mod returns;
+pub mod schedules;
 pub mod shipments;
 pub mod users;
 

@@ -31,6 +31,8 @@ pub enum Kind {
     Attempt,
     /// The run gave up, and why.
     Failed,
+    /// The run was parked, and let go on.
+    Resumed,
 }
 
 impl Kind {
@@ -48,6 +50,7 @@ impl Kind {
             Kind::Undo => "UNDO",
             Kind::Attempt => "ATTEMPT",
             Kind::Failed => "FAILED",
+            Kind::Resumed => "RESUMED",
         }
     }
 
@@ -56,7 +59,9 @@ impl Kind {
     pub(crate) fn bound_to_transaction(self) -> bool {
         match self {
             Kind::Tx | Kind::Signal | Kind::Start | Kind::NoReturn | Kind::Undo => true,
-            Kind::Intent | Kind::Call | Kind::Wait | Kind::Value | Kind::Attempt | Kind::Failed => false,
+            Kind::Intent | Kind::Call | Kind::Wait | Kind::Value | Kind::Attempt | Kind::Failed | Kind::Resumed => {
+                false
+            }
         }
     }
 }
@@ -106,7 +111,7 @@ impl Replay {
                         entry.output.as_ref().and_then(|o| o.get("undoes")).and_then(serde_json::Value::as_i64);
                     replay.undone.extend(undoes.and_then(|seq| i32::try_from(seq).ok()));
                 }
-                Kind::Attempt | Kind::Failed => {}
+                Kind::Attempt | Kind::Failed | Kind::Resumed => {}
                 Kind::Tx
                 | Kind::Intent
                 | Kind::Call

@@ -21,7 +21,9 @@ pub mod flow;
 pub mod group;
 pub mod inspect;
 pub mod journal;
+pub mod park;
 pub mod registry;
+pub mod retire;
 pub mod retry;
 pub mod signal;
 pub mod start;
@@ -34,6 +36,7 @@ mod wait;
 
 pub use error::{Failure, StepError};
 pub use flow::{Flow, Forward};
+pub use park::{Unparked, unpark};
 pub use registry::{Registry, Workflow};
 pub use retry::RetryPolicy;
 pub use signal::{Delivery, cancel, signal};

@@ -57,7 +57,8 @@ impl<W: Workflow> Start<W> {
         self
     }
 
-    pub(crate) fn untyped(self) -> Start<()> {
+    /// The same without its type, so that starts of several workflows can stand in one table.
+    pub fn untyped(self) -> Start<()> {
         let Start { run_id, workflow, version, queue, key, parent_id, input, marker: _ } = self;
         Start { run_id, workflow, version, queue, key, parent_id, input, marker: PhantomData }
     }

@@ -4,6 +4,8 @@
 //! reservation by a guarded update and writes its movement, so stock is never given back twice and
 //! Σ movements = counters.
 
+pub mod low_stock;
+
 use chrono::{DateTime, Utc};
 use domain::ids::{OrderId, VariantId};
 use sqlx::PgConnection;
