@@ -29,6 +29,7 @@ mod openapi;
 mod orders;
 mod preferences;
 mod schedules;
+mod payments;
 mod shipments;
 mod throttle;
 mod watch;
@@ -64,6 +65,7 @@ fn resources(state: &AppState) -> OpenApiRouter<AppState> {
         .merge(cart::routes())
         .merge(checkout::routes())
         .merge(orders::routes())
+        .merge(payments::routes())
         .merge(events::routes())
         .merge(shipments::routes())
         .merge(preferences::routes())

@@ -1,6 +1,7 @@
 //! Orders over HTTP: reading them here, each change in a file of its own.
 
 mod answer;
+mod cancel;
 mod change;
 mod status;
 
@@ -24,6 +25,7 @@ use workflows::store::orders_read::{self, HistoryEntry, OrderFilter, OrderHead};
 use self::answer::OrderView;
 pub(crate) use self::{
     answer::ShipmentView,
+    cancel::checked_reason,
     change::{OrderChange, order_not_found},
 };
 use crate::{
@@ -38,6 +40,7 @@ use crate::{
 
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(show)).routes(routes!(history)).merge(status::routes())
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show)).routes(routes!(history)).merge(cancel::routes())
 }
 
 /// One step of an order's life.

@@ -13,6 +13,7 @@ mod engine_kit;
 mod gateway;
 mod house;
 mod http;
+mod interleavings;
 mod lost_answer;
 mod processes;
 mod refusals;

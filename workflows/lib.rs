@@ -6,6 +6,7 @@
 
 pub mod abandoned_cart;
 pub mod audit;
+pub mod cancellation;
 pub mod cart;
 pub mod cart_expiry;
 pub mod checkout;
@@ -69,6 +70,7 @@ impl Shop {
 pub fn registry(shop: &Arc<Shop>) -> Registry {
     Registry::default()
         .with(checkout::Checkout(Arc::clone(shop)))
+        .with(cancellation::Cancellation(Arc::clone(shop)))
         .with(refund::RefundPayment(Arc::clone(shop)))
         .with(fulfilment::Fulfilment)
         .with(notification::Notification(Arc::clone(shop)))

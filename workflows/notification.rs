@@ -209,7 +209,7 @@ impl Step for ComposeMessage<'_> {
             Ok(_) => None,
         };
         if let Some(why) = unsendable {
-            messages::skip(tx.conn(), subject_id, event, &letter.to, why, now).await?;
+            messages::skip(tx.conn(), subject_id, event, "EMAIL", &letter.to, why, now).await?;
         }
         let (None, Ok((subject, text))) = (unsendable, letter.text) else { return Ok(None) };
         let id = Uuid::now_v7();
@@ -290,6 +290,7 @@ fn spoken(code: &str) -> &str {
         "payment-expired" => "the payment was not completed in time",
         "out-of-stock" => "an item sold out before the payment came through",
         "cancelled" => "it was cancelled at your request",
+        "cancelled-by-shop" => "the shop had to cancel it",
         _ => "it could not be completed",
     }
 }

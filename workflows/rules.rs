@@ -20,6 +20,12 @@ pub struct Rules {
     /// How long a shopper has to pay, in seconds; shorter than the hold, so that a payment that came
     /// in time still finds its stock.
     pub payment_window_s: u64,
+    /// How often a shopper may try to pay for one order, from 1. With more than 1, a declined payment
+    /// leaves the order PENDING until the payment window ends.
+    pub payment_max_attempts: u32,
+    /// How long after its confirmation a customer may cancel an order, in seconds; none means until it
+    /// is packed. Staff may cancel later.
+    pub cancel_deadline_s: Option<u64>,
     /// Payment gateway used when a checkout names none.
     pub default_gateway: String,
     /// Most units that may be paid for on delivery, in the shop's currency; none means no limit.
@@ -62,6 +68,8 @@ impl Default for Rules {
             pricing: PricingPolicy::default(),
             hold_s: 600,
             payment_window_s: 480,
+            payment_max_attempts: 1,
+            cancel_deadline_s: None,
             default_gateway: "sandbox".to_owned(),
             cod_limit: None,
             auto_process_after_s: None,

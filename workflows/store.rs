@@ -3,6 +3,7 @@
 
 pub mod addresses;
 pub mod audit_log;
+pub mod cancellations;
 pub mod carts;
 pub mod catalogue;
 pub mod coupons;

@@ -64,7 +64,7 @@ impl Step for CommitReservation<'_> {
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
         let now = tx.now();
         if !self.quote.coupons.is_empty() {
-            coupons::lock_held(tx.conn(), self.order_id).await?;
+            coupons::lock_of(tx.conn(), self.order_id).await?;
         }
         let committed = inventory::commit(tx.conn(), self.order_id, now).await?;
         let expired: Vec<Wanted> =
@@ -179,6 +179,7 @@ impl Step for SendNotifications<'_> {
             tx.conn(),
             (*order_id).into(),
             "order.confirmed",
+            "EMAIL",
             contact_email,
             "no e-mail channel is configured",
             now,

@@ -55,7 +55,7 @@ impl Undo<Hold> for ReleaseInventory {
 
     async fn undo(&self, tx: &mut Tx<'_>, _: &Hold) -> Result<(), StepError> {
         let now = tx.now();
-        coupons::lock_held(tx.conn(), self.order_id).await?;
+        coupons::lock_of(tx.conn(), self.order_id).await?;
         inventory::release(tx.conn(), self.order_id, now).await?;
         Ok(())
     }

@@ -35,6 +35,12 @@ impl RetryPolicy {
     }
 }
 
+/// The first attempts each have their entry in the journal; of those of a long outage only every power
+/// of two has, so that patience for days does not fill it. The run's row counts them all.
+pub(crate) fn is_journalled(attempt: u32) -> bool {
+    attempt <= 16 || attempt.is_power_of_two()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,6 +16,7 @@ use crate::{
     fault::{Fault, Faults, Point},
     flow::{Unwritten, Write},
     journal::{Kind, Pending},
+    retry,
 };
 
 /// How the engine behaves. Every field has a limit's default.
@@ -349,13 +350,15 @@ impl Engine {
                 tracing::info!(run = %fence.run_id, step, attempt, %error, "attempt failed; will be tried again");
                 let wake_at = now + policy.delay(failed, rand::random());
                 let mut entries = std::mem::take(&mut flow.pending);
-                entries.push(Pending {
-                    seq: flow.next_seq(),
-                    kind: Kind::Attempt,
-                    name: step.to_owned(),
-                    output: None,
-                    error: Some(serde_json::json!({ "attempt": attempt, "error": legible(error) })),
-                });
+                if retry::is_journalled(failed) {
+                    entries.push(Pending {
+                        seq: flow.next_seq(),
+                        kind: Kind::Attempt,
+                        name: step.to_owned(),
+                        output: None,
+                        error: Some(serde_json::json!({ "attempt": attempt, "error": legible(error) })),
+                    });
+                }
                 let failure = (flow.run.status == "COMPENSATING").then(|| flow.run.failure.clone()).flatten();
                 self.leave_at(fence, Rest::Retrying { attempt, wake_at, failure }, &entries, now).await;
             }

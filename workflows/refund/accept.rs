@@ -1,10 +1,7 @@
 //! A refund that somebody asks for: claimed and started in one transaction, so that what was answered
 //! "yes" can no longer exceed what was captured.
 
-use domain::{
-    ids::OrderId,
-    money::{Currency, Money},
-};
+use domain::ids::OrderId;
 use engine::Start;
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
@@ -38,9 +35,4 @@ pub async fn accept(
         .with_id(run_id);
     engine::start::start_at(conn, &start, now).await?;
     Ok(run_id)
-}
-
-/// Whether an amount is one that a currency can express, and more than nothing.
-pub fn is_payable(amount: Decimal, currency: Currency) -> bool {
-    amount > Decimal::ZERO && Money::rounded(amount, currency).amount() == amount
 }

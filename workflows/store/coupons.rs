@@ -154,12 +154,12 @@ pub async fn hold(
     Ok(())
 }
 
-/// Locks the coupons an order holds. A checkout takes its coupons before its stock, in one
+/// Locks the coupons an order holds or has used. A checkout takes its coupons before its stock, in one
 /// transaction: whoever is about to touch the stock of an order, and then its coupons, comes here first.
-pub async fn lock_held(conn: &mut PgConnection, order_id: OrderId) -> Result<(), sqlx::Error> {
+pub async fn lock_of(conn: &mut PgConnection, order_id: OrderId) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "select id from coupons
-          where id in (select coupon_id from coupon_redemption_log where order_id = $1 and status = 'HELD')
+          where id in (select coupon_id from coupon_redemption_log where order_id = $1 and status in ('HELD', 'SUCCESS'))
           order by id for update",
         Uuid::from(order_id)
     )
@@ -191,6 +191,25 @@ pub async fn redeem(conn: &mut PgConnection, order_id: OrderId, now: DateTime<Ut
              where order_id = $1 and status = 'HELD' returning coupon_id)
          update coupons set held_count = held_count - 1, current_usage_count = current_usage_count + 1, updated_at = $2
           where id in (select coupon_id from used)",
+        Uuid::from(order_id),
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// SUCCESS → REVERSED, once: the use is the coupon's again (seed: Workflow 3 box 5).
+///
+/// # Errors
+/// The database's own.
+pub async fn reverse(conn: &mut PgConnection, order_id: OrderId, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "with freed as (
+            update coupon_redemption_log set status = 'REVERSED', updated_at = $2
+             where order_id = $1 and status = 'SUCCESS' returning coupon_id)
+         update coupons set current_usage_count = current_usage_count - 1, updated_at = $2
+          where id in (select coupon_id from freed)",
         Uuid::from(order_id),
         now
     )

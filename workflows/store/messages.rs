@@ -110,11 +110,12 @@ pub async fn record_sending(
     Ok(status.as_deref() == Some("SENDING"))
 }
 
-/// Records that a message had no way out.
+/// Records that a message had no way out on its channel: EMAIL, SMS or PUSH.
 pub async fn skip(
     conn: &mut PgConnection,
     subject_id: Uuid,
     event: &str,
+    channel: &str,
     recipient: &str,
     why: &str,
     now: DateTime<Utc>,
@@ -122,7 +123,7 @@ pub async fn skip(
     let id = Uuid::now_v7();
     sqlx::query!(
         "insert into notifications (id, event, subject_id, channel, recipient, message_id, status, detail, created_at)
-         values ($1, $2, $3, 'EMAIL', $4, $5, 'SKIPPED', $6, $7)
+         values ($1, $2, $3, $8, $4, $5, 'SKIPPED', $6, $7)
          on conflict on constraint notifications_once do nothing",
         id,
         event,
@@ -130,7 +131,8 @@ pub async fn skip(
         recipient,
         id.to_string(),
         why,
-        now
+        now,
+        channel
     )
     .execute(conn)
     .await?;

@@ -1,5 +1,6 @@
 //! `payments`, `payment_attempts`: what a gateway's word about an order meets.
 
+use chrono::{DateTime, Utc};
 use domain::ids::OrderId;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -39,4 +40,37 @@ pub async fn gateway_of(conn: &mut PgConnection, order_id: OrderId) -> Result<Op
         .fetch_optional(conn)
         .await?;
     Ok(gateway.flatten())
+}
+
+/// An order's payment will never be needed: nothing was captured, and nothing will be. Cash that is not
+/// collected is FAILED; a payment of nothing is REFUNDED.
+///
+/// # Errors
+/// The database's own.
+pub async fn give_up(
+    conn: &mut PgConnection,
+    order_id: OrderId,
+    reason: &str,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "with payment as (
+            update payments
+               set payment_status = case payment_status when 'PENDING' then 'FAILED' else 'REFUNDED' end,
+                   failure_reason = case payment_status when 'PENDING' then $2::text end, updated_at = $3
+             where order_id = $1 and captured_amount = 0 and payment_status in ('PENDING', 'CAPTURED')
+            returning order_id, payment_status),
+         followed as (
+            update orders o set payment_status = p.payment_status, updated_at = $3 from payment p where o.id = p.order_id)
+         insert into outbox_events (event_id, event_type, subject, data, occurred_at)
+         select gen_random_uuid(), 'payment.failed', order_id::text,
+                jsonb_build_object('orderId', order_id, 'code', 'cancelled', 'reason', $2::text), $3
+           from payment where payment_status = 'FAILED'",
+        Uuid::from(order_id),
+        reason,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }

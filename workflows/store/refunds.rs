@@ -4,7 +4,7 @@
 use chrono::{DateTime, Utc};
 use domain::{
     ids::OrderId,
-    money::Currency,
+    money::{Currency, Money},
     ports::{GatewayPayment, GatewayRefund},
 };
 use engine::{Failure, StepError};
@@ -50,11 +50,14 @@ pub enum ClaimError {
     #[error("nothing has been captured for this order")]
     NothingCaptured,
     /// It is more than what has been captured and is not going back already.
-    #[error("only {left} of this payment is left to refund")]
+    #[error("only {} {} of this payment is left to refund", .left.amount(), .left.currency())]
     ExceedsCaptured {
-        /// What may still be refunded, in major units of the order's currency.
-        left: Decimal,
+        /// What may still be refunded.
+        left: Money,
     },
+    /// It is nothing, or less, or has more digits than the order's currency.
+    #[error("this is no amount of the order's currency")]
+    NotPayable,
     /// Postgres.
     #[error("the database failed: {0}")]
     Database(#[from] sqlx::Error),
@@ -67,6 +70,7 @@ impl ClaimError {
             ClaimError::OrderNotFound => "order-not-found",
             ClaimError::NothingCaptured => "nothing-captured",
             ClaimError::ExceedsCaptured { .. } => "refund-exceeds-captured",
+            ClaimError::NotPayable => "amount-invalid",
             ClaimError::Database(_) => "database",
         }
     }
@@ -76,9 +80,10 @@ impl From<ClaimError> for StepError {
     fn from(error: ClaimError) -> Self {
         match error {
             ClaimError::Database(error) => error.into(),
-            ClaimError::OrderNotFound | ClaimError::NothingCaptured | ClaimError::ExceedsCaptured { .. } => {
-                Failure::new(error.code(), &error).into()
-            }
+            ClaimError::OrderNotFound
+            | ClaimError::NothingCaptured
+            | ClaimError::ExceedsCaptured { .. }
+            | ClaimError::NotPayable => Failure::new(error.code(), &error).into(),
         }
     }
 }
@@ -227,7 +232,8 @@ pub async fn claim_everything(
 ///
 /// # Errors
 /// [`ClaimError::ExceedsCaptured`] when less is left than `amount` (in major units of the order's
-/// currency), [`ClaimError::NothingCaptured`], [`ClaimError::OrderNotFound`]; nothing is written then.
+/// currency), [`ClaimError::NothingCaptured`], [`ClaimError::NotPayable`], [`ClaimError::OrderNotFound`];
+/// nothing is written then.
 pub async fn claim_amount(
     conn: &mut PgConnection,
     claim: Claim<'_>,
@@ -238,10 +244,13 @@ pub async fn claim_amount(
     if order.captured <= Decimal::ZERO {
         return Err(ClaimError::NothingCaptured);
     }
+    if amount <= Decimal::ZERO || Money::rounded(amount, order.currency).amount() != amount {
+        return Err(ClaimError::NotPayable);
+    }
     let paid_by = order.paid_by.as_deref().or(order.gateway_payment_id.as_deref());
     let left = order.captured - claimed(conn, order.payment_id, paid_by).await?;
     if amount > left {
-        return Err(ClaimError::ExceedsCaptured { left });
+        return Err(ClaimError::ExceedsCaptured { left: Money::rounded(left, order.currency) });
     }
     Ok(insert(conn, claim, &order, paid_by, amount, now).await?)
 }

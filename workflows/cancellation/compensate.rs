@@ -1,0 +1,185 @@
+//! The steps that take a confirmed order back. Each is a guarded update: twice is once.
+
+use chrono::{DateTime, Duration, Utc};
+use domain::{
+    ids::OrderId,
+    order::{CancelRefusal, OrderStatus},
+};
+use engine::{Failure, Step, StepError, Tx};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sqlx::PgConnection;
+
+use super::CancelRequest;
+use crate::{
+    Rules,
+    store::{
+        cancellations, coupons, inventory, messages,
+        order_moves::{self, By, LockedOrder, MoveError},
+        payments,
+    },
+};
+
+/// The code of every refusal.
+pub const NOT_CANCELLABLE: &str = "order-not-cancellable";
+
+/// Whether a locked order may be cancelled now (seed: Workflow 3 box 1).
+///
+/// # Errors
+/// The database's own; the inner result is the refusal.
+pub async fn eligible(
+    conn: &mut PgConnection,
+    rules: &Rules,
+    order: &LockedOrder,
+    actor: domain::order::Actor,
+    now: DateTime<Utc>,
+) -> Result<Result<(), CancelRefusal>, sqlx::Error> {
+    let has_left = cancellations::has_left(conn, order.id).await?;
+    let window = rules.cancel_deadline_s.and_then(|s| i64::try_from(s).ok()).and_then(Duration::try_seconds);
+    let deadline = order.confirmed_at.zip(window).and_then(|(from, window)| from.checked_add_signed(window));
+    Ok(order.status.cancellable_by(actor, has_left, deadline, now))
+}
+
+async fn lock_eligible(tx: &mut Tx<'_>, request: &CancelRequest, rules: &Rules) -> Result<LockedOrder, StepError> {
+    let now = tx.now();
+    let refused = |why: &dyn std::fmt::Display| Failure::new(NOT_CANCELLABLE, why);
+    let order = order_moves::lock(tx.conn(), request.order_id).await?;
+    let order = order.ok_or_else(|| refused(&"there is no such order"))?;
+    if order.status == OrderStatus::Pending {
+        return Err(refused(&"a pending order is its checkout's to take back").into());
+    }
+    eligible(tx.conn(), rules, &order, request.actor, now).await?.map_err(|refusal| refused(&refusal))?;
+    Ok(order)
+}
+
+/// What the later steps need to know of the order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Owed {
+    /// The gateway that has the money; none for cash.
+    pub gateway: Option<String>,
+    /// Whether there is any.
+    pub is_captured: bool,
+    /// Where the shopper reads text messages.
+    pub contact_phone: Option<String>,
+}
+
+/// Box 1: status, shipments and deadline.
+#[derive(Debug)]
+pub struct CheckEligibility<'a> {
+    pub(super) request: &'a CancelRequest,
+    pub(super) rules: &'a Rules,
+}
+
+impl Step for CheckEligibility<'_> {
+    const NAME: &'static str = "CheckEligibility";
+    type Output = Owed;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Owed, StepError> {
+        let order = lock_eligible(tx, self.request, self.rules).await?;
+        Ok(cancellations::owed(tx.conn(), order.id).await?)
+    }
+}
+
+/// Boxes 3 and 7: CANCELLED, with the status it really had in the history. Asked again, because box 1
+/// may have been another commit: whoever has the order's lock first, a parcel or this, wins.
+#[derive(Debug)]
+pub struct MarkCancelled<'a> {
+    pub(super) request: &'a CancelRequest,
+    pub(super) rules: &'a Rules,
+}
+
+impl Step for MarkCancelled<'_> {
+    const NAME: &'static str = "MarkCancelled";
+    type Output = ();
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
+        let now = tx.now();
+        let mut order = lock_eligible(tx, self.request, self.rules).await?;
+        let CancelRequest { actor, by, reason, .. } = self.request;
+        let metadata = json!({ "code": "cancelled", "actor": actor, "workflowId": tx.run_id() });
+        let by = By { actor: by, reason: Some(reason), metadata: Some(&metadata) };
+        match order_moves::move_to(tx.conn(), &mut order, OrderStatus::Cancelled, by, now).await {
+            Ok(()) => {}
+            Err(MoveError::Invalid(invalid)) => return Err(Failure::new(NOT_CANCELLABLE, invalid).into()),
+            Err(MoveError::Database(error)) => return Err(error.into()),
+        }
+        payments::give_up(tx.conn(), order.id, reason, now).await?;
+        Ok(())
+    }
+}
+
+/// Box 4: what was sold is for sale again.
+#[derive(Debug)]
+pub struct ReturnInventory {
+    pub(super) order_id: OrderId,
+}
+
+impl Step for ReturnInventory {
+    const NAME: &'static str = "ReturnInventory";
+    type Output = ();
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
+        let now = tx.now();
+        coupons::lock_of(tx.conn(), self.order_id).await?;
+        inventory::return_sold(tx.conn(), self.order_id, now).await?;
+        Ok(())
+    }
+}
+
+/// Box 5: a used coupon may be used again.
+#[derive(Debug)]
+pub struct ReverseCoupons {
+    pub(super) order_id: OrderId,
+}
+
+impl Step for ReverseCoupons {
+    const NAME: &'static str = "ReverseCoupons";
+    type Output = ();
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
+        let now = tx.now();
+        coupons::reverse(tx.conn(), self.order_id, now).await?;
+        Ok(())
+    }
+}
+
+/// Box 8: order.cancelled, in the commit that makes it true.
+#[derive(Debug)]
+pub struct AnnounceCancellation<'a> {
+    pub(super) request: &'a CancelRequest,
+}
+
+impl Step for AnnounceCancellation<'_> {
+    const NAME: &'static str = "AnnounceCancellation";
+    type Output = ();
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
+        let now = tx.now();
+        let CancelRequest { order_id, actor, reason, .. } = self.request;
+        let data = json!({ "orderId": order_id, "code": "cancelled", "actor": actor, "reason": reason });
+        messages::publish(tx.conn(), (*order_id).into(), &[("order.cancelled", data)], now).await?;
+        Ok(())
+    }
+}
+
+/// Box 9, the text message: there is no channel for it, and that is recorded.
+#[derive(Debug)]
+pub struct NoteTextMessage<'a> {
+    pub(super) order_id: OrderId,
+    pub(super) recipient: Option<&'a str>,
+}
+
+impl Step for NoteTextMessage<'_> {
+    const NAME: &'static str = "NoteTextMessage";
+    type Output = ();
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
+        let now = tx.now();
+        if let Some(recipient) = self.recipient {
+            let why = "no SMS channel is configured";
+            messages::skip(tx.conn(), self.order_id.into(), "order.cancelled", "SMS", recipient, why, now).await?;
+        }
+        Ok(())
+    }
+}

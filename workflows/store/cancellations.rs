@@ -1,0 +1,125 @@
+//! What a cancellation needs to know of an order, and of the runs that may have cancelled it before.
+
+use chrono::{DateTime, Utc};
+use domain::ids::OrderId;
+use rust_decimal::Decimal;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::cancellation::compensate::Owed;
+
+/// Whether a parcel of the order has left the house. Parcels move under the order's lock.
+///
+/// # Errors
+/// The database's own.
+pub async fn has_left(conn: &mut PgConnection, order_id: OrderId) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select exists (select from shipments where order_id = $1
+                              and status in ('SHIPPED', 'IN_TRANSIT', 'DELIVERED', 'RETURNED')) as "yes!""#,
+        Uuid::from(order_id)
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// Who has the order's money, and whom to tell.
+///
+/// # Errors
+/// The database's own.
+pub async fn owed(conn: &mut PgConnection, order_id: OrderId) -> Result<Owed, sqlx::Error> {
+    sqlx::query_as!(
+        Owed,
+        r#"select p.payment_gateway as gateway, p.captured_amount > 0 as "is_captured!", o.contact_phone
+             from orders o join payments p on p.order_id = o.id where o.id = $1"#,
+        Uuid::from(order_id)
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// What a cancellation gives back of an order's money, in major units of its currency: all that was
+/// captured and that no other run gives back.
+///
+/// # Errors
+/// The database's own.
+pub async fn refundable(
+    conn: &mut PgConnection,
+    order_id: OrderId,
+    cancelled_by: Option<Uuid>,
+) -> Result<Decimal, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select p.captured_amount - coalesce((
+                      select sum(r.amount) from refunds r
+                       where r.payment_id = p.id and r.status in ('PENDING', 'SUCCEEDED') and not r.is_extra
+                         and r.run_id is distinct from $2), 0) as "left!"
+             from payments p where p.order_id = $1"#,
+        Uuid::from(order_id),
+        cancelled_by
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// An order as it is before anything is locked.
+#[derive(Debug, Clone)]
+pub struct Glance {
+    /// Where it stands, by the name in the database.
+    pub order_status: String,
+    /// The run it belongs to while PENDING.
+    pub checkout_run_id: Uuid,
+    /// ISO 4217.
+    pub currency: String,
+    /// When it last changed: its version.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// Looks at an order without locking it.
+///
+/// # Errors
+/// The database's own.
+pub async fn glance(conn: &mut PgConnection, order_id: OrderId) -> Result<Option<Glance>, sqlx::Error> {
+    sqlx::query_as!(
+        Glance,
+        "select order_status, checkout_run_id, currency, updated_at from orders where id = $1",
+        Uuid::from(order_id)
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// How a run stands, and whether it ended because somebody asked it to stop.
+#[derive(Debug, Clone)]
+pub struct RunGlance {
+    /// By the engine's names.
+    pub status: String,
+    /// It gave up at somebody's request.
+    pub was_cancelled: bool,
+}
+
+/// Looks at a run, live or ended.
+///
+/// # Errors
+/// The database's own.
+pub async fn run(conn: &mut PgConnection, run_id: Uuid) -> Result<Option<RunGlance>, sqlx::Error> {
+    sqlx::query_as!(
+        RunGlance,
+        r#"select status as "status!", coalesce(failure ->> 'code' = 'cancelled', false) as "was_cancelled!"
+             from engine.runs where id = $1
+           union all
+           select status, coalesce(failure ->> 'code' = 'cancelled', false) from engine.finished_runs where id = $1
+           limit 1"#,
+        run_id
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// The run that has a cancellation's key, if one has.
+///
+/// # Errors
+/// The database's own.
+pub async fn run_under(conn: &mut PgConnection, key: &str) -> Result<Option<Uuid>, sqlx::Error> {
+    sqlx::query_scalar!("select run_id from engine.run_keys where workflow = 'cancellation' and run_key = $1", key)
+        .fetch_optional(conn)
+        .await
+}
