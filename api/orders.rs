@@ -39,8 +39,12 @@ use crate::{
 };
 
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show)).routes(routes!(history)).merge(status::routes())
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show)).routes(routes!(history)).merge(cancel::routes())
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(show))
+        .routes(routes!(history))
+        .merge(status::routes())
+        .merge(cancel::routes())
 }
 
 /// One step of an order's life.
