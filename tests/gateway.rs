@@ -125,18 +125,6 @@ impl ScriptedGateway {
         payment.captured = payment.amount.amount();
         Some(payment.clone())
     }
-
-    /// A payment that was closed is captured all the same: no gateway should, some do.
-    pub fn capture_late(&self, order_id: OrderId) -> Option<GatewayPayment> {
-        let mut ledger = self.ledger();
-        let payment = ledger
-            .payments
-            .values_mut()
-            .find(|p| p.order_id == order_id && p.status == GatewayPaymentStatus::Closed)?;
-        payment.status = GatewayPaymentStatus::Captured;
-        payment.captured = payment.amount.amount();
-        Some(payment.clone())
-    }
 }
 
 impl Ledger {
