@@ -104,6 +104,21 @@ async fn a_payment_captured_for_a_run_that_is_parked_while_it_unwinds_goes_back(
     assert_eq!(world.gateway.net(accepted.order_id), Decimal::ZERO, "and it went back once");
 }
 
+/// The checkout gives up in the very commit that would have noted the gateway's payment.
+#[tokio::test]
+async fn a_payment_that_was_never_noted_is_not_taken_for_cash_and_goes_back_once() {
+    let world = World::new().await;
+    let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
+    let accepted = world.checkout(user, cart, "tok_wrong_amount").await.expect("accepted");
+    let worker = worker(&world, true, None).await;
+    worker.drain(50).await.expect("drained");
+    assert_eq!(world.gateway.net(accepted.order_id), Decimal::ZERO, "the first refund has sent it back");
+    let payment = world.gateway.payments(accepted.order_id).remove(0);
+    assert_eq!(captured(&world, &accepted, &payment).await, "STARTED_REFUND");
+    worker.drain(50).await.expect("drained");
+    world.assert_books("after word of the payment").await;
+}
+
 /// Waits until somebody waits for a lock.
 async fn until_blocked(pool: &PgPool) {
     let blocked =

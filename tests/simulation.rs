@@ -101,7 +101,9 @@ async fn every_history_of_the_shop_ends_with_balanced_books() {
         None => {
             let (count, began) = (from_environment("SIMULATION_SCHEDULES").unwrap_or(HISTORIES), Instant::now());
             let wrong = tell_all(0, count).await;
-            println!("{count} histories in {:.1} s", began.elapsed().as_secs_f64());
+            if wrong.is_none() {
+                println!("{count} histories in {:.1} s", began.elapsed().as_secs_f64());
+            }
             wrong
         }
     };

@@ -128,7 +128,7 @@ impl History {
             people.push(Somebody { name: "a guest".to_owned(), owner, asked: None });
         }
         let odds = [0.0, 0.01, 0.03, 0.1][rng.random_range(0..4)];
-        let length = rng.random_range(12..=40);
+        let length = rng.random_range(10..=34);
         let registry = workflows::registry(&world.shop);
         let mut history = History {
             world,

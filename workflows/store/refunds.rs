@@ -94,6 +94,9 @@ struct Locked {
     paid_by: Option<String>,
     is_live: bool,
     gateway_payment_id: Option<String>,
+    /// Paid on delivery. A payment without an id need not be: its checkout may have given up before
+    /// it had written the gateway's answer down.
+    is_cash: bool,
     captured: Decimal,
     currency: Currency,
 }
@@ -110,7 +113,8 @@ async fn lock(conn: &mut PgConnection, order_id: OrderId) -> Result<Option<Locke
         return Ok(None);
     };
     let payment = sqlx::query!(
-        "select id, gateway_payment_id, captured_amount, currency from payments where order_id = $1 for no key update",
+        r#"select id, gateway_payment_id, payment_method = 'COD' as "is_cash!", captured_amount, currency
+             from payments where order_id = $1 for no key update"#,
         order_id
     )
     .fetch_one(conn)
@@ -121,6 +125,7 @@ async fn lock(conn: &mut PgConnection, order_id: OrderId) -> Result<Option<Locke
         is_live: order.order_status != "CANCELLED" && order.order_status != "PENDING",
         paid_by: order.payment_id,
         gateway_payment_id: payment.gateway_payment_id,
+        is_cash: payment.is_cash,
         captured: payment.captured_amount,
         currency: payment.currency.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
     }))
@@ -201,7 +206,7 @@ pub async fn claim_everything(
     if order.is_live {
         return Ok(due);
     }
-    if order.gateway_payment_id.is_none() && order.captured > Decimal::ZERO {
+    if order.is_cash && order.captured > Decimal::ZERO {
         let amount = order.captured - claimed(conn, order.payment_id, None).await?;
         if amount > Decimal::ZERO {
             due.push(insert(conn, claim, &order, None, amount, now).await?);
