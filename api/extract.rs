@@ -7,7 +7,7 @@ use axum::{
     response::IntoResponse,
 };
 use domain::card_data::find_card_data;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
 use serde_path_to_error::{Path as ErrorPath, Segment};
 
@@ -226,6 +226,13 @@ impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for Path<T> {
             Err(_) => Err(ApiError::not_found("not-found", "There is nothing here.")),
         }
     }
+}
+
+/// For a field of a change: left out is `None` and stays as it is, null is `Some(None)` and empties it.
+pub(crate) fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 #[cfg(test)]

@@ -90,6 +90,14 @@ impl Write {
         Ok(Ok(Write { tx, caller, key }))
     }
 
+    /// Begins a write that is the same however often it comes, and needs no key.
+    ///
+    /// # Errors
+    /// 401 `login-required` for an anonymous caller.
+    pub(crate) async fn once(state: &AppState, caller: &Caller) -> Result<Write, ApiError> {
+        Ok(Write { caller: caller.key()?, tx: state.pool.begin().await?, key: None })
+    }
+
     /// The transaction's connection.
     pub(crate) fn conn(&mut self) -> &mut PgConnection {
         &mut self.tx

@@ -17,21 +17,24 @@ pub mod tokens;
 
 mod auth;
 mod cart;
-mod catalogue;
+mod categories;
 mod checkout;
 mod dev;
 mod door;
 mod etag;
 mod events;
 mod health;
+mod inventory;
 mod observe;
 mod openapi;
 mod orders;
 mod payments;
 mod preferences;
+mod products;
 mod schedules;
 mod shipments;
 mod throttle;
+mod valid;
 mod watch;
 mod webhooks;
 
@@ -61,7 +64,9 @@ pub use tokens::AuthKeys;
 fn resources(state: &AppState) -> OpenApiRouter<AppState> {
     let resources = openapi::document()
         .merge(auth::routes())
-        .merge(catalogue::routes())
+        .merge(products::routes())
+        .merge(categories::routes())
+        .merge(inventory::routes())
         .merge(cart::routes())
         .merge(checkout::routes())
         .merge(orders::routes())

@@ -1,7 +1,11 @@
 //! What is sold and how much of it there is: products, their variants, their counters.
 
+pub mod edit;
+pub mod filing;
+
 use std::str::FromStr;
 
+use chrono::{DateTime, Utc};
 use domain::{
     ids::{ProductId, VariantId},
     money::Currency,
@@ -32,6 +36,10 @@ pub struct Product {
     pub currency: Currency,
     /// A picture.
     pub image_url: Option<String>,
+    /// On sale.
+    pub is_active: bool,
+    /// When it, or one of its variants, was last changed.
+    pub updated_at: DateTime<Utc>,
 }
 
 /// A variant with what can be had of it.
@@ -53,6 +61,10 @@ pub struct Variant {
     pub compare_at_price: Option<Decimal>,
     /// Percent.
     pub tax_rate: Decimal,
+    /// On sale, as far as its product is.
+    pub is_active: bool,
+    /// When it was last changed.
+    pub updated_at: DateTime<Utc>,
     /// Units that can be had now.
     pub available: i32,
 }
@@ -76,22 +88,43 @@ fn currency(text: &str) -> Result<Currency, sqlx::Error> {
     Currency::from_str(text).map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
 
-/// Active products in order of their ids (which is that of their creation), after the given one.
+/// What is shown of the catalogue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// What is on sale.
+    OnSale,
+    /// Everything, as staff see it.
+    Everything,
+}
+
+impl Shown {
+    fn is_everything(self) -> bool {
+        match self {
+            Shown::OnSale => false,
+            Shown::Everything => true,
+        }
+    }
+}
+
+/// Products in order of their ids (which is that of their creation), after the given one.
 ///
 /// # Errors
 /// The database's own.
 pub async fn list_products(
     conn: &mut PgConnection,
+    shown: Shown,
     after: Option<ProductId>,
     limit: i64,
 ) -> Result<Vec<Product>, sqlx::Error> {
     sqlx::query!(
-        "select id, sku, product_name, description, category_id, brand_id, base_price, currency, image_url
+        "select id, sku, product_name, description, category_id, brand_id, base_price, currency, image_url,
+                is_active, updated_at
            from products
-          where is_active and ($1::uuid is null or id > $1)
+          where (is_active or $3) and ($1::uuid is null or id > $1)
           order by id limit $2",
         after.map(|id| id.0),
-        limit
+        limit,
+        shown.is_everything()
     )
     .fetch_all(conn)
     .await?
@@ -107,26 +140,34 @@ pub async fn list_products(
             base_price: row.base_price,
             currency: currency(&row.currency)?,
             image_url: row.image_url,
+            is_active: row.is_active,
+            updated_at: row.updated_at,
         })
     })
     .collect()
 }
 
-/// The active product with that id, that SKU, or a variant of that SKU.
+/// The product with that id, that SKU, or a variant of that SKU.
 ///
 /// # Errors
 /// The database's own.
-pub async fn find_product(conn: &mut PgConnection, id_or_sku: &str) -> Result<Option<Product>, sqlx::Error> {
+pub async fn find_product(
+    conn: &mut PgConnection,
+    shown: Shown,
+    id_or_sku: &str,
+) -> Result<Option<Product>, sqlx::Error> {
     // Three look-ups by unique index; an `or` over two tables would scan.
     let Some(row) = sqlx::query!(
-        "select id, sku, product_name, description, category_id, brand_id, base_price, currency, image_url
+        "select id, sku, product_name, description, category_id, brand_id, base_price, currency, image_url,
+                is_active, updated_at
            from products
-          where is_active and id = coalesce(
+          where (is_active or $3) and id = coalesce(
                 $1::uuid,
                 (select p.id from products p where p.sku = $2),
-                (select v.product_id from product_variants v where v.sku = $2 and v.is_active))",
+                (select v.product_id from product_variants v where v.sku = $2 and (v.is_active or $3)))",
         Uuid::parse_str(id_or_sku).ok(),
-        id_or_sku
+        id_or_sku,
+        shown.is_everything()
     )
     .fetch_optional(conn)
     .await?
@@ -143,23 +184,30 @@ pub async fn find_product(conn: &mut PgConnection, id_or_sku: &str) -> Result<Op
         base_price: row.base_price,
         currency: currency(&row.currency)?,
         image_url: row.image_url,
+        is_active: row.is_active,
+        updated_at: row.updated_at,
     }))
 }
 
-/// The active variants of those products, each product's in order of their ids.
+/// The variants of those products, each product's in order of their ids.
 ///
 /// # Errors
 /// The database's own.
-pub async fn variants_of(conn: &mut PgConnection, products: &[ProductId]) -> Result<Vec<Variant>, sqlx::Error> {
+pub async fn variants_of(
+    conn: &mut PgConnection,
+    shown: Shown,
+    products: &[ProductId],
+) -> Result<Vec<Variant>, sqlx::Error> {
     let products: Vec<Uuid> = products.iter().map(|id| id.0).collect();
     let rows = sqlx::query!(
         r#"select v.id, v.product_id, v.sku, v.variant_name, v.attributes, v.price, v.compare_at_price, v.tax_rate,
-                  coalesce(i.available_quantity, 0) as "available!"
+                  v.is_active, v.updated_at, coalesce(i.available_quantity, 0) as "available!"
              from product_variants v
              left join inventory i on i.variant_id = v.id
-            where v.product_id = any($1) and v.is_active
+            where v.product_id = any($1) and (v.is_active or $2)
             order by v.product_id, v.id"#,
-        &products
+        &products,
+        shown.is_everything()
     )
     .fetch_all(conn)
     .await?;
@@ -174,6 +222,8 @@ pub async fn variants_of(conn: &mut PgConnection, products: &[ProductId]) -> Res
             price: row.price,
             compare_at_price: row.compare_at_price,
             tax_rate: row.tax_rate,
+            is_active: row.is_active,
+            updated_at: row.updated_at,
             available: row.available,
         })
         .collect())

@@ -11,7 +11,25 @@ use domain::ids::{OrderId, VariantId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+pub mod services;
+pub mod shelf;
+
 use super::carts::CartLine;
+
+/// For whom stock is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// For an order, by its checkout.
+    Order(OrderId),
+    /// For another service of the shop: the id of its reservation.
+    Service(Uuid),
+}
+
+impl From<OrderId> for Holder {
+    fn from(order_id: OrderId) -> Self {
+        Holder::Order(order_id)
+    }
+}
 
 /// Units wanted of a variant, under a reservation to be.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,11 +68,15 @@ pub struct Short {
 /// Holds everything wanted, or nothing: then answers what is short. One statement.
 pub async fn hold(
     conn: &mut PgConnection,
-    order_id: OrderId,
+    holder: impl Into<Holder>,
     wanted: &[Wanted],
     now: DateTime<Utc>,
     expires_at: DateTime<Utc>,
 ) -> Result<Vec<Short>, sqlx::Error> {
+    let (order_id, service_reservation_id) = match holder.into() {
+        Holder::Order(order_id) => (Some(Uuid::from(order_id)), None),
+        Holder::Service(reservation_id) => (None, Some(reservation_id)),
+    };
     let variants: Vec<Uuid> = wanted.iter().map(|w| w.variant_id.into()).collect();
     let quantities: Vec<i32> = wanted.iter().map(|w| w.quantity).collect();
     let reservations: Vec<Uuid> = wanted.iter().map(|w| w.reservation_id).collect();
@@ -83,8 +105,8 @@ pub async fn hold(
             returning w.reservation_id, i.variant_id, w.quantity, i.available_quantity as left_over, i.low_stock_threshold),
         held as (
             insert into inventory_reservations
-                (id, order_id, variant_id, quantity_reserved, status, created_at, expires_at)
-            select reservation_id, $4, variant_id, quantity, 'ACTIVE', $5, $6 from taken),
+                (id, order_id, service_reservation_id, variant_id, quantity_reserved, status, created_at, expires_at)
+            select reservation_id, $4, $7, variant_id, quantity, 'ACTIVE', $5, $6 from taken),
         moved as (
             insert into inventory_movements (variant_id, kind, available_delta, reserved_delta, reservation_id, created_at)
             select variant_id, 'HOLD', -quantity, quantity, reservation_id, $5 from taken),
@@ -100,9 +122,10 @@ pub async fn hold(
         &variants,
         &quantities,
         &reservations,
-        Uuid::from(order_id),
+        order_id,
         now,
         expires_at,
+        service_reservation_id,
     )
     .fetch_all(conn)
     .await?;
@@ -235,7 +258,7 @@ async fn give_back(conn: &mut PgConnection, ids: &[Uuid], status: &str, now: Dat
         with released as (
             update inventory_reservations set status = $2, released_at = $3
              where id = any($1) and status = 'ACTIVE'
-            returning id, order_id, variant_id, quantity_reserved),
+            returning id, order_id, service_reservation_id, variant_id, quantity_reserved),
         units as (
             select variant_id, sum(quantity_reserved)::int as quantity from released group by variant_id),
         locked as materialized (
@@ -254,10 +277,13 @@ async fn give_back(conn: &mut PgConnection, ids: &[Uuid], status: &str, now: Dat
             select variant_id, case $2 when 'EXPIRED' then 'EXPIRE' else 'RELEASE' end,
                    quantity_reserved, -quantity_reserved, id, $3 from released)
         insert into outbox_events (event_id, event_type, subject, data, occurred_at)
-        select gen_random_uuid(), 'inventory.released', order_id::text,
-               jsonb_build_object('orderId', order_id, 'cause', $2::text,
-                   'items', jsonb_agg(jsonb_build_object('variantId', variant_id, 'quantity', quantity_reserved))), $3
-          from released where order_id is not null group by order_id
+        select gen_random_uuid(), 'inventory.released', coalesce(order_id, service_reservation_id)::text,
+               jsonb_build_object('cause', $2::text,
+                   'items', jsonb_agg(jsonb_build_object('variantId', variant_id, 'quantity', quantity_reserved)))
+               || case when order_id is null then jsonb_build_object('reservationId', service_reservation_id)
+                       else jsonb_build_object('orderId', order_id) end, $3
+          from released where order_id is not null or service_reservation_id is not null
+         group by order_id, service_reservation_id
         "#,
         ids,
         status,

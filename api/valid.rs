@@ -1,0 +1,77 @@
+//! What fields of many bodies have in common: amounts that their currency can express, texts that fit.
+
+use domain::money::{Currency, Money};
+use rust_decimal::Decimal;
+
+use crate::error::FieldError;
+
+/// Where columns of prices end: `numeric(12, 3)`.
+const PRICE_LIMIT: i64 = 1_000_000_000;
+
+/// What is wrong with a body, place by place.
+#[derive(Debug, Default)]
+pub(crate) struct Complaints(Vec<FieldError>);
+
+impl Complaints {
+    /// Notes that a place is wrong, if it is.
+    pub(crate) fn note(&mut self, wrong: bool, pointer: &str, detail: impl Into<String>) {
+        if wrong {
+            self.0.push(FieldError::new(pointer, detail));
+        }
+    }
+
+    /// A text must have so many characters, not all of them blank, and none that controls a terminal.
+    pub(crate) fn text(&mut self, pointer: &str, text: &str, most: usize) {
+        let fits = text.chars().count() <= most && !text.trim().is_empty() && !text.chars().any(char::is_control);
+        self.note(!fits, pointer, format!("must have 1 to {most} printable characters"));
+    }
+
+    /// An amount must not be negative, must fit the column, and must not be finer than its currency.
+    pub(crate) fn amount(&mut self, pointer: &str, amount: Decimal, currency: Currency) {
+        let fits = !amount.is_sign_negative() || amount.is_zero();
+        self.note(!fits || amount >= Decimal::from(PRICE_LIMIT), pointer, format!("must be 0 to {PRICE_LIMIT}"));
+        self.note(
+            Money::new(amount, currency).is_err(),
+            pointer,
+            format!("may have at most {} decimals in {currency}", currency.exponent()),
+        );
+    }
+
+    /// All of it; empty when nothing is wrong.
+    pub(crate) fn into_errors(self) -> Vec<FieldError> {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_amount_is_not_finer_than_its_currency() {
+        for (amount, currency, fine) in [
+            ("10.10", "INR", true),
+            ("10.100", "INR", true),
+            ("10.101", "INR", false),
+            ("10.101", "KWD", true),
+            ("10.1", "JPY", false),
+            ("-0.01", "INR", false),
+            ("-0", "INR", true),
+            ("1000000000", "INR", false),
+        ] {
+            let mut complaints = Complaints::default();
+            complaints.amount("/price", amount.parse().expect("a number"), currency.parse().expect("a currency"));
+            assert_eq!(complaints.into_errors().is_empty(), fine, "{amount} {currency}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_neither_blank_nor_endless() {
+        for (text, fine) in [("x", true), ("  ", false), ("", false), ("four", true), ("fives", false), ("a\n", false)]
+        {
+            let mut complaints = Complaints::default();
+            complaints.text("/name", text, 4);
+            assert_eq!(complaints.into_errors().is_empty(), fine, "{text:?}");
+        }
+    }
+}
