@@ -1,17 +1,21 @@
-//! Payments over HTTP: giving money back.
+//! Payments over HTTP: another try to pay, and giving money back.
 
 use axum::{
     extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use domain::{ids::OrderId, money::to_wire};
+use domain::{ids::OrderId, money::to_wire, payment::PaymentMethod};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
-use workflows::{refund::accept as refund, store::refunds::ClaimError};
+use workflows::{
+    checkout::attempt::{self, Offer, OfferError},
+    refund::accept as refund,
+    store::refunds::ClaimError,
+};
 
 use crate::{
     caller::Caller,
@@ -19,12 +23,32 @@ use crate::{
     extract::CheckedJson,
     idempotency::{IdempotencyKey, Write},
     openapi::Problem,
-    orders::checked_reason,
+    orders::{checked_reason, order_not_found, visible},
     state::AppState,
 };
 
+/// Longest token a gateway may give, in bytes.
+const MAX_TOKEN_BYTES: usize = 512;
+
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(give_back))
+    OpenApiRouter::new().routes(routes!(process)).routes(routes!(give_back))
+}
+
+/// Another try to pay a PENDING order.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ProcessBody {
+    #[schema(value_type = Uuid)]
+    order_id: OrderId,
+    /// What the order costs.
+    #[schema(value_type = String, examples("59050.00"))]
+    amount: Decimal,
+    /// CREDIT_CARD, DEBIT_CARD, UPI, NET_BANKING or WALLET.
+    #[schema(value_type = String, examples("CREDIT_CARD"))]
+    payment_method: PaymentMethod,
+    /// What the gateway gave the shopper's browser; never a card number.
+    #[schema(max_length = 512, examples("tok_ok"))]
+    payment_token: String,
 }
 
 /// What is given back.
@@ -51,11 +75,69 @@ struct PaymentRun {
     status: &'static str,
 }
 
+impl From<OfferError> for ApiError {
+    fn from(error: OfferError) -> Self {
+        let detail = error.to_string();
+        match error {
+            OfferError::NotFound => order_not_found(),
+            OfferError::NotPending => ApiError::conflict("order-not-pending", detail),
+            OfferError::InProgress => ApiError::conflict("payment-in-progress", detail),
+            OfferError::UsedUp => ApiError::conflict("payment-attempts-used-up", detail),
+            OfferError::AmountMismatch { due } => ApiError::conflict("amount-mismatch", detail)
+                .with("amountDue", to_wire(due.amount(), due.currency()))
+                .with("currency", due.currency().as_str()),
+            OfferError::Database(error) => error.into(),
+        }
+    }
+}
+
+/// Pays once more for an order whose payment was declined, where the shop allows it, while the payment
+/// window is open. The order's checkout carries it out: poll that.
+#[utoipa::path(
+    post, path = "/api/payments/process", tag = "Payments", request_body = ProcessBody,
+    security(("bearer" = []), ("cartSession" = [])),
+    params(("Idempotency-Key" = String, Header, description = "The same key and body get the same answer")),
+    responses(
+        (status = 202, description = "Under way: the checkout tells how it ends", body = PaymentRun),
+        (status = 400, description = "`idempotency-key-required`", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "`login-required`", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "`order-not-found`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`payment-in-progress`, `payment-attempts-used-up`, `order-not-pending`, `amount-mismatch` with `amountDue`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`validation-failed`, `card-data-refused`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+async fn process(
+    State(state): State<AppState>,
+    caller: Caller,
+    key: IdempotencyKey,
+    CheckedJson(body): CheckedJson<ProcessBody>,
+) -> Result<Response, ApiError> {
+    let ProcessBody { order_id, amount, payment_method: method, payment_token: token } = body;
+    let mut errors = Vec::new();
+    if method == PaymentMethod::Cod {
+        errors.push(FieldError::new("/paymentMethod", "cash is not paid here"));
+    }
+    if token.is_empty() || token.len() > MAX_TOKEN_BYTES {
+        errors.push(FieldError::new("/paymentToken", format!("must have 1 to {MAX_TOKEN_BYTES} bytes")));
+    }
+    if !errors.is_empty() {
+        return Err(ApiError::invalid(errors));
+    }
+    visible(&state, &caller, &order_id.to_string()).await?;
+    let mut write = match Write::begin(&state, &caller, Some(key)).await? {
+        Ok(write) => write,
+        Err(replay) => return Ok(replay.into_response()),
+    };
+    let offer = Offer { order_id, amount, method, token: Some(token) };
+    let workflow_id = attempt::offer(write.conn(), offer).await?;
+    write.answer(StatusCode::ACCEPTED, &PaymentRun { workflow_id, status: "RUNNING" }).await
+}
+
 impl From<ClaimError> for ApiError {
     fn from(error: ClaimError) -> Self {
         let (code, detail) = (error.code(), error.to_string());
         match error {
-            ClaimError::OrderNotFound => ApiError::not_found(code, "There is no such order."),
+            ClaimError::OrderNotFound => order_not_found(),
             ClaimError::NothingCaptured => ApiError::conflict(code, detail),
             ClaimError::ExceedsCaptured { left } => {
                 ApiError::conflict(code, detail).with("left", to_wire(left.amount(), left.currency()))

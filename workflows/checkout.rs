@@ -4,6 +4,7 @@
 //! (the shopper's POST) is [`accept`]; what the gateway says later comes in through [`webhook`].
 
 pub mod accept;
+pub mod attempt;
 pub mod confirm;
 pub mod create;
 pub mod pay;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use self::{
+    attempt::Attempt,
     confirm::{
         AppendHistory, CommitReservation, ConfirmOrder, ConvertCart, PublishEvents, ReadReceipt, RecordRedemption,
         SendNotifications,
@@ -74,8 +76,15 @@ pub struct Request {
     pub gateway: String,
     /// The gateway's token for what the shopper pays with; never a card number.
     pub payment_token: Option<String>,
+    /// How often the shopper may try to pay, from 1: the shop's rule when the checkout was accepted.
+    #[serde(default = "one")]
+    pub payment_attempts: u32,
     /// Tells an equal request from a different one.
     pub fingerprint: String,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// What the shopper gets.
@@ -135,25 +144,38 @@ impl Workflow for Checkout {
 
         // PHASE 4 · Payment
         let mut payment = None;
+        let mut earlier = Vec::new();
         if request.payment_method != PaymentMethod::Cod && !quote.total.is_zero() {
             let gateway = shop.gateway(&request.gateway);
-            // 8. Initiate payment: call the gateway, and store its payment id
-            let void_or_refund = VoidOrRefund { order_id, gateway: request.gateway.clone() };
-            let intent =
-                flow.call(InitiatePayment { request: &request, quote: &quote, gateway }).undo(void_or_refund).await?;
-            flow.tx(StorePaymentIntent { order_id, gateway: &request.gateway, intent: &intent }).undo(Nothing).await?;
-            let outcome = match PaymentOutcome::known(&intent) {
-                Some(outcome) => outcome,
-                // 9. User completes payment
-                None => match flow.wait_for::<PaymentOutcome>(pay::SIGNAL, shop.rules.payment_window()).await? {
-                    Some(outcome) if outcome.gateway_payment_id == intent.gateway_payment_id => outcome,
-                    // Silence is not "unpaid", nor is word of another payment: the gateway is told to
-                    // close, and says how it ended.
-                    Some(_) | None => flow.call(ClosePayment { order_id, gateway }).undo(Nothing).await?,
-                },
-            };
-            // Declined: this `?` is the arrow to box 9a, the undos above in reverse.
-            payment = Some(outcome.captured(&quote)?);
+            let mut attempt = Attempt::first(&request);
+            payment = Some(loop {
+                // 8. Initiate payment: call the gateway, and store its payment id
+                let void_or_refund = VoidOrRefund::of(&request);
+                let initiate =
+                    InitiatePayment { request: &request, attempt: &attempt, earlier: &earlier, quote: &quote, gateway };
+                let intent = flow.call(initiate).undo(void_or_refund).await?;
+                let store = StorePaymentIntent { request: &request, attempt: &attempt, intent: &intent };
+                flow.tx(store).undo(Nothing).await?;
+                let outcome = match PaymentOutcome::known(&intent) {
+                    Some(outcome) => outcome,
+                    // 9. User completes payment
+                    None => match attempt.wait(flow, &shop.rules, &earlier).await? {
+                        Some(outcome) if outcome.gateway_payment_id == intent.gateway_payment_id => outcome,
+                        // Silence is not "unpaid", nor is word of another payment: the gateway is told to
+                        // close, and says how it ended.
+                        Some(_) | None => {
+                            flow.call(ClosePayment { order_id, intent: &intent, gateway }).undo(Nothing).await?
+                        }
+                    },
+                };
+                match outcome.captured(&quote) {
+                    Ok(captured) => break captured,
+                    // Declined: unless the shopper may try again, this `?` is the arrow to box 9a, the
+                    // undos above in reverse.
+                    Err(declined) => attempt = attempt.next(flow, &request, &shop.rules, &intent, declined).await?,
+                }
+                earlier.push(intent.gateway_payment_id);
+            });
         }
 
         // PHASE 5 · Order confirmation: once this commits, only forward
@@ -174,6 +196,9 @@ impl Workflow for Checkout {
                 PublishEvents { request: &request, quote: &quote, cart: &cart, payment },
             ))
             .await?;
+        if !earlier.is_empty() {
+            flow.start(attempt::refund_of_earlier(&request)).await?;
+        }
         // 16. Send notifications
         if flow.tx(SendNotifications { request: &request, shop }).await? {
             flow.start(confirm::order_confirmed(order_id)).await?;

@@ -2,6 +2,7 @@
 //! whoever calls them owns the transaction.
 
 pub mod addresses;
+pub mod attempts;
 pub mod audit_log;
 pub mod cancellations;
 pub mod carts;

@@ -18,7 +18,7 @@ use workflows::cancellation::{
     accept::{self, Accepted, CancelError},
 };
 
-use super::{is_owner, visible};
+use super::{is_owner, order_not_found, visible};
 use crate::{
     caller::Caller,
     error::{ApiError, FieldError},
@@ -81,7 +81,7 @@ impl From<Accepted> for CancelAnswer {
 impl From<CancelError> for ApiError {
     fn from(error: CancelError) -> Self {
         match error {
-            CancelError::NotFound => ApiError::not_found("order-not-found", "There is no such order."),
+            CancelError::NotFound => order_not_found(),
             CancelError::Changed => ApiError::precondition_failed("The order has changed meanwhile."),
             CancelError::Refused(refusal) => {
                 ApiError::conflict(workflows::cancellation::compensate::NOT_CANCELLABLE, refusal.to_string())

@@ -103,7 +103,7 @@ pub async fn interleave<'w>(world: &'w World, dice: &mut Dice, actions: Vec<Acti
             break;
         }
         let run = live_run(world, dice).await;
-        match (dice.roll(6), run) {
+        match (dice.roll(4), run) {
             (0, _) | (_, None) => actions.remove(0).1.await,
             (1, Some(run)) => {
                 let (_, act) = actions.remove(0);

@@ -320,6 +320,7 @@ async fn start(
         payment_method: order.payment_method,
         gateway,
         payment_token: order.payment_token,
+        payment_attempts: shop.rules.payment_max_attempts,
         fingerprint: order.fingerprint,
     };
     let candidates = coupons::candidates(conn, cart.id, user_id, &request.coupon_codes).await?;

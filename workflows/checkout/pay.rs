@@ -12,7 +12,7 @@ use engine::{Call, CallContext, Failure, RetryPolicy, Start, Step, StepError, Tx
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-use super::Request;
+use super::{Request, attempt::Attempt};
 use crate::{
     refund::{RefundPayment, RefundRequest},
     store::orders,
@@ -111,6 +111,9 @@ pub(crate) fn configured(gateway: Option<&Arc<dyn PaymentGateway>>) -> Result<&A
 #[derive(Clone)]
 pub struct InitiatePayment<'a> {
     pub(super) request: &'a Request,
+    pub(super) attempt: &'a Attempt,
+    /// The gateway's payments of the attempts before.
+    pub(super) earlier: &'a [String],
     pub(super) quote: &'a Quote,
     pub(super) gateway: Option<&'a Arc<dyn PaymentGateway>>,
 }
@@ -127,15 +130,15 @@ impl Call for InitiatePayment<'_> {
             let found = gateway.find(self.request.order_id).await.map_err(unless_refused)?;
             return found
                 .into_iter()
-                .next()
+                .find(|payment| !self.earlier.contains(&payment.gateway_payment_id))
                 .ok_or_else(|| Failure::new("payment-expired", "the gateway never took the payment up").into());
         }
         let payment = PaymentRequest {
             order_id: self.request.order_id,
-            attempt: 1,
+            attempt: self.attempt.number,
             amount: Money::rounded(self.quote.total, self.quote.currency),
-            method: self.request.payment_method,
-            token: self.request.payment_token.clone(),
+            method: self.attempt.method,
+            token: self.attempt.token.clone(),
             return_url: None,
         };
         gateway.initiate(context.idempotency_key, &payment).await.map_err(unless_refused)
@@ -149,8 +152,8 @@ impl Call for InitiatePayment<'_> {
 /// Box 8, the note: the gateway's payment id, and where the shopper must go.
 #[derive(Debug)]
 pub struct StorePaymentIntent<'a> {
-    pub(super) order_id: OrderId,
-    pub(super) gateway: &'a str,
+    pub(super) request: &'a Request,
+    pub(super) attempt: &'a Attempt,
     pub(super) intent: &'a GatewayPayment,
 }
 
@@ -160,7 +163,7 @@ impl Step for StorePaymentIntent<'_> {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
         let (run_id, now) = (tx.run_id(), tx.now());
-        orders::store_intent(tx.conn(), run_id, self.order_id, self.gateway, self.intent, now).await?;
+        orders::store_intent(tx.conn(), run_id, self.request, self.attempt, self.intent, now).await?;
         Ok(())
     }
 }
@@ -169,6 +172,7 @@ impl Step for StorePaymentIntent<'_> {
 #[derive(Clone)]
 pub struct ClosePayment<'a> {
     pub(super) order_id: OrderId,
+    pub(super) intent: &'a GatewayPayment,
     pub(super) gateway: Option<&'a Arc<dyn PaymentGateway>>,
 }
 
@@ -180,7 +184,8 @@ impl Call for ClosePayment<'_> {
         let payments =
             configured(self.gateway)?.close(context.idempotency_key, self.order_id).await.map_err(unless_refused)?;
         let captured = payments.iter().find(|payment| payment.status == GatewayPaymentStatus::Captured);
-        let outcome = captured.or(payments.first()).and_then(PaymentOutcome::known);
+        let own = payments.iter().find(|payment| payment.gateway_payment_id == self.intent.gateway_payment_id);
+        let outcome = captured.or(own).or(payments.first()).and_then(PaymentOutcome::known);
         outcome.ok_or_else(|| StepError::Unknown("the gateway has not closed the payment yet".into()))
     }
 }
@@ -189,15 +194,25 @@ impl Call for ClosePayment<'_> {
 /// starts a run of its own and moves on: stock, coupons and cart are free at once.
 #[derive(Debug)]
 pub struct VoidOrRefund {
-    pub(super) order_id: OrderId,
-    pub(super) gateway: String,
+    order_id: OrderId,
+    gateway: String,
+    /// There is no other attempt whose money may have come late.
+    is_sole: bool,
+}
+
+impl VoidOrRefund {
+    pub(super) fn of(request: &Request) -> Self {
+        let Request { order_id, gateway, payment_attempts, .. } = request;
+        VoidOrRefund { order_id: *order_id, gateway: gateway.clone(), is_sole: *payment_attempts <= 1 }
+    }
 }
 
 impl Undo<Option<GatewayPayment>> for VoidOrRefund {
     const NAME: Option<&'static str> = Some("VoidOrRefund");
 
     async fn undo(&self, tx: &mut Tx<'_>, payment: &Option<GatewayPayment>) -> Result<(), StepError> {
-        let certainly_unpaid = payment.as_ref().is_some_and(|payment| payment.status == GatewayPaymentStatus::Failed);
+        let has_failed = payment.as_ref().is_some_and(|payment| payment.status == GatewayPaymentStatus::Failed);
+        let certainly_unpaid = self.is_sole && has_failed;
         if !certainly_unpaid {
             let reason = tx.failure().map(|failure| failure.code.clone()).unwrap_or_default();
             let request = RefundRequest::everything(self.order_id, Some(self.gateway.clone()), reason);

@@ -74,7 +74,7 @@ pub struct OrderGlance {
 /// A run's status as a shopper sees it: retrying and compensating is still RUNNING.
 pub fn shown(run_status: &str, waiting_for: Option<&str>) -> &'static str {
     match (run_status, waiting_for) {
-        ("WAITING", Some(super::pay::SIGNAL)) => "WAITING_PAYMENT",
+        ("WAITING", Some(super::pay::SIGNAL | super::attempt::SIGNAL)) => "WAITING_PAYMENT",
         ("COMPLETED", _) => "COMPLETED",
         ("FAILED", _) => "FAILED",
         ("CANCELLED", _) => "CANCELLED",
@@ -135,7 +135,11 @@ pub async fn read(pool: &PgPool, rules: &Rules, workflow_id: Uuid) -> Result<Opt
         order_id: row.order_id,
         order_number: row.order_number,
         order,
-        next_action: (status == "WAITING_PAYMENT").then_some(row.next_action).flatten(),
+        next_action: match (status, row.waiting_for.as_deref()) {
+            ("WAITING_PAYMENT", Some(super::attempt::SIGNAL)) => Some(serde_json::json!({ "type": "PAY_AGAIN" })),
+            ("WAITING_PAYMENT", _) => row.next_action,
+            _ => None,
+        },
         // While it compensates, nothing is settled yet.
         failure: (status == "FAILED" || status == "CANCELLED").then_some(row.failure).flatten(),
         estimated_delivery: completed.then_some(row.estimated_delivery_date).flatten(),

@@ -16,6 +16,12 @@ impl Flow {
     /// A signal may have come before. Which of the two it was is journalled, once.
     pub async fn wait_for<T: DeserializeOwned>(&mut self, signal: &str, timeout: Duration) -> Result<Option<T>> {
         let until = self.now() + timeout;
+        self.wait_until(signal, until).await
+    }
+
+    /// As [`Flow::wait_for`], until a moment on the engine's clock; past it only a signal that has come
+    /// already is heard.
+    pub async fn wait_until<T: DeserializeOwned>(&mut self, signal: &str, until: DateTime<Utc>) -> Result<Option<T>> {
         let deadline = self.deadline(signal, until).await?;
         if let Some(entry) = self.next_entry(Kind::Signal, signal).await? {
             return decode_one(signal, entry.output.unwrap_or_default());

@@ -12,7 +12,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::carts::CartLine;
-use crate::checkout::{Request, pay::Captured};
+use crate::checkout::{Request, attempt::Attempt, pay::Captured};
 
 fn json<T: serde::Serialize>(value: &T) -> Result<serde_json::Value, sqlx::Error> {
     serde_json::to_value(value).map_err(|error| sqlx::Error::Encode(Box::new(error)))
@@ -177,12 +177,13 @@ pub async fn link_coupons(
     Ok(())
 }
 
-/// Notes what the gateway answered: its payment id, and where the shopper must go.
+/// Notes what the gateway answered: its payment id, and where the shopper must go. A later attempt may
+/// pay in another way than the order was placed with.
 pub async fn store_intent(
     conn: &mut PgConnection,
     run_id: Uuid,
-    order_id: OrderId,
-    gateway: &str,
+    request: &Request,
+    attempt: &Attempt,
     intent: &GatewayPayment,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
@@ -194,23 +195,35 @@ pub async fn store_intent(
         GatewayPaymentStatus::Failed => "FAILED",
         GatewayPaymentStatus::Closed => "CLOSED",
     };
+    if attempt.method != request.payment_method {
+        sqlx::query!(
+            "update orders set payment_method = $2, updated_at = $3 where id = $1",
+            Uuid::from(request.order_id),
+            attempt.method.as_str(),
+            now
+        )
+        .execute(&mut *conn)
+        .await?;
+    }
     let next_action = intent.next_action.as_ref().map(json).transpose()?;
     sqlx::query!(
         "with payment as (
-            update payments set payment_gateway = $2, gateway_payment_id = $3, updated_at = $4
+            update payments set payment_gateway = $2, gateway_payment_id = $3, payment_method = $9, updated_at = $4
              where order_id = $1 returning id)
          insert into payment_attempts (payment_id, attempt, idempotency_key, gateway_payment_id, next_action, status,
                                        failure_reason, created_at, updated_at)
-         select id, 1, $5, $3, $6, $7, $8, $4, $4 from payment",
-        Uuid::from(order_id),
-        gateway,
+         select id, $10, $5, $3, $6, $7, $8, $4, $4 from payment",
+        Uuid::from(request.order_id),
+        request.gateway,
         intent.gateway_payment_id,
         now,
-        // One run makes one attempt of each number, so the run is the attempt's identity.
-        run_id,
+        // The key its call was made under.
+        Uuid::new_v5(&run_id, format!("InitiatePayment/{}", attempt.number).as_bytes()),
         next_action,
         status,
         intent.failure,
+        attempt.method.as_str(),
+        i32::try_from(attempt.number).unwrap_or(i32::MAX),
     )
     .execute(conn)
     .await?;

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use domain::{
     ids::OrderId,
     money::{Currency, Money},
+    order::OrderStatus,
     ports::{GatewayPayment, GatewayRefund},
 };
 use engine::{Failure, StepError};
@@ -12,6 +13,8 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
+
+use super::order_moves;
 
 /// A refund that has been claimed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -245,6 +248,12 @@ pub async fn claim_amount(
     amount: Decimal,
     now: DateTime<Utc>,
 ) -> Result<DueRefund, ClaimError> {
+    // A PENDING order's checkout takes the payment before the order: it is not to be met half-way.
+    match order_moves::lock(conn, claim.order_id).await? {
+        None => return Err(ClaimError::OrderNotFound),
+        Some(order) if order.status == OrderStatus::Pending => return Err(ClaimError::NothingCaptured),
+        Some(_) => {}
+    }
     let order = lock(conn, claim.order_id).await?.ok_or(ClaimError::OrderNotFound)?;
     if order.captured <= Decimal::ZERO {
         return Err(ClaimError::NothingCaptured);
