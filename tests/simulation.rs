@@ -10,6 +10,7 @@ mod actions;
 mod bank;
 mod floor;
 mod history;
+mod staff;
 mod storm;
 mod verdict;
 
@@ -118,7 +119,7 @@ async fn the_same_seed_tells_the_same_history() {
     for seed in [3, 14, 159, 2_653] {
         let (first, _) = tell(&floor, seed).await;
         let (second, _) = tell(&floor, seed).await;
-        assert!(first.len() > 12, "a history of {seed}");
+        assert!(first.len() > 10, "the history of seed {seed}: {first:?}");
         assert_eq!(first, second, "seed {seed}");
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use domain::ids::OrderId;
 use engine::{
-    Registry, Start,
+    Registry, park,
     sweep::sweep,
     testing::{TestWorker, advance_clock},
     turn::Turn,
@@ -99,7 +99,11 @@ pub struct History {
     odds: f64,
     length: usize,
     seen: BTreeMap<Uuid, Live>,
-    expiries: u32,
+    /// Ticks of all schedules.
+    pub ticks: u32,
+    /// What the staff have promised to give back of an order that stays.
+    pub promised: BTreeMap<OrderId, Decimal>,
+    pub parcels: Vec<Uuid>,
     /// Orders whose money came after the gateway had said that it would not.
     pub late: Vec<OrderId>,
 }
@@ -144,7 +148,9 @@ impl History {
             odds,
             length,
             seen: BTreeMap::new(),
-            expiries: 0,
+            ticks: 0,
+            promised: BTreeMap::new(),
+            parcels: Vec::new(),
             late: Vec::new(),
         };
         for _ in 0..2 {
@@ -284,7 +290,7 @@ impl History {
                 )
             }
             _ => {
-                let (other, expiry) = (self.healthy().await, self.start_expiry().await);
+                let (other, expiry) = (self.healthy().await, self.start::<ReservationExpiry>().await);
                 (
                     "the end of its hold",
                     Box::new(move || {
@@ -305,16 +311,6 @@ impl History {
     fn order_of(&self, run_id: Uuid) -> Option<OrderId> {
         let bought = self.bought.iter().find(|bought| bought.accepted.workflow_id == run_id)?;
         Some(bought.accepted.order_id)
-    }
-
-    /// The schedule's tick.
-    pub async fn start_expiry(&mut self) -> Uuid {
-        self.expiries += 1;
-        let start = Start::<ReservationExpiry>::new(format!("tick {}", self.expiries), &()).expect("a start");
-        let mut tx = self.world.pool.begin().await.expect("a transaction");
-        let started = engine::start(&mut tx, &start).await.expect("started");
-        tx.commit().await.expect("committed");
-        started.run_id
     }
 
     /// The sweep strikes off one that died a while ago.
@@ -388,18 +384,9 @@ impl History {
                 return Err(format!("a {workflow} run is parked, and no fault explains it: {failure:?}"));
             }
             self.diary.note(format!("an operator unparks a {workflow}"));
-            sqlx::query(
-                "update engine.runs r
-                    set attempt = 0, owner = null, wake_at = engine.now(),
-                        status = case when j.gave_up then 'COMPENSATING' else 'PENDING' end,
-                        failure = case when j.gave_up then r.failure end
-                   from (select exists (select from engine.journal where run_id = $1 and kind = 'FAILED') as gave_up) j
-                  where r.id = $1",
-            )
-            .bind(id)
-            .execute(&self.world.pool)
-            .await
-            .expect("unparked");
+            let mut tx = self.world.pool.begin().await.expect("a transaction");
+            park::unpark(&mut tx, id, "user:an operator", "the storm is over").await.expect("unparked");
+            tx.commit().await.expect("committed");
         }
         Ok(())
     }

@@ -22,6 +22,15 @@ const REASONS: &[&str] = &[
     "price-changed",
 ];
 
+fn is_reason(workflow: &str, code: &str) -> bool {
+    match workflow {
+        "checkout" => REASONS.contains(&code),
+        // It was accepted, and then a parcel left first.
+        "cancellation" => code == "order-not-cancellable",
+        _ => false,
+    }
+}
+
 /// An attempt may fail for these reasons; any other is a defect that a retry hides.
 const EXCUSES: &[&str] = &["injected", "the gateway is away", "the answer was lost", "has not closed the payment yet"];
 
@@ -70,7 +79,7 @@ impl History {
         for (id, workflow, status, code) in ended {
             let is_reasonable = match status.as_str() {
                 "COMPLETED" => true,
-                _ => workflow == "checkout" && code.as_deref().is_some_and(|code| REASONS.contains(&code)),
+                _ => code.as_deref().is_some_and(|code| is_reason(&workflow, code)),
             };
             if !is_reasonable && !self.borne.explains(id) {
                 wrong.push(format!("a {workflow} run ended {status} ({code:?}), and no fault explains it"));
@@ -111,9 +120,12 @@ impl History {
                 matches!(o.order_status.as_str(), "CONFIRMED" | "PROCESSING" | "SHIPPED" | "DELIVERED")
             });
             let due = match &outcome {
-                Some(outcome) if is_sold && !bought.is_cash => outcome.total - outcome.refunded,
+                Some(outcome) if is_sold && !bought.is_cash => outcome.total - self.promised_of(order_id),
                 Some(_) | None => Decimal::ZERO,
             };
+            if let Some(outcome) = outcome.as_ref().filter(|o| is_sold && o.refunded != self.promised_of(order_id)) {
+                wrong.push(format!("checkout {number}: {} was promised back: {outcome:?}", self.promised_of(order_id)));
+            }
             if net != due {
                 wrong.push(format!("checkout {number}: the gateway has {net}, and {due} is due: {outcome:?}"));
             }
@@ -145,6 +157,8 @@ impl History {
                 "checkout {number}: {confirmations} confirmations of an order; confirmed: {was_confirmed}"
             ));
         }
+        // One a refund, and one a parcel; of what the order itself went through, one each.
+        events.retain(|event| event.starts_with("order.") && event != "order.shipped");
         let total = events.len();
         events.dedup();
         if events.len() != total {
