@@ -165,7 +165,7 @@ impl FromRequestParts<AppState> for Caller {
         if let Some(value) = parts.headers.get("x-api-key") {
             let mut conn = state.pool.acquire().await?;
             let key_hash = token_hash(value.to_str().unwrap_or_default());
-            return match users::find_api_key(&mut conn, &key_hash).await? {
+            return match users::keys::find(&mut conn, &key_hash).await? {
                 Some(key) => {
                     if let Some(buckets) = &state.buckets {
                         buckets.know(key_hash, key.id);

@@ -113,6 +113,15 @@ impl Write {
         Ok(())
     }
 
+    /// Commits; there is nothing to answer.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub(crate) async fn done(self) -> Result<(), ApiError> {
+        self.tx.commit().await?;
+        Ok(())
+    }
+
     /// Commits, and answers.
     ///
     /// # Errors

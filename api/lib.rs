@@ -19,12 +19,14 @@ mod auth;
 mod cart;
 mod categories;
 mod checkout;
+mod coupons;
 mod dev;
 mod door;
 mod etag;
 mod events;
 mod health;
 mod inventory;
+mod keys;
 mod observe;
 mod openapi;
 mod orders;
@@ -34,6 +36,7 @@ mod products;
 mod schedules;
 mod shipments;
 mod throttle;
+mod users;
 mod valid;
 mod watch;
 mod webhooks;
@@ -67,6 +70,9 @@ fn resources(state: &AppState) -> OpenApiRouter<AppState> {
         .merge(products::routes())
         .merge(categories::routes())
         .merge(inventory::routes())
+        .merge(coupons::routes())
+        .merge(users::routes())
+        .merge(keys::routes())
         .merge(cart::routes())
         .merge(checkout::routes())
         .merge(orders::routes())

@@ -2,6 +2,8 @@
 //!
 //! Coupon rows are locked in id order, before any stock, and `held + used ≤ limit` is a constraint besides.
 
+pub mod terms;
+
 use chrono::{DateTime, Utc};
 use domain::{
     coupon::{Coupon, CouponKind, CouponRejection, CouponScope},

@@ -1,6 +1,9 @@
 //! People: users, their refresh tokens, and the keys of other services. Only hashes of secrets pass
 //! through here.
 
+pub mod accounts;
+pub mod keys;
+
 use std::{fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
@@ -304,23 +307,4 @@ pub async fn revoke_logins(conn: &mut PgConnection, user: UserId) -> Result<(), 
         .execute(conn)
         .await?;
     Ok(())
-}
-
-/// Another service's key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApiKey {
-    /// Which.
-    pub id: Uuid,
-    /// What it is good for.
-    pub scopes: Vec<String>,
-}
-
-/// The key with that hash, unless it was revoked.
-///
-/// # Errors
-/// The database's own.
-pub async fn find_api_key(conn: &mut PgConnection, key_hash: &[u8]) -> Result<Option<ApiKey>, sqlx::Error> {
-    sqlx::query_as!(ApiKey, "select id, scopes from api_keys where key_hash = $1 and revoked_at is null", key_hash)
-        .fetch_optional(conn)
-        .await
 }
