@@ -1,6 +1,8 @@
 //! The engine's promises, each broken on purpose.
 
+mod batches;
 mod doomed;
+mod parked;
 
 use std::{
     sync::{

@@ -7,3 +7,4 @@ mod events;
 mod gateway;
 mod repeats;
 mod rush;
+mod schedules;

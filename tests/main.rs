@@ -9,6 +9,7 @@
 mod audit;
 mod checkout_faults;
 mod checkout_races;
+mod clockwork;
 mod engine_kit;
 mod gateway;
 mod house;

@@ -209,6 +209,8 @@ impl Server {
         loop {
             let busy: Vec<String> = sqlx::query_scalar(
                 "select workflow || ' ' || status || coalesce(' ' || waiting_for, '') from engine.runs
+                 -- A reminder that is not due is nothing that is under way.
+                  where waiting_for is distinct from 'sleep' or wake_at <= engine.now()
                  union all select kind from sandbox.webhooks where send_at is not null",
             )
             .fetch_all(&self.pool)
