@@ -47,7 +47,7 @@ macro_rules! check {
 }
 
 /// Every rule, in the order they are asked.
-pub const CHECKS: [Check; 20] = [
+pub const CHECKS: [Check; 22] = [
     check!("stock_counters", "stock would appear or vanish without a movement"),
     check!("stock_holds", "stock would be reserved for nobody, or promised without being reserved"),
     check!("stock_reservations", "stock would be taken or given back twice"),
@@ -60,6 +60,8 @@ pub const CHECKS: [Check; 20] = [
     check!("orders_history", "an order's trail would not lead to where it stands"),
     check!("orders_carts", "a cart would be ordered twice, or lost"),
     check!("orders_runs", "an order, cart or hold would wait for a run that is gone"),
+    check!("carts_abandoned", "a cart left behind would go unnoticed, or its owner be told twice"),
+    check!("runs_keys", "what was started could be started once more"),
     check!("runs_owners", "a run would be in nobody's hands"),
     check!("runs_parked", "an operator is needed"),
     check!("runs_lost", "something accepted would never be done"),

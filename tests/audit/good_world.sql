@@ -122,3 +122,10 @@ values (story.id('message'), 'order.confirmed', story.id('card'), 'EMAIL', 'user
 insert into engine.finished_runs (id, workflow, version, run_key, queue, status, input, epoch, crashes, created_at, finished_at)
 values ((lpad(to_hex((extract(epoch from now()) * 1000)::bigint), 12, '0') || '70008000000000000001')::uuid,
     'notification', 1, 'order.confirmed:' || story.id('card'), 'shop', 'COMPLETED', '{}', 1, 0, now(), now());
+
+-- A guest has left a pen behind, two hours ago.
+insert into carts (id, session_hash, status, last_activity_at)
+values (story.id('left/cart'), 'left', 'ABANDONED', now() - interval '2 hours');
+insert into outbox_events (event_id, event_type, subject, data, occurred_at)
+select gen_random_uuid(), 'cart.abandoned', id::text, jsonb_build_object('cartId', id, 'lastActivityAt', last_activity_at), now()
+  from carts where status = 'ABANDONED';
