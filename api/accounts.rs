@@ -4,6 +4,7 @@ use argon2::{
     Argon2,
     password_hash::{self, PasswordHasher, PasswordVerifier, phc::PasswordHash},
 };
+use domain::phone::phone_problem;
 use garde::rules::email::parse_email;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::PgPool;
@@ -104,15 +105,13 @@ fn complaints(email: &str, account: &NewAccount) -> Vec<FieldError> {
     if !PASSWORD_CHARS.contains(&account.password.expose_secret().chars().count()) {
         errors.push(FieldError::new("/password", "must have 8 to 128 characters"));
     }
-    for (pointer, value, most) in [
-        ("/firstName", &account.first_name, 100),
-        ("/lastName", &account.last_name, 100),
-        ("/phoneNumber", &account.phone_number, 20),
-    ] {
+    for (pointer, value, most) in [("/firstName", &account.first_name, 100), ("/lastName", &account.last_name, 100)] {
         if value.as_ref().is_some_and(|value| value.chars().count() > most) {
             errors.push(FieldError::new(pointer, format!("may have at most {most} characters")));
         }
     }
+    let phone = account.phone_number.as_deref().and_then(phone_problem);
+    errors.extend(phone.map(|detail| FieldError::new("/phoneNumber", detail)));
     errors
 }
 

@@ -8,14 +8,15 @@ use domain::{ids::CartId, money::to_wire};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
-use workflows::cart;
+use workflows::cart::{self, Owner};
 
 use self::{
     answer::CartAnswer,
     visit::{Change, Visit},
 };
 use crate::{
-    error::ApiError,
+    caller::CartSession,
+    error::{ApiError, FieldError},
     extract::{Json, Path},
     openapi::Problem,
     state::AppState,
@@ -31,6 +32,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(apply_coupon))
         .routes(routes!(remove_coupon))
         .routes(routes!(validate_coupon))
+        .routes(routes!(merge))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -99,8 +101,7 @@ struct Verdict {
     )
 )]
 async fn show(State(state): State<AppState>, visit: Visit) -> Result<Response, ApiError> {
-    let mut conn = state.pool.acquire().await?;
-    let view = cart::view(&mut conn, &state.shop, visit.owner()).await?;
+    let view = cart::view(&state.pool, &state.shop, &*state.carts, visit.owner()).await?;
     Ok(visit.answer(&view))
 }
 
@@ -234,6 +235,34 @@ async fn remove_coupon(
     Path(code): Path<String>,
 ) -> Result<Response, ApiError> {
     visit.carry_out(&state, Change::RemoveCoupon { code }).await
+}
+
+/// Takes the guest's cart of `X-Cart-Session` into the logged-in user's: every line of both, as many pieces
+/// as there are. Without a cart of the user's it simply becomes his. What does not fit stays in the guest's
+/// cart; `adjustments` tells of every line that got fewer pieces than were asked for. Doing it again changes
+/// nothing.
+#[utoipa::path(
+    post, path = "/api/cart/merge", tag = "Cart", security(("bearer" = [], "cartSession" = [])),
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key merges once"),
+        ("X-Cart-Session" = String, Header, description = "The guest's secret"),
+    ),
+    responses(
+        (status = 200, description = "The user's cart, with `adjustments`", body = CartAnswer),
+        (status = 409, description = "`cart-in-checkout` with `workflowId` for either cart, `cart-already-owned` when the session's cart has become another user's", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`validation-failed` without a session, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+async fn merge(
+    State(state): State<AppState>,
+    visit: Visit,
+    session: Option<CartSession>,
+) -> Result<Response, ApiError> {
+    let Owner::User(user_id) = *visit.owner() else { return Err(ApiError::login_required()) };
+    let session = session.ok_or_else(|| {
+        ApiError::invalid(vec![FieldError::new("/X-Cart-Session", "is required: whose cart to merge")])
+    })?;
+    visit.carry_out(&state, Change::Merge { user_id, session_hash: session.hash.to_vec() }).await
 }
 
 /// Tells what a coupon code would do, and changes nothing.

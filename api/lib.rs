@@ -15,6 +15,7 @@ pub mod rate;
 pub mod state;
 pub mod tokens;
 
+mod addresses;
 mod auth;
 mod cart;
 mod categories;
@@ -73,6 +74,7 @@ fn resources(state: &AppState) -> OpenApiRouter<AppState> {
         .merge(coupons::routes())
         .merge(users::routes())
         .merge(keys::routes())
+        .merge(addresses::routes())
         .merge(cart::routes())
         .merge(checkout::routes())
         .merge(orders::routes())

@@ -9,7 +9,12 @@ use std::{
     time::Duration,
 };
 
-use adapters::{notify::DevMailbox, redis::Redis};
+use adapters::{
+    carts::{LocalCarts, RedisCarts},
+    notify::DevMailbox,
+    redis::Redis,
+};
+use domain::ports::CartCopies;
 use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
@@ -34,6 +39,8 @@ pub struct AppState {
     pub dev: Option<Arc<DevState>>,
     /// Limits on requests.
     pub config: Arc<ApiConfig>,
+    /// Copies of carts.
+    pub carts: Arc<dyn CartCopies>,
     /// What several API processes share beside the database; without it each has its own.
     pub redis: Option<Redis>,
     /// Renders `/metrics`.
@@ -101,6 +108,7 @@ impl AppState {
             buckets: config.rate_limits.map(|limits| Arc::new(Buckets::new(limits))),
             admission: Arc::new(Semaphore::new(config.max_concurrency)),
             config: Arc::new(config),
+            carts: Arc::new(LocalCarts::default()),
             redis: None,
             metrics: None,
             draining: Arc::default(),
@@ -121,6 +129,7 @@ impl AppState {
     /// The same with a Redis.
     #[must_use]
     pub fn with_redis(mut self, redis: Redis) -> Self {
+        self.carts = Arc::new(RedisCarts::new(redis.clone()));
         self.redis = Some(redis);
         self
     }

@@ -2,10 +2,11 @@
 
 -- Raised by whatever can change the price or the name of something in a cart without touching the cart.
 -- A copy of a cart remembers the number it was read under, and counts while the number stays the same.
--- A row and not a sequence: the new number must be seen exactly when the change is seen.
+-- A row and not a sequence: the new number must be seen exactly when the change is seen. Made of the
+-- clock, so that a database restored from a backup never counts through the same numbers again.
 create table catalogue_version (
     only_row boolean primary key default true check (only_row),
-    version bigint not null default 1,
+    version bigint not null default extract(epoch from clock_timestamp()) * 1000000,
     raised_by xid8                              -- the transaction that raised it last
 ) with (fillfactor = 10);
 insert into catalogue_version default values;
@@ -13,7 +14,9 @@ insert into catalogue_version default values;
 -- Once a transaction, however many rows it changes.
 create function raise_catalogue_version() returns trigger language plpgsql as $$
 begin
-    update catalogue_version set version = version + 1, raised_by = pg_current_xact_id()
+    update catalogue_version
+       set version = greatest(version + 1, (extract(epoch from clock_timestamp()) * 1000000)::bigint),
+           raised_by = pg_current_xact_id()
      where raised_by is distinct from pg_current_xact_id();
     return null;
 end $$;
@@ -55,7 +58,3 @@ update addresses a set is_default = false
    and exists (select from addresses b where b.user_id = a.user_id and b.is_default and b.id > a.id);
 drop index addresses_default;
 create unique index addresses_one_default on addresses (user_id) where is_default;
-
--- For the follower that mirrors holds: events in the order of their transactions.
-create index outbox_events_holds on outbox_events (xid, id)
-    where event_type in ('inventory.reserved', 'inventory.committed', 'inventory.released');

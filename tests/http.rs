@@ -1,10 +1,13 @@
 //! The shop as its clients meet it: over HTTP, from the cart to the e-mail.
 
+mod addresses;
+mod cart_rules;
 mod carts;
 mod checkout;
 mod document;
 mod events;
 mod gateway;
+mod merging;
 mod repeats;
 mod rush;
 mod schedules;

@@ -17,6 +17,7 @@ mod http;
 mod interleavings;
 mod lost_answer;
 mod processes;
+mod redis;
 mod refusals;
 mod server;
 mod simulation;

@@ -1,6 +1,7 @@
 //! The whole shop in the test's own process, from its library crates: database, sandbox gateway, API,
 //! worker pool and scheduler, each talking to the others over real HTTP.
 
+mod shelves;
 mod shopper;
 
 use std::{
@@ -8,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use adapters::{notify::DevMailbox, payments::SandboxGateway};
+use adapters::{notify::DevMailbox, payments::SandboxGateway, redis::Redis};
 use api::{ApiConfig, AppState, AuthKeys, DevState};
 use chrono::Utc;
 use domain::ids::UserId;
@@ -22,6 +23,7 @@ use uuid::Uuid;
 use workers::PoolOptions;
 use workflows::{Rules, Shop, store::users::Role};
 
+pub use shelves::notices;
 pub use shopper::{Answer, Checkout, Door, Shopper, payment};
 
 use crate::world::{assert_books, database_named};
@@ -59,6 +61,11 @@ impl Server {
 
     /// Without a worker or scheduler: what is accepted stays as it is.
     pub async fn open_idle() -> Server {
+        Server::open_by(Rules::default(), None).await
+    }
+
+    /// The same by these rules, and with a Redis.
+    pub async fn open_by(rules: Rules, redis: Option<Redis>) -> Server {
         static PROVIDER: Once = Once::new();
         PROVIDER.call_once(|| {
             rustls::crypto::ring::default_provider().install_default().expect("the first provider of this process");
@@ -82,7 +89,7 @@ impl Server {
         let gateway_pool = pool.clone();
         parts.spawn(async move { Ok(sandbox::serve(gateway_listener, gateway_pool, config, stopped).await?) });
 
-        let rules = Rules { public_url: base.clone(), ..Rules::default() };
+        let rules = Rules { public_url: base.clone(), ..rules };
         let mailbox = DevMailbox::new(pool.clone(), &rules.mail_from).expect("a sender");
         let gateway = SandboxGateway::new(&gateway_url, &WEBHOOK_SECRET.into(), client.clone()).expect("a gateway");
         let shop = Shop::new(rules, vec![Arc::new(gateway)], Some(Arc::new(mailbox.clone())));
@@ -93,10 +100,22 @@ impl Server {
             mailbox,
             client: client.clone(),
         });
+        let state = redis.into_iter().fold(state, AppState::with_redis);
         let stopped = stop.clone().cancelled_owned();
         parts.spawn(async move { Ok(api::serve(listener, state, stopped).await?) });
 
         Server { pool, shop, door: Door::new(client, base), keys: keys(), stop, parts }
+    }
+
+    /// Another API process' worth of the same shop, and its door.
+    pub async fn another_api(&mut self, redis: Option<Redis>) -> Door {
+        let (listener, base) = listen().await;
+        let keys = AuthKeys::new(&JWT_SECRET.into()).expect("a secret");
+        let state = AppState::new(self.pool.clone(), Arc::clone(&self.shop), keys, ApiConfig::default());
+        let state = redis.into_iter().fold(state, AppState::with_redis);
+        let stopped = self.stop.clone().cancelled_owned();
+        self.parts.spawn(async move { Ok(api::serve(listener, state, stopped).await?) });
+        self.door.at(base)
     }
 
     pub fn start_worker(&mut self) {

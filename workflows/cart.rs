@@ -3,7 +3,9 @@
 //! Synchronous: each function works inside the caller's transaction, which starts by locking the cart's
 //! row, so that two tabs change it one after the other. The cart is priced anew for each answer.
 
+mod copy;
 mod coupons;
+mod merge;
 mod view;
 
 use chrono::{DateTime, Utc};
@@ -17,13 +19,15 @@ use rust_decimal::Decimal;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+pub use copy::view;
 pub use coupons::{CouponVerdict, apply_coupon, remove_coupon, validate_coupon};
+pub use merge::merge;
 pub use view::{CartView, Notice};
 
 use crate::{
     Shop,
     store::{
-        carts::{self, CartChange, OpenCart, StoredCart},
+        carts::{self, CartChange, OpenCart, Stamp, StoredCart},
         coupons::{Candidate, candidates},
     },
 };
@@ -244,19 +248,6 @@ pub async fn clear(conn: &mut PgConnection, shop: &Shop, owner: &Owner) -> Resul
     held.view(shop)
 }
 
-/// The owner's cart as it is, also while a checkout holds it. One is made if there is none, so that every
-/// answer names a cart; looking at a cart does not count as activity.
-///
-/// # Errors
-/// `Unpriceable`, `Database`.
-pub async fn view(conn: &mut PgConnection, shop: &Shop, owner: &Owner) -> Result<CartView, CartRefusal> {
-    let open = match carts::find_open(conn, owner).await? {
-        Some(open) if !open.is_stale => open,
-        Some(_) | None => open_cart(conn, shop, owner).await?.0,
-    };
-    HeldCart::load(conn, owner, open, &[]).await?.view(shop)
-}
-
 /// Locks the owner's cart and compares its version, for a change that is made only if nobody else's came
 /// first (HTTP's `If-Match`, RFC 9110 §13.1.1).
 ///
@@ -268,8 +259,8 @@ pub async fn require_version(
     matches: impl FnOnce(i64) -> bool,
 ) -> Result<(), CartRefusal> {
     match carts::lock_open(conn, owner).await?.filter(|open| !open.is_stale) {
-        Some(open) if matches(open.version) => Ok(()),
-        Some(open) => Err(CartRefusal::VersionMismatch { current: open.version }),
+        Some(open) if matches(open.stamp.version) => Ok(()),
+        Some(open) => Err(CartRefusal::VersionMismatch { current: open.stamp.version }),
         None => Err(CartRefusal::VersionMismatch { current: 0 }),
     }
 }
@@ -299,10 +290,19 @@ struct HeldCart {
     /// Coupons on the cart, automatic ones, and those asked about.
     candidates: Vec<Candidate>,
     now: DateTime<Utc>,
+    /// What it was read under.
+    stamp: Stamp,
+    /// When the stock of its lines was read.
+    stock_at: DateTime<Utc>,
     notices: Vec<Notice>,
 }
 
 impl HeldCart {
+    /// A cart whose stock was read just now.
+    fn new(cart: StoredCart, candidates: Vec<Candidate>, stamp: Stamp, now: DateTime<Utc>) -> Self {
+        HeldCart { cart, candidates, now, stamp, stock_at: now, notices: Vec::new() }
+    }
+
     /// Locks the cart for a change.
     async fn take_up(
         conn: &mut PgConnection,
@@ -315,9 +315,9 @@ impl HeldCart {
             return Err(CartRefusal::InCheckout { workflow_id: open.checkout_run_id });
         }
         if is_new {
-            let cart = empty(owner, shop, open.id, open.version);
+            let cart = empty(owner, shop, open.id, open.stamp.version);
             let candidates = candidates(conn, open.id, owner.user_id(), codes).await?;
-            return Ok(HeldCart { cart, candidates, now: open.now, notices: Vec::new() });
+            return Ok(HeldCart::new(cart, candidates, open.stamp, open.now));
         }
         Self::load(conn, owner, open, codes).await
     }
@@ -330,7 +330,9 @@ impl HeldCart {
     ) -> Result<Self, CartRefusal> {
         let cart = carts::load(conn, open.id).await?.ok_or(CartRefusal::CartNotFound)?;
         let candidates = candidates(conn, open.id, owner.user_id(), codes).await?;
-        Ok(HeldCart { cart, candidates, now: open.now, notices: Vec::new() })
+        // The lines may be newer than the stamp: then they carry their own version.
+        let stamp = Stamp { version: cart.version, ..open.stamp };
+        Ok(HeldCart::new(cart, candidates, stamp, open.now))
     }
 
     /// The line of a variant, given by id or SKU.
@@ -346,6 +348,7 @@ impl HeldCart {
         let ttl_s = shop.rules.cart_ttl_s(self.cart.user_id);
         self.cart.version = carts::save(conn, self.cart.id, change, ttl_s, self.now).await?;
         self.cart.status = CartStatus::Active;
+        self.stamp = Stamp { version: self.cart.version, updated_at: self.now, ..self.stamp };
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use domain::{
-    cart::CartError,
+    cart::{Adjustment, CartError},
     money::{Currency, to_wire},
     pricing::{Quote, QuotedLine},
 };
@@ -35,6 +35,10 @@ pub(crate) struct CartAnswer {
     /// What changed since the shopper last acted; each has a `type`.
     #[schema(value_type = Vec<Object>)]
     notices: Vec<Notice>,
+    /// After a merge: every line that got fewer pieces than were asked for, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Object>>)]
+    adjustments: Option<Vec<Adjustment>>,
     /// A guest's secret, told once: send it as `X-Cart-Session`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cart_session: Option<String>,
@@ -108,7 +112,7 @@ pub(crate) struct CouponSaving {
 
 impl CartAnswer {
     pub(super) fn new(view: &CartView) -> Self {
-        let CartView { cart, quote, applied_coupons, notices } = view;
+        let CartView { cart, quote, applied_coupons, notices, adjustments, .. } = view;
         let wire = |amount: Decimal| to_wire(amount, quote.currency);
         CartAnswer {
             cart: CartHead {
@@ -135,6 +139,7 @@ impl CartAnswer {
                 .map(|coupon| CouponSaving { code: coupon.code.clone(), discount: wire(coupon.discount) })
                 .collect(),
             notices: notices.clone(),
+            adjustments: adjustments.clone(),
             cart_session: None,
         }
     }

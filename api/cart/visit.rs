@@ -5,6 +5,7 @@ use axum::{
     http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
+use domain::ids::UserId;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::PgConnection;
 use workflows::{
@@ -29,6 +30,7 @@ pub(super) enum Change {
     Clear,
     ApplyCoupon { code: String },
     RemoveCoupon { code: String },
+    Merge { user_id: UserId, session_hash: Vec<u8> },
 }
 
 impl Change {
@@ -44,6 +46,7 @@ impl Change {
             Change::Clear => cart::clear(conn, shop, owner).await,
             Change::ApplyCoupon { code } => cart::apply_coupon(conn, shop, owner, &code).await,
             Change::RemoveCoupon { code } => cart::remove_coupon(conn, shop, owner, &code).await,
+            Change::Merge { user_id, session_hash } => cart::merge(conn, shop, user_id, &session_hash).await,
         }
     }
 }
@@ -81,6 +84,8 @@ impl Visit {
             idempotency::finish(&mut tx, caller, key, StatusCode::OK, &body).await?;
         }
         tx.commit().await?;
+        // Box 7, after the commit: a copy must never know what Postgres does not.
+        view.keep(&*state.carts).await;
         Ok(self.answer(&view))
     }
 

@@ -4,6 +4,7 @@ use domain::{
     address::Address,
     ids::{AddressId, CartId},
     payment::PaymentMethod,
+    phone::phone_problem,
     pricing::ShippingMethod,
 };
 use garde::rules::email::parse_email;
@@ -115,7 +116,11 @@ impl CheckoutBody {
             (Buyer::User(user_id), _) => Some(Shopper::User(user_id)),
             (Buyer::Guest { session_hash }, Some(contact)) => {
                 let Contact { email, phone_number } = contact;
-                Some(Shopper::Guest { session_hash, email: email.trim().to_lowercase(), phone: Some(phone_number) })
+                Some(Shopper::Guest {
+                    session_hash,
+                    email: email.trim().to_lowercase(),
+                    phone: Some(phone_number.trim().to_owned()),
+                })
             }
             (Buyer::Guest { .. }, None) => {
                 errors.push(FieldError::new("/contact", "is required of a guest"));
@@ -172,9 +177,8 @@ impl CheckoutBody {
         if let Some(Contact { email, phone_number }) = &self.contact {
             let email = email.trim();
             complain(email.len() > 255 || parse_email(email).is_err(), "/contact/email", "is not an e-mail address");
-            let phone = phone_number.trim();
-            let dials = (1..=20).contains(&phone.chars().count()) && !phone.chars().any(char::is_control);
-            complain(!dials, "/contact/phoneNumber", "must have 1 to 20 characters");
+            let phone = phone_problem(phone_number.trim());
+            complain(phone.is_some(), "/contact/phoneNumber", phone.as_deref().unwrap_or_default());
         }
         errors
     }

@@ -28,6 +28,11 @@ impl Door {
         Door { client, base }
     }
 
+    /// Another door of the same shop.
+    pub(super) fn at(&self, base: String) -> Door {
+        Door { client: self.client.clone(), base }
+    }
+
     /// A path of the shop, or an address elsewhere.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let url = if path.starts_with('/') { format!("{}{path}", self.base) } else { path.to_owned() };
@@ -141,6 +146,17 @@ impl Shopper {
         let cart = door.get("/api/cart").await.ok();
         let session = cart["cartSession"].as_str().expect("a session").to_owned();
         Shopper { door, email: String::new(), header: ("x-cart-session", session) }
+    }
+
+    /// A guest's secret.
+    pub fn session(&self) -> &str {
+        assert_eq!(self.header.0, "x-cart-session", "{} is no guest", self.email);
+        &self.header.1
+    }
+
+    /// The same person in another process of the shop.
+    pub fn at(&self, door: &Door) -> Shopper {
+        Shopper { door: door.clone(), ..self.clone() }
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {

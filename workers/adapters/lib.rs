@@ -7,6 +7,7 @@
 //! Every HTTP client is given from outside; the process must have installed a rustls crypto provider
 //! before it makes one.
 
+pub mod carts;
 pub mod notify;
 pub mod payments;
 pub mod redis;

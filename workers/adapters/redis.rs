@@ -10,10 +10,10 @@ use std::{
     time::Duration,
 };
 
-use redis::{AsyncConnectionConfig, Client, FromRedisValue, RedisResult, aio::MultiplexedConnection};
+use redis::{AsyncConnectionConfig, Client, RedisResult, aio::MultiplexedConnection};
 use tokio::time::{Instant, timeout};
 
-pub use redis::{Cmd, Script, ScriptInvocation};
+pub use redis::{Cmd, FromRedisValue, Script, ScriptInvocation, cmd};
 
 /// How long one operation may take; beyond that Postgres would have been faster.
 pub const PATIENCE: Duration = Duration::from_millis(50);
@@ -162,7 +162,7 @@ impl Link {
         let greeting = async {
             let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
             // A frozen server accepts connections, too.
-            let () = redis::cmd("PING").query_async(&mut connection).await?;
+            let () = cmd("PING").query_async(&mut connection).await?;
             RedisResult::Ok(connection)
         };
         let found = timeout(CONNECT_PATIENCE, greeting).await;
@@ -255,7 +255,7 @@ mod tests {
         assert!(!redis.is_up().await);
         let begun = Instant::now();
         for _ in 0..1000 {
-            assert_eq!(redis.command::<()>("test", &redis::cmd("PING")).await, Err(NoAnswer));
+            assert_eq!(redis.command::<()>("test", &cmd("PING")).await, Err(NoAnswer));
         }
         assert!(begun.elapsed() < PATIENCE * 10, "{:?}", begun.elapsed());
     }

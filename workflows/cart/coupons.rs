@@ -50,10 +50,12 @@ pub async fn apply_coupon(
         return Err(refuse(held.rejection(typed, &quote)));
     }
 
-    let alone = |candidate: &Candidate| !candidate.coupon.stackable && !candidate.coupon.auto_apply;
     let (typed_id, typed_alone) = (typed.coupon.id, alone(typed));
     let change = CartChange {
-        add_coupon: (!typed.coupon.auto_apply).then_some((typed_id, used.map_or(Decimal::ZERO, |used| used.discount))),
+        add_coupons: (!typed.coupon.auto_apply)
+            .then_some((typed_id, used.map_or(Decimal::ZERO, |used| used.discount)))
+            .into_iter()
+            .collect(),
         drop_coupons: held
             .candidates
             .iter()
@@ -118,7 +120,7 @@ pub async fn validate_coupon(
     };
     let cart = cart.unwrap_or_else(|| empty(owner, shop, CartId::generate(), 0));
     let candidates = candidates(conn, cart.id, owner.user_id(), &[code.to_owned()]).await?;
-    HeldCart { cart, candidates, now, notices: Vec::new() }.judge(shop, code)
+    HeldCart::new(cart, candidates, carts::Stamp::default(), now).judge(shop, code)
 }
 
 impl HeldCart {
@@ -141,6 +143,11 @@ impl HeldCart {
             None => verdict(Decimal::ZERO, Some(self.rejection(typed, &quote))),
         })
     }
+}
+
+/// Whether a code on a cart tolerates no other of its kind.
+pub(super) fn alone(candidate: &Candidate) -> bool {
+    !candidate.coupon.stackable && !candidate.coupon.auto_apply
 }
 
 /// Codes are case-insensitive.

@@ -1,7 +1,8 @@
 //! What a cart costs today, and what its owner should know about it.
 
+use chrono::{DateTime, Utc};
 use domain::{
-    cart::{CartNotice, CartStatus},
+    cart::{Adjustment, CartNotice, CartStatus},
     coupon::{Coupon, CouponRejection},
     ids::VariantId,
     pricing::{PricingError, Quote, ShippingMethod},
@@ -12,7 +13,7 @@ use super::{CartRefusal, HeldCart};
 use crate::{
     Shop,
     store::{
-        carts::{CartLine, StoredCart},
+        carts::{CartLine, Stamp, StoredCart},
         coupons::Candidate,
     },
 };
@@ -28,6 +29,11 @@ pub struct CartView {
     pub applied_coupons: Vec<String>,
     /// What changed since the owner last acted.
     pub notices: Vec<Notice>,
+    /// After a merge: lines that did not get the quantity asked for.
+    pub adjustments: Option<Vec<Adjustment>>,
+    pub(super) candidates: Vec<Candidate>,
+    pub(super) stamp: Stamp,
+    pub(super) stock_at: DateTime<Utc>,
 }
 
 /// Something the owner of a cart should know.
@@ -62,7 +68,7 @@ impl HeldCart {
     pub(super) fn view(self, shop: &Shop) -> Result<CartView, CartRefusal> {
         let quote = self.quote(shop)?;
         let (dropped, noted) = self.coupons_without_effect(&quote);
-        let mut notices = self.notices;
+        let mut notices = self.notices.clone();
         notices.extend(self.cart.lines.iter().filter_map(|line| {
             CartNotice::price_changed(line.variant_id, line.price_when_added, line.price, quote.currency)
                 .map(Notice::Cart)
@@ -77,7 +83,8 @@ impl HeldCart {
         } else {
             notices.extend(dropped);
         }
-        Ok(CartView { cart: self.cart, quote, applied_coupons, notices })
+        let HeldCart { cart, candidates, stamp, stock_at, .. } = self;
+        Ok(CartView { cart, quote, applied_coupons, notices, adjustments: None, candidates, stamp, stock_at })
     }
 
     /// The price with every candidate that may be used.

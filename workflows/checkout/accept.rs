@@ -414,8 +414,8 @@ async fn resolve(
         AddressChoice::Inline(address) => Ok((address, None)),
         AddressChoice::Saved(id) => {
             let user_id = user_id.ok_or(Refusal::AddressNotFound)?;
-            let address = addresses::saved(conn, user_id, id).await?.ok_or(Refusal::AddressNotFound)?;
-            Ok((address, Some(id.into())))
+            let saved = addresses::saved(conn, user_id, id).await?.ok_or(Refusal::AddressNotFound)?;
+            Ok((saved.address, Some(id.into())))
         }
     }
 }

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::phone::phone_problem;
+
 /// A postal address as clients send it and as orders keep it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -22,7 +24,7 @@ pub struct Address {
     pub postal_code: String,
     /// A name or an ISO 3166 code; at most 100 characters.
     pub country: String,
-    /// For the courier; at most 20 characters.
+    /// For the courier.
     pub phone_number: String,
 }
 
@@ -38,7 +40,6 @@ impl Address {
             ("/state", &self.state, 100),
             ("/postalCode", &self.postal_code, 20),
             ("/country", &self.country, 100),
-            ("/phoneNumber", &self.phone_number, 20),
         ];
         let mut problems: Vec<_> = required
             .into_iter()
@@ -53,6 +54,7 @@ impl Address {
             .collect();
         let second_line = self.address_line2.as_deref().and_then(|text| problem_with(text, 255));
         problems.extend(second_line.map(|message| ("/addressLine2", message)));
+        problems.extend(phone_problem(&self.phone_number).map(|message| ("/phoneNumber", message)));
         problems
     }
 }

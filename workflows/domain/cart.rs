@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::UnknownName;
 use crate::ids::{CartId, UserId, VariantId};
 
-pub use merge::{Adjustment, AdjustmentReason, merge};
+pub use merge::{Adjustment, AdjustmentReason, Merged, merge};
 pub use notice::CartNotice;
 
 /// The most lines that items may be added up to.

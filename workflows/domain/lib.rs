@@ -16,6 +16,7 @@ pub mod money;
 pub mod notification;
 pub mod order;
 pub mod payment;
+pub mod phone;
 pub mod ports;
 pub mod pricing;
 

@@ -10,7 +10,7 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::ids::OrderId;
+use crate::ids::{CartId, OrderId};
 use crate::money::Money;
 use crate::payment::PaymentMethod;
 
@@ -187,6 +187,28 @@ pub enum WebhookError {
     /// Rightly signed, but not understood.
     #[error("the webhook cannot be read: {0}")]
     Malformed(String),
+}
+
+/// A copy of what Postgres said of a cart, so that reading the cart again asks less.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CartCopy {
+    /// Of the cart.
+    pub version: i64,
+    /// Of the catalogue it was read under.
+    pub catalogue: i64,
+    /// For whoever wrote it.
+    pub body: Vec<u8>,
+}
+
+/// Keeps copies of carts. It may forget any of them, and may be away: whoever reads one compares it with
+/// Postgres, and whoever gets none asks Postgres.
+#[async_trait]
+pub trait CartCopies: Send + Sync {
+    /// The copy kept of this cart, if any.
+    async fn get(&self, cart_id: CartId) -> Option<CartCopy>;
+
+    /// Keeps a copy, unless a newer one is kept.
+    async fn put(&self, cart_id: CartId, copy: CartCopy);
 }
 
 /// One e-mail in plain text.

@@ -1,5 +1,6 @@
-//! `addresses`.
+//! `addresses`: what a user has saved. At most one is his default; an order keeps a copy of its own.
 
+use chrono::{DateTime, Utc};
 use domain::{
     address::Address,
     ids::{AddressId, UserId},
@@ -7,15 +8,180 @@ use domain::{
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+/// Most addresses a user may have saved.
+pub const MAX_ADDRESSES: i64 = 50;
+
+/// A saved address.
+#[derive(Debug, Clone)]
+pub struct SavedAddress {
+    /// Its id.
+    pub id: AddressId,
+    /// What orders copy.
+    pub address: Address,
+    /// Taken when the user names none.
+    pub is_default: bool,
+    /// SHIPPING, BILLING or BOTH.
+    pub address_type: String,
+    /// When it was saved.
+    pub created_at: DateTime<Utc>,
+    /// When it was last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+struct Row {
+    id: Uuid,
+    recipient_name: String,
+    address_line1: String,
+    address_line2: Option<String>,
+    city: String,
+    state: String,
+    postal_code: String,
+    country: String,
+    phone_number: String,
+    is_default: bool,
+    address_type: String,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+impl From<Row> for SavedAddress {
+    fn from(row: Row) -> Self {
+        SavedAddress {
+            id: row.id.into(),
+            address: Address {
+                recipient_name: row.recipient_name,
+                address_line1: row.address_line1,
+                address_line2: row.address_line2,
+                city: row.city,
+                state: row.state,
+                postal_code: row.postal_code,
+                country: row.country,
+                phone_number: row.phone_number,
+            },
+            is_default: row.is_default,
+            address_type: row.address_type,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
 /// One of a user's saved addresses; nobody else's.
-pub async fn saved(conn: &mut PgConnection, user_id: UserId, id: AddressId) -> Result<Option<Address>, sqlx::Error> {
-    sqlx::query_as!(
-        Address,
-        "select recipient_name, address_line1, address_line2, city, state, postal_code, country, phone_number
+///
+/// # Errors
+/// The database's own.
+pub async fn saved(
+    conn: &mut PgConnection,
+    user_id: UserId,
+    id: AddressId,
+) -> Result<Option<SavedAddress>, sqlx::Error> {
+    let row = sqlx::query_as!(
+        Row,
+        "select id, recipient_name, address_line1, address_line2, city, state, postal_code, country, phone_number,
+                is_default, address_type, created_at, updated_at
            from addresses where id = $1 and user_id = $2",
         Uuid::from(id),
         Uuid::from(user_id)
     )
     .fetch_optional(conn)
-    .await
+    .await?;
+    Ok(row.map(SavedAddress::from))
+}
+
+/// A user's saved addresses, the latest first, after the one named.
+///
+/// # Errors
+/// The database's own.
+pub async fn list(
+    conn: &mut PgConnection,
+    user_id: UserId,
+    after: Option<AddressId>,
+    limit: i64,
+) -> Result<Vec<SavedAddress>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        Row,
+        "select id, recipient_name, address_line1, address_line2, city, state, postal_code, country, phone_number,
+                is_default, address_type, created_at, updated_at
+           from addresses where user_id = $1 and ($2::uuid is null or id < $2)
+          order by id desc limit $3",
+        Uuid::from(user_id),
+        after.map(Uuid::from),
+        limit
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(SavedAddress::from).collect())
+}
+
+/// How many addresses a user has saved, whose row is locked from here until the transaction ends: the
+/// limit and the one default hold against two tabs.
+///
+/// # Errors
+/// The database's own.
+pub async fn count_locked(conn: &mut PgConnection, user_id: UserId) -> Result<i64, sqlx::Error> {
+    super::users::lock(conn, user_id).await?;
+    sqlx::query_scalar!(r#"select count(*) as "count!" from addresses where user_id = $1"#, Uuid::from(user_id))
+        .fetch_one(conn)
+        .await
+}
+
+/// Saves an address, or what has changed in it. A default replaces the one before.
+///
+/// # Errors
+/// The database's own.
+pub async fn save(conn: &mut PgConnection, user_id: UserId, saved: &SavedAddress) -> Result<(), sqlx::Error> {
+    let SavedAddress { id, address, is_default, address_type, .. } = saved;
+    if *is_default {
+        // A statement before: the index allows no two defaults at any moment.
+        sqlx::query!(
+            "update addresses set is_default = false, updated_at = $3
+              where user_id = $1 and is_default and id <> $2",
+            Uuid::from(user_id),
+            Uuid::from(*id),
+            saved.updated_at
+        )
+        .execute(&mut *conn)
+        .await?;
+    }
+    sqlx::query!(
+        "insert into addresses (id, user_id, recipient_name, address_line1, address_line2, city, state, postal_code,
+                                country, phone_number, is_default, address_type, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+         on conflict (id) do update
+            set recipient_name = excluded.recipient_name, address_line1 = excluded.address_line1,
+                address_line2 = excluded.address_line2, city = excluded.city, state = excluded.state,
+                postal_code = excluded.postal_code, country = excluded.country,
+                phone_number = excluded.phone_number, is_default = excluded.is_default,
+                address_type = excluded.address_type, updated_at = excluded.updated_at
+          where addresses.user_id = excluded.user_id",
+        Uuid::from(*id),
+        Uuid::from(user_id),
+        address.recipient_name,
+        address.address_line1,
+        address.address_line2,
+        address.city,
+        address.state,
+        address.postal_code,
+        address.country,
+        address.phone_number,
+        is_default,
+        address_type,
+        saved.created_at,
+        saved.updated_at
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Forgets one of a user's addresses; false if there was none. Orders keep their copies.
+///
+/// # Errors
+/// The database's own.
+pub async fn delete(conn: &mut PgConnection, user_id: UserId, id: AddressId) -> Result<bool, sqlx::Error> {
+    let deleted =
+        sqlx::query!("delete from addresses where id = $1 and user_id = $2", Uuid::from(id), Uuid::from(user_id))
+            .execute(conn)
+            .await?;
+    Ok(deleted.rows_affected() == 1)
 }

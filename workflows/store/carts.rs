@@ -1,6 +1,7 @@
 //! `carts`, `cart_items`, `cart_coupons`.
 
 pub mod idle;
+pub mod merging;
 mod open;
 
 use chrono::{DateTime, Utc};
@@ -16,16 +17,17 @@ use uuid::Uuid;
 
 use super::inventory::Short;
 
-pub use open::{CartChange, OpenCart, create, expire, find_open, find_variant, lock_open, save};
+pub use open::{CartChange, OpenCart, Stamp, create, expire, find_open, find_variant, lock_open, save};
 
 /// A cart with its lines at today's prices and stock.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StoredCart {
     /// Its id.
     pub id: CartId,
     /// Owner, unless it is a guest's.
     pub user_id: Option<UserId>,
-    /// Hash of the guest's secret token.
+    /// Hash of the guest's secret token. It stays in Postgres: copies of a cart are kept without.
+    #[serde(skip)]
     pub session_hash: Option<Vec<u8>>,
     /// Where it stands.
     pub status: CartStatus,

@@ -10,6 +10,7 @@ use domain::{
     ids::{CartId, OrderId, UserId},
     pricing::AppliedCoupon,
 };
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -17,7 +18,7 @@ use super::carts::CartLine;
 use crate::checkout::accept::Refusal;
 
 /// A coupon that may apply, and how often this user has it in use.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Candidate {
     /// The coupon.
     pub coupon: Coupon,

@@ -65,6 +65,21 @@ pub struct Short {
     pub available: u32,
 }
 
+/// What can be had now of each of these variants that has any stock.
+pub async fn available(conn: &mut PgConnection, variants: &[Uuid]) -> Result<Vec<Short>, sqlx::Error> {
+    let rows =
+        sqlx::query!("select variant_id, available_quantity from inventory where variant_id = any($1)", variants)
+            .fetch_all(conn)
+            .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Short {
+            variant_id: row.variant_id.into(),
+            available: u32::try_from(row.available_quantity).unwrap_or_default(),
+        })
+        .collect())
+}
+
 /// Holds everything wanted, or nothing: then answers what is short. One statement.
 pub async fn hold(
     conn: &mut PgConnection,

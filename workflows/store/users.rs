@@ -308,3 +308,15 @@ pub async fn revoke_logins(conn: &mut PgConnection, user: UserId) -> Result<(), 
         .await?;
     Ok(())
 }
+
+/// Locks a user's row until the transaction ends, so that what is counted or made once a user is counted
+/// and made by one after the other. Whoever only refers to the row does not wait.
+///
+/// # Errors
+/// The database's own.
+pub async fn lock(conn: &mut PgConnection, user_id: UserId) -> Result<(), sqlx::Error> {
+    sqlx::query!("select id from users where id = $1 for no key update", Uuid::from(user_id))
+        .fetch_optional(conn)
+        .await?;
+    Ok(())
+}

@@ -74,7 +74,7 @@ fn held(lines: Vec<CartLine>, candidates: Vec<Candidate>) -> HeldCart {
         checkout_run_id: None,
         lines,
     };
-    HeldCart { cart, candidates, now: noon(), notices: Vec::new() }
+    HeldCart::new(cart, candidates, Stamp::default(), noon())
 }
 
 #[test]

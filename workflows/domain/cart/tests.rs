@@ -174,7 +174,7 @@ fn errors_have_the_seeds_messages_and_stable_codes() {
 
 #[test]
 fn a_merge_keeps_every_line_and_sums_the_common_ones() {
-    let (lines, adjustments) = merge(&[line(3, 1), line(1, 2)], &[line(2, 4), line(1, 1)], |_| 100);
+    let Merged { lines, adjustments, .. } = merge(&[line(3, 1), line(1, 2)], &[line(2, 4), line(1, 1)], |_| 100);
     assert_eq!(lines, [line(1, 3), line(2, 4), line(3, 1)]);
     assert_eq!(adjustments, []);
 }
@@ -186,7 +186,8 @@ fn a_merge_is_limited_by_stock_and_by_the_quantity_cap_and_says_so() {
         2 => 0,
         _ => 5000,
     };
-    let (lines, adjustments) = merge(&[line(1, 2), line(2, 2), line(3, 500)], &[line(1, 2), line(3, 500)], stock);
+    let Merged { lines, adjustments, .. } =
+        merge(&[line(1, 2), line(2, 2), line(3, 500)], &[line(1, 2), line(3, 500)], stock);
     assert_eq!(lines, [line(1, 3), line(2, 1), line(3, 999)]);
     let told: Vec<_> = adjustments.iter().map(|a| (a.requested_quantity, a.quantity, a.reason)).collect();
     assert_eq!(
@@ -201,16 +202,20 @@ fn a_merge_is_limited_by_stock_and_by_the_quantity_cap_and_says_so() {
 
 #[test]
 fn a_second_merge_changes_nothing() {
-    let (lines, _) = merge(&[line(1, 5)], &[line(2, 900)], |_| 1);
+    let lines = merge(&[line(1, 5)], &[line(2, 900)], |_| 1).lines;
     assert_eq!(lines, [line(1, 1), line(2, 900)]);
-    assert_eq!(merge(&[], &lines, |_| 0), (lines.clone(), vec![]));
+    assert_eq!(merge(&[], &lines, |_| 0), Merged { lines: lines.clone(), ..Merged::default() });
 }
 
 #[test]
 fn a_merge_of_two_full_carts_loses_no_line() {
     let guest: Vec<_> = (0..200).map(|number| line(number, 1)).collect();
-    let user: Vec<_> = (200..400).map(|number| line(number, 1)).collect();
-    assert_eq!(merge(&guest, &user, |_| 0).0.len(), 400);
+    let user: Vec<_> = (50..240).map(|number| line(number, 1)).collect();
+    let Merged { lines, left, adjustments } = merge(&guest, &user, |_| 100);
+    // The first ten of the fifty new ones fit.
+    assert_eq!((lines.len(), left.len(), adjustments.len()), (200, 40, 40));
+    assert_eq!(left, (10..50).map(|number| line(number, 1)).collect::<Vec<_>>());
+    assert!(adjustments.iter().all(|told| (told.quantity, told.reason) == (0, AdjustmentReason::LineLimit)));
 }
 
 #[test]

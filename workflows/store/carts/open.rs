@@ -7,11 +7,27 @@ use domain::{
     money::Currency,
 };
 use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{CartLine, full_name};
 use crate::cart::Owner;
+
+/// What a cart was read under. While Postgres says the same, nothing that decides its lines and prices has
+/// changed: not the cart, nor the catalogue, nor how often its owner has used which coupon (to use another
+/// one, he has to check out, which raises the cart's version).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// Of the cart: raised by every write.
+    pub version: i64,
+    /// When that was: a database restored from a backup may come to the same version by another way.
+    pub updated_at: DateTime<Utc>,
+    /// Of the catalogue and the coupons.
+    pub catalogue: i64,
+    /// Coupons the owner has used or holds.
+    pub redemptions: i64,
+}
 
 /// The row of an owner's open cart.
 #[derive(Debug, Clone, Copy)]
@@ -20,8 +36,8 @@ pub struct OpenCart {
     pub id: CartId,
     /// ACTIVE, CHECKOUT or ABANDONED.
     pub status: CartStatus,
-    /// Raised by every write.
-    pub version: i64,
+    /// What it is read under.
+    pub stamp: Stamp,
     /// The run that holds it while in CHECKOUT.
     pub checkout_run_id: Option<Uuid>,
     /// A cart whose time is over, though no sweep has noticed: as good as gone.
@@ -36,7 +52,10 @@ macro_rules! open_cart {
         let (user_id, session_hash) = $owner.columns();
         let row = sqlx::query!(
             r#"
-            select id, status, version, checkout_run_id, engine.now() as "now!",
+            select id, status, version, updated_at, checkout_run_id, engine.now() as "now!",
+                   (select version from catalogue_version) as "catalogue!",
+                   (select count(*) from coupon_redemption_log l
+                     where l.user_id = $1 and l.status in ('HELD', 'SUCCESS')) as "redemptions!",
                    coalesce(expires_at <= engine.now() and status <> 'CHECKOUT', false) as "is_stale!"
               from carts
              where (user_id = $1 or (session_hash = $2 and user_id is null))
@@ -50,8 +69,13 @@ macro_rules! open_cart {
         row.map(|row| {
             Ok(OpenCart {
                 id: row.id.into(),
-                status: row.status.parse().map_err(|_| sqlx::Error::Decode("an unknown cart status".into()))?,
-                version: row.version,
+                status: open_status(&row.status)?,
+                stamp: Stamp {
+                    version: row.version,
+                    updated_at: row.updated_at,
+                    catalogue: row.catalogue,
+                    redemptions: row.redemptions,
+                },
                 checkout_run_id: row.checkout_run_id,
                 is_stale: row.is_stale,
                 now: row.now,
@@ -91,11 +115,13 @@ pub async fn create(
     let id = CartId::generate();
     let (user_id, session_hash) = owner.columns();
     let row = sqlx::query!(
-        "insert into carts (id, user_id, session_hash, currency, created_at, updated_at, last_activity_at, expires_at)
+        r#"insert into carts (id, user_id, session_hash, currency, created_at, updated_at, last_activity_at, expires_at)
          select $1, $2, $3, $4, t.now, t.now, t.now, t.now + make_interval(secs => $5)
            from (select engine.now() as now) t
          on conflict do nothing
-         returning version, created_at",
+         returning version, created_at, (select version from catalogue_version) as "catalogue!",
+                   (select count(*) from coupon_redemption_log l
+                     where l.user_id = $2 and l.status in ('HELD', 'SUCCESS')) as "redemptions!""#,
         Uuid::from(id),
         user_id,
         session_hash,
@@ -107,7 +133,12 @@ pub async fn create(
     Ok(row.map(|row| OpenCart {
         id,
         status: CartStatus::Active,
-        version: row.version,
+        stamp: Stamp {
+            version: row.version,
+            updated_at: row.created_at,
+            catalogue: row.catalogue,
+            redemptions: row.redemptions,
+        },
         checkout_run_id: None,
         is_stale: false,
         now: row.created_at,
@@ -185,8 +216,8 @@ pub struct CartChange {
     pub put: Vec<(VariantId, u32, Decimal)>,
     /// Lines to be removed.
     pub take: Vec<VariantId>,
-    /// A coupon to be noted, with what it is worth now.
-    pub add_coupon: Option<(CouponId, Decimal)>,
+    /// Coupons to be noted, with what they are worth now.
+    pub add_coupons: Vec<(CouponId, Decimal)>,
     /// Coupons to be forgotten.
     pub drop_coupons: Vec<CouponId>,
 }
@@ -208,6 +239,8 @@ pub async fn save(
         change.put.iter().map(|&(_, quantity, _)| i32::try_from(quantity).unwrap_or(i32::MAX)).collect();
     let prices: Vec<Decimal> = change.put.iter().map(|&(_, _, price)| price).collect();
     let taken: Vec<Uuid> = change.take.iter().map(|&variant_id| variant_id.into()).collect();
+    let noted: Vec<Uuid> = change.add_coupons.iter().map(|&(coupon_id, _)| coupon_id.into()).collect();
+    let discounts: Vec<Decimal> = change.add_coupons.iter().map(|&(_, discount)| discount).collect();
     let dropped: Vec<Uuid> = change.drop_coupons.iter().map(|&coupon_id| coupon_id.into()).collect();
     sqlx::query_scalar!(
         "with taken as (
@@ -222,7 +255,7 @@ pub async fn save(
             delete from cart_coupons where cart_id = $1 and coupon_id = any($7)),
          added as (
             insert into cart_coupons (cart_id, coupon_id, applied_at, discount_calculated)
-            select $1, $8, $3, $9 where $8::uuid is not null
+            select $1, c.id, $3, c.discount from unnest($8::uuid[], $9::numeric[]) as c(id, discount)
             on conflict on constraint cart_coupons_once do update set discount_calculated = excluded.discount_calculated)
          update carts
             set status = 'ACTIVE', version = version + 1, updated_at = $3, last_activity_at = $3,
@@ -236,15 +269,19 @@ pub async fn save(
         &quantities,
         &prices,
         &dropped,
-        change.add_coupon.map(|(coupon_id, _)| Uuid::from(coupon_id)),
-        change.add_coupon.map_or(Decimal::ZERO, |(_, discount)| discount),
+        &noted,
+        &discounts,
         seconds(ttl_s)
     )
     .fetch_one(conn)
     .await
 }
 
+pub(super) fn open_status(status: &str) -> Result<CartStatus, sqlx::Error> {
+    status.parse().map_err(|_| sqlx::Error::Decode("an unknown cart status".into()))
+}
+
 /// As Postgres' intervals take them.
-fn seconds(seconds: u64) -> f64 {
+pub(super) fn seconds(seconds: u64) -> f64 {
     f64::from(u32::try_from(seconds).unwrap_or(u32::MAX))
 }

@@ -1,0 +1,206 @@
+//! The shop with a real Redis: what it says is what Postgres says, and nobody notices when it dies.
+
+use std::{
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use adapters::{
+    carts::RedisCarts,
+    redis::{Cmd, FromRedisValue, Redis, cmd},
+};
+use domain::{
+    ids::CartId,
+    ports::{CartCopies, CartCopy},
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use workflows::Rules;
+
+use crate::server::{Answer, Server, Shopper};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A Redis of this test's own, without a memory beyond its process.
+struct Private {
+    process: Child,
+    port: u16,
+    handle: Redis,
+}
+
+impl Private {
+    /// None, told loudly, where no Redis is installed.
+    async fn start(test: &str) -> Option<Private> {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+        let Some(process) = serve(free) else {
+            eprintln!("\nNOT RUN: {test}: there is no redis-server on this machine\n");
+            return None;
+        };
+        let handle = Redis::at(&format!("redis://127.0.0.1:{free}")).expect("a handle");
+        let redis = Private { process, port: free, handle };
+        redis.comes_up().await;
+        Some(redis)
+    }
+
+    async fn comes_up(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.handle.is_up().await {
+            assert!(Instant::now() < deadline, "redis-server does not answer");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn kill(&mut self) {
+        self.process.kill().expect("alive");
+        self.process.wait().expect("dead");
+    }
+
+    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> T {
+        self.handle.command("test", command).await.expect("an answer")
+    }
+
+    async fn copy_of(&self, cart: &Value) -> Option<String> {
+        self.ask(cmd("HGET").arg(key(cart)).arg("body")).await
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        // It may have been killed before.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn serve(port: u16) -> Option<Child> {
+    Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .current_dir(std::env::temp_dir())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()
+}
+
+fn key(cart: &Value) -> String {
+    format!("cart:{}", cart["cart"]["cartId"].as_str().expect("an id"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_write_never_replaces_a_newer_copy() {
+    let Some(redis) = Private::start("a_late_write_never_replaces_a_newer_copy").await else { return };
+    let (carts, cart_id) = (RedisCarts::new(redis.handle.clone()), CartId::generate());
+    let copy = |(version, catalogue): (i64, i64)| CartCopy { version, catalogue, body: vec![0, 255, 13, 10] };
+    assert_eq!(carts.get(cart_id).await, None);
+    // Of the size that the catalogue's numbers have: they must not be rounded.
+    let big = 1_900_000_000_000_000;
+    let story = [
+        ((2, big), (2, big)),
+        ((1, big + 9), (2, big)),
+        ((2, big - 1), (2, big)),
+        ((2, big + 1), (2, big + 1)),
+        ((10, 1), (10, 1)),
+        ((9, big), (10, 1)),
+    ];
+    for (written, kept) in story {
+        carts.put(cart_id, copy(written)).await;
+        assert_eq!(carts.get(cart_id).await, Some(copy(kept)), "{written:?}");
+    }
+    let ttl: i64 = redis.ask(cmd("TTL").arg(format!("cart:{cart_id}"))).await;
+    assert!((86_390..=86_400).contains(&ttl), "{ttl}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_apis_share_one_redis_and_both_say_what_postgres_says() {
+    let Some(redis) = Private::start("two_apis_share_one_redis_and_both_say_what_postgres_says").await else { return };
+    let mut server = Server::open_by(Rules::default(), Some(redis.handle.clone())).await;
+    let second = server.another_api(Some(redis.handle.clone())).await;
+    // Its copies are its own, and none of them is there at its first look at a version.
+    let without = server.another_api(None).await;
+    let asha = server.shopper("asha").await;
+    let [there, truth] = [asha.at(&second), asha.at(&without)];
+    let change = async |shopper: &Shopper, method: Method, path: &str, body: Value| {
+        let request = shopper.request(method, path);
+        Answer::to(if body.is_null() { request } else { request.json(&body) }).await.ok()
+    };
+    let items = "/api/cart/items";
+    let story = [
+        (&asha, Method::POST, items, json!({ "variantId": "LAP-001", "quantity": 2 })),
+        (&there, Method::POST, items, json!({ "variantId": "LTD-010", "quantity": 3 })),
+        (&asha, Method::POST, items, json!({ "variantId": "LAP-001", "quantity": 1 })),
+        (&there, Method::POST, "/api/cart/coupons", json!({ "code": "SAVE20" })),
+        (&asha, Method::PATCH, "/api/cart/items/LTD-010", json!({ "quantity": 1 })),
+        (&there, Method::DELETE, "/api/cart/coupons/SAVE20", Value::Null),
+        (&asha, Method::DELETE, "/api/cart/items/LAP-001", Value::Null),
+        (&there, Method::DELETE, "/api/cart", Value::Null),
+        (&asha, Method::POST, items, json!({ "variantId": "LAP-001", "quantity": 1 })),
+    ];
+    for (who, method, path, body) in story {
+        let told = change(who, method.clone(), path, body).await;
+        assert!(redis.copy_of(&told).await.is_some(), "{method} {path} leaves a copy");
+        let seen = [truth.cart().await, asha.cart().await, there.cart().await];
+        assert!(seen.iter().all(|seen| *seen == told), "{method} {path}: {told} is not {seen:?}");
+    }
+
+    // That the copy is what is read shows when it is forged; it still counts for no longer than its stamp.
+    let told = asha.cart().await;
+    let forged = redis.copy_of(&told).await.expect("a copy").replace("Laptop", "Forgery");
+    let _: i64 = redis.ask(cmd("HSET").arg(key(&told)).arg("body").arg(forged)).await;
+    assert_eq!(there.cart().await["items"][0]["name"], "Forgery");
+    server.set_price("LAP-001", 51_000).await;
+    let seen = there.cart().await;
+    assert_eq!((&seen["items"][0]["name"], &seen["items"][0]["price"]), (&json!("Laptop"), &json!("51000.00")));
+    assert_eq!(asha.cart().await, seen);
+
+    // A copy that is no copy is none.
+    let _: i64 = redis.ask(cmd("HSET").arg(key(&told)).arg("body").arg("{")).await;
+    assert_eq!(there.cart().await, seen);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_notices_when_redis_is_killed_under_load_and_comes_back() {
+    let Some(mut redis) = Private::start("nobody_notices_when_redis_is_killed_under_load").await else { return };
+    let server = Server::open_by(Rules::default(), Some(redis.handle.clone())).await;
+    let crowd = server.crowd(8).await;
+    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let mut load = tokio::task::JoinSet::new();
+    for shopper in crowd.clone() {
+        let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
+        load.spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                shopper.add("LTD-010", 1).await;
+                assert_eq!(shopper.cart().await["itemCount"], 1);
+                assert_eq!(shopper.delete("/api/cart/items/LTD-010").await.ok()["itemCount"], 0);
+                done.fetch_add(3, Ordering::Relaxed);
+            }
+        });
+    }
+    let answered = async |more: u64| {
+        let (wanted, deadline) = (done.load(Ordering::Relaxed) + more, Instant::now() + PATIENCE);
+        while done.load(Ordering::Relaxed) < wanted {
+            assert!(Instant::now() < deadline && load.len() == 8, "the shop does not go on");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    answered(150).await;
+    redis.kill();
+    answered(150).await;
+    redis.process = serve(redis.port).expect("it was there a moment ago");
+    redis.comes_up().await;
+    answered(150).await;
+    stop.store(true, Ordering::Relaxed);
+    while let Some(shopper) = load.join_next().await {
+        shopper.expect("every request was answered well");
+    }
+    let told = crowd[0].add("LAP-001", 1).await;
+    assert!(redis.copy_of(&told).await.is_some(), "the new server is used");
+    server.stop().await;
+}
