@@ -140,6 +140,22 @@ impl ScriptedGateway {
         payment.captured = payment.amount.amount();
         Some(payment.clone())
     }
+
+    /// The gateway breaks its word: it captures what it has said was declined.
+    pub fn capture_declined(&self, gateway_payment_id: &str) {
+        let mut ledger = self.ledger();
+        let payment = ledger.payments.get_mut(gateway_payment_id).expect("a payment");
+        assert_eq!(payment.status, GatewayPaymentStatus::Failed);
+        payment.status = GatewayPaymentStatus::Captured;
+        payment.captured = payment.amount.amount();
+    }
+
+    /// It has been longer than it remembers idempotency keys.
+    pub fn forget_keys(&self) {
+        let mut ledger = self.ledger();
+        ledger.by_key.clear();
+        ledger.refunds.clear();
+    }
 }
 
 impl Ledger {

@@ -8,6 +8,7 @@ mod document;
 mod events;
 mod gateway;
 mod merging;
+mod money;
 mod repeats;
 mod rush;
 mod schedules;

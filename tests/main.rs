@@ -7,6 +7,7 @@
 #![allow(unreachable_pub)]
 
 mod audit;
+mod cancellation_faults;
 mod checkout_faults;
 mod checkout_races;
 mod clockwork;
@@ -16,8 +17,10 @@ mod house;
 mod http;
 mod interleavings;
 mod lost_answer;
+mod payment_attempts;
 mod processes;
 mod redis;
+mod refunds;
 mod refusals;
 mod server;
 mod simulation;

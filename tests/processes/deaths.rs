@@ -1,8 +1,9 @@
-//! A worker process aborts at every point of a checkout; another process finishes the order.
+//! A worker process aborts at every point of a checkout, or of a cancellation; another process finishes it.
 
 use std::{os::unix::process::ExitStatusExt, sync::Arc, time::Duration};
 
 use adapters::{notify::DevMailbox, payments::SandboxGateway};
+use domain::order::Actor;
 use engine::testing::{Fault, Faults, Point, Recorder, TestWorker};
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use sqlx::PgPool;
 use tokio::process::Command;
 use uuid::Uuid;
 use workflows::{
-    Rules, Shop,
+    Rules, Shop, cancellation,
     checkout::accept::{self, Order},
 };
 
@@ -86,26 +87,61 @@ async fn the_worker_that_dies() {
     panic!("{doom:?}: the point was never passed");
 }
 
-/// Accepts a checkout in this process: no worker lives that could take it.
-async fn accepted(pool: &PgPool, shop: &Arc<Shop>, token: &str) -> accept::Accepted {
-    let shopper = with_full_carts(pool, 1).await.remove(0);
-    let order = Order { payment_token: Some(token.to_owned()), ..order(shopper.user, shopper.cart.into()) };
-    let mut tx = pool.begin().await.expect("a transaction");
-    let accepted = accept::accept(&mut tx, shop, order).await.expect("accepted");
-    tx.commit().await.expect("committed");
-    accepted
+/// What a worker dies over.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Story {
+    Paid,
+    Declined,
+    /// A paid order that is cancelled: the worker dies over the cancellation.
+    Cancelled,
 }
 
-/// Every point of such a checkout and of what it starts.
-async fn points(deployment: &Deployment, shop: &Arc<Shop>, token: &str, fusion: bool) -> Vec<(Point, String)> {
+/// An order, and the run that a worker is to die over.
+struct Row {
+    order_id: Uuid,
+    run_id: Uuid,
+}
+
+/// Accepts checkouts in this process, where no worker lives that could take them; orders that are to be
+/// cancelled are confirmed first.
+async fn accepted(pool: &PgPool, shop: &Arc<Shop>, story: Story, count: usize) -> Vec<Row> {
+    let token = if story == Story::Declined { "tok_declined" } else { "tok_ok" };
+    let mut rows = Vec::with_capacity(count);
+    for shopper in with_full_carts(pool, count).await {
+        let order = Order { payment_token: Some(token.to_owned()), ..order(shopper.user, shopper.cart.into()) };
+        let mut tx = pool.begin().await.expect("a transaction");
+        let accepted = accept::accept(&mut tx, shop, order).await.expect("accepted");
+        tx.commit().await.expect("committed");
+        rows.push(Row { order_id: accepted.order_id.into(), run_id: accepted.workflow_id });
+    }
+    if story == Story::Cancelled {
+        let worker = TestWorker::new(pool, workflows::registry(shop), true, None).await.expect("a worker");
+        let most = count * 10;
+        assert!(worker.drain(most).await.expect("drained") < most, "runs that never end");
+        worker.die().await.expect("dead");
+        for row in &mut rows {
+            let order_id = row.order_id.into();
+            let (by, reason) = ("user:somebody".to_owned(), "a change of mind".to_owned());
+            let request = cancellation::CancelRequest { order_id, actor: Actor::Customer, by, reason };
+            let mut tx = pool.begin().await.expect("a transaction");
+            let cancelling = cancellation::accept::accept(&mut tx, &shop.rules, &request, |_| true).await;
+            tx.commit().await.expect("committed");
+            row.run_id = cancelling.expect("accepted").workflow_id;
+        }
+    }
+    rows
+}
+
+/// Every point of such a story and of what it starts.
+async fn points(deployment: &Deployment, shop: &Arc<Shop>, story: Story, fusion: bool) -> Vec<(Point, String)> {
     let pool = &deployment.pool;
     let recorder = Arc::new(Recorder::default());
-    accepted(pool, shop, token).await;
+    accepted(pool, shop, story, 1).await;
     let worker = TestWorker::new(pool, workflows::registry(shop), fusion, Some(Arc::clone(&recorder) as _))
         .await
         .expect("a worker");
     let turns = worker.drain(50).await.expect("drained");
-    assert!(turns < 50, "{token}: runs that never end: {:?}", deployment.live_runs().await);
+    assert!(turns < 50, "{story:?}: runs that never end: {:?}", deployment.live_runs().await);
     worker.die().await.expect("dead");
     recorder.points()
 }
@@ -123,34 +159,32 @@ async fn every_point(deployment: &Deployment, fusion: bool) {
     let pool = &deployment.pool;
     let shop = shop(pool, &deployment.sandbox_url);
     let mut table = Vec::new();
-    for token in ["tok_ok", "tok_declined"] {
-        table.push((token, points(deployment, &shop, token, fusion).await));
+    // Cancellations first: their orders are confirmed by a worker that would take any run.
+    for story in [Story::Cancelled, Story::Paid, Story::Declined] {
+        table.push((story, points(deployment, &shop, story, fusion).await));
     }
     let mut rows = Vec::new();
-    for (token, points) in table {
-        assert!(points.len() > 30, "{token}: only {} points", points.len());
-        for (point, step) in points {
-            let accepted = accepted(pool, &shop, token).await;
+    for (story, points) in table {
+        assert!(points.len() > 25, "{story:?}: only {} points", points.len());
+        let accepted = accepted(pool, &shop, story, points.len()).await;
+        for ((point, step), row) in points.into_iter().zip(accepted) {
             let (database_url, sandbox_url) = (deployment.database_url.clone(), deployment.sandbox_url.clone());
-            let doom = Doom {
-                database_url,
-                sandbox_url,
-                run_id: accepted.workflow_id,
-                point: format!("{point:?}"),
-                step,
-                fusion,
-            };
-            rows.push((token, accepted, doom));
+            let point = format!("{point:?}");
+            rows.push((
+                story,
+                row.order_id,
+                Doom { database_url, sandbox_url, run_id: row.run_id, point, step, fusion },
+            ));
         }
     }
 
-    let deaths = rows.iter().map(|(token, _, doom)| async move {
+    let deaths = rows.iter().map(|(story, _, doom)| async move {
         let mut command = Command::new(std::env::current_exe().expect("this binary"));
         command.args(["--exact", "processes::deaths::the_worker_that_dies", "--nocapture"]);
         command.env(DOOM, serde_json::to_string(doom).expect("JSON"));
         let mut process = Child::spawn("the worker that dies", command);
         let ended = process.ended(Duration::from_secs(60)).await;
-        assert_eq!(ended.signal(), Some(ABORTED), "{token} {doom:?}: {ended}: {}", process.heard());
+        assert_eq!(ended.signal(), Some(ABORTED), "{story:?} {doom:?}: {ended}: {}", process.heard());
     });
     stream::iter(deaths).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
 
@@ -158,31 +192,27 @@ async fn every_point(deployment: &Deployment, fusion: bool) {
     let _healthy = deployment.worker().await;
     deployment.all_ended(REDELIVERY).await;
     deployment.assert_sound(&format!("after {} deaths", rows.len())).await;
-    for (token, accepted, doom) in &rows {
-        let when = format!("{token}, died at {} {}", doom.point, doom.step);
-        let order = Uuid::from(accepted.order_id);
+    for (story, order, doom) in &rows {
+        let when = format!("{story:?}, died at {} {}", doom.point, doom.step);
         let status: Option<String> = sqlx::query_scalar("select order_status from orders where id = $1")
             .bind(order)
             .fetch_optional(pool)
             .await
             .expect("an order");
-        let mails: Vec<String> = sqlx::query_scalar("select event from dev.mailbox where order_id = $1")
+        let mails: Vec<String> = sqlx::query_scalar("select event from dev.mailbox where order_id = $1 order by event")
             .bind(order)
             .fetch_all(pool)
             .await
             .expect("mails");
-        if *token == "tok_ok" {
-            assert_eq!(
-                (status.as_deref(), &*mails),
-                (Some("CONFIRMED"), &["order.confirmed".to_owned()][..]),
-                "{when}"
-            );
-        } else {
-            assert_eq!(
-                (status.as_deref(), &*mails),
-                (Some("CANCELLED"), &["order.cancelled".to_owned()][..]),
-                "{when}"
-            );
-        }
+        let (ends, told): (&str, &[&str]) = match story {
+            Story::Paid => ("CONFIRMED", &["order.confirmed"]),
+            Story::Declined => ("CANCELLED", &["order.cancelled"]),
+            Story::Cancelled => ("CANCELLED", &["order.cancelled", "order.confirmed", "payment.refunded"]),
+        };
+        assert_eq!(
+            (status.as_deref(), &*mails),
+            (Some(ends), &*told.iter().map(|e| (*e).to_owned()).collect::<Vec<_>>()),
+            "{when}"
+        );
     }
 }

@@ -1,0 +1,379 @@
+//! Cancellation, killed, failed and repeated at every point: the order is taken back wholly, or stands as
+//! if nobody had asked.
+
+use std::sync::Arc;
+
+use domain::{ids::CartId, order::Actor, order::OrderStatus, payment::PaymentMethod};
+use engine::{
+    Failure, inspect,
+    testing::{Everything, Fault, Faults, Once, Point, Recorder, TestWorker, trace},
+};
+use rust_decimal::Decimal;
+use uuid::Uuid;
+use workflows::{
+    cancellation::{
+        CancelRequest,
+        accept::{self, Accepted, CancelError},
+    },
+    checkout::accept::{Accepted as Bought, Order},
+    store::order_moves::{self, By},
+};
+
+use crate::{
+    gateway::Weather,
+    world::{World, order},
+};
+
+/// What is cancelled, and in what weather.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Story {
+    Paid,
+    PaidWithCoupon,
+    /// To be paid on delivery.
+    Cash,
+    /// The gateway is away when the refund is due.
+    GatewayAway,
+}
+
+struct Played {
+    bought: Bought,
+    cart: CartId,
+    run_id: Uuid,
+    /// Laptops and mice in stock before they were bought.
+    before: [(i32, i32); 2],
+}
+
+async fn stock(world: &World) -> [(i32, i32); 2] {
+    [world.stock("LAP-001").await, world.stock("MOU-001").await]
+}
+
+async fn worker(world: &World, fusion: bool, faults: Option<Arc<dyn Faults>>) -> TestWorker {
+    TestWorker::new(&world.pool, workflows::registry(&world.shop), fusion, faults).await.expect("a worker")
+}
+
+fn asked(bought: &Bought, actor: Actor) -> CancelRequest {
+    CancelRequest {
+        order_id: bought.order_id,
+        actor,
+        by: "user:somebody".to_owned(),
+        reason: "a change of mind".to_owned(),
+    }
+}
+
+async fn cancel(world: &World, bought: &Bought, actor: Actor) -> Result<Accepted, CancelError> {
+    let mut tx = world.pool.begin().await.expect("a transaction");
+    let accepted = accept::accept(&mut tx, &world.shop.rules, &asked(bought, actor), |_| true).await?;
+    tx.commit().await.expect("committed");
+    Ok(accepted)
+}
+
+/// An order that has been confirmed by a healthy worker.
+async fn confirmed(world: &World, story: Story) -> (Bought, CartId) {
+    let (user, cart) = world.shopper(&[("LAP-001", 1), ("MOU-001", 2)]).await;
+    let coupon_codes = if story == Story::PaidWithCoupon { vec!["SAVE20".to_owned()] } else { Vec::new() };
+    let payment_method = if story == Story::Cash { PaymentMethod::Cod } else { PaymentMethod::Upi };
+    let bought =
+        world.checkout_as(Order { coupon_codes, payment_method, ..order(user, cart) }).await.expect("accepted");
+    let healthy = worker(world, true, None).await;
+    healthy.drain(50).await.expect("drained");
+    healthy.die().await.expect("dead");
+    assert_eq!(world.order_status(bought.order_id.into()).await.as_deref(), Some("CONFIRMED"));
+    (bought, cart)
+}
+
+async fn play(world: &World, story: Story, fusion: bool, faults: Option<Arc<dyn Faults>>) -> Played {
+    let before = stock(world).await;
+    let (bought, cart) = confirmed(world, story).await;
+    let accepted = cancel(world, &bought, Actor::Customer).await.expect("accepted");
+    let first = worker(world, fusion, faults).await;
+    if story == Story::GatewayAway {
+        world.gateway.set_weather(Weather::Away);
+        first.drain(4).await.expect("drained");
+        world.gateway.set_weather(Weather::Fair);
+    }
+    first.drain(6).await.expect("drained");
+    first.die().await.expect("dead");
+    let turns = worker(world, fusion, None).await.drain(200).await.expect("drained");
+    assert!(turns < 200, "the run never ends");
+    Played { bought, cart, run_id: accepted.workflow_id, before }
+}
+
+/// Everything is back where it was, once; the order says so, and so was the shopper told.
+async fn assert_taken_back(world: &World, story: Story, played: &Played, when: &str) {
+    world.assert_books(when).await;
+    let order_id = played.bought.order_id;
+    let (status, payment): (String, String) =
+        sqlx::query_as("select order_status, payment_status from orders where id = $1")
+            .bind(Uuid::from(order_id))
+            .fetch_one(&world.pool)
+            .await
+            .expect("an order");
+    let paid_back = if story == Story::Cash { "FAILED" } else { "REFUNDED" };
+    assert_eq!((status.as_str(), payment.as_str()), ("CANCELLED", paid_back), "{when}");
+    assert_eq!(world.gateway.net(order_id), Decimal::ZERO, "{when}: the money is back");
+    assert_eq!(stock(world).await, played.before, "{when}: the stock is back");
+    assert_eq!(world.cart_status(played.cart).await, "CONVERTED", "{when}: a cart is ordered once");
+    let used: i32 = sqlx::query_scalar("select current_usage_count + held_count from coupons where code = 'SAVE20'")
+        .fetch_one(&world.pool)
+        .await
+        .expect("a coupon");
+    assert_eq!(used, 0, "{when}: the coupon may be used again");
+    let mut told: Vec<String> = world.mails.about(order_id).into_iter().map(|mail| mail.event).collect();
+    told.sort();
+    let refunded: &[&str] = if story == Story::Cash { &[] } else { &["payment.refunded"] };
+    assert_eq!(told, [&["order.cancelled", "order.confirmed"], refunded].concat(), "{when}: e-mails");
+    let history: Vec<(Option<String>, String, String)> = sqlx::query_as(
+        "select from_status, to_status, changed_by from order_state_history where order_id = $1 order by id desc limit 1",
+    )
+    .bind(Uuid::from(order_id))
+    .fetch_all(&world.pool)
+    .await
+    .expect("a history");
+    let last = (Some("CONFIRMED".to_owned()), "CANCELLED".to_owned(), "user:somebody".to_owned());
+    assert_eq!(history, [last], "{when}");
+    let run = inspect::run(&world.pool, played.run_id).await.expect("a run").expect("a run");
+    assert_eq!(run.status, "COMPLETED", "{when}");
+    let eta = if story == Story::Cash { serde_json::Value::Null } else { "5-7 business days".into() };
+    let output = run.output.expect("an output");
+    assert_eq!((&output["status"], &output["refundETA"]), (&"CANCELLED".into(), &eta), "{when}");
+}
+
+async fn points(world: &World, story: Story, fusion: bool) -> Vec<(Point, String)> {
+    let recorder = Arc::new(Recorder::default());
+    let played = play(world, story, fusion, Some(Arc::clone(&recorder) as _)).await;
+    assert_taken_back(world, story, &played, "without faults").await;
+    recorder.points()
+}
+
+async fn every_point(story: Story, fault: impl Fn(Point, &str) -> Option<Fault>) {
+    for fusion in [true, false] {
+        let world = World::new().await;
+        let mut struck = 0;
+        for (point, step) in points(&world, story, fusion).await {
+            let Some(fault) = fault(point, &step) else { continue };
+            let when = format!("{story:?}, fusion {fusion}, {fault:?} at {point:?} {step}");
+            let strike = Once::new(point, &step, fault);
+            let played = play(&world, story, fusion, Some(Arc::clone(&strike) as _)).await;
+            assert_taken_back(&world, story, &played, &when).await;
+            assert!(strike.has_struck(), "{when}: the fault never struck");
+            struck += 1;
+        }
+        assert!(struck > 8, "{story:?}: {struck} points were tried");
+    }
+}
+
+macro_rules! stories {
+    ($($name:ident: $story:expr),+ $(,)?) => {$(
+        mod $name {
+            use super::*;
+
+            #[tokio::test]
+            async fn survives_a_crash_before_and_after_every_step_and_every_commit() {
+                every_point($story, |_, _| Some(Fault::Crash)).await;
+            }
+
+            #[tokio::test]
+            async fn survives_a_passing_failure_of_every_step() {
+                every_point($story, |point, _| (point == Point::Before).then_some(Fault::Retry)).await;
+            }
+
+            #[tokio::test]
+            async fn is_the_same_when_every_step_runs_twice() {
+                for fusion in [true, false] {
+                    let world = World::new().await;
+                    let played = play(&world, $story, fusion, Some(Arc::new(Everything))).await;
+                    assert_taken_back(&world, $story, &played, "everything twice").await;
+                }
+            }
+        }
+    )+};
+}
+stories! {
+    paid: Story::Paid,
+    paid_with_a_coupon: Story::PaidWithCoupon,
+    to_be_paid_on_delivery: Story::Cash,
+    while_the_gateway_is_away: Story::GatewayAway,
+}
+
+/// One step fails for good, every time.
+struct Always(&'static str);
+
+impl Faults for Always {
+    fn at(&self, point: Point, step: &str) -> Option<Fault> {
+        (point == Point::Before && step == self.0).then(|| Fault::Fail(Failure::new("injected", "a test")))
+    }
+}
+
+#[tokio::test]
+async fn a_step_that_fails_for_good_before_the_point_of_no_return_leaves_the_order_as_it_was() {
+    let steps = ["CheckEligibility", "MarkCancelled", "ReturnInventory", "ReverseCoupons", "AnnounceCancellation"];
+    for fusion in [true, false] {
+        let world = World::new().await;
+        for step in steps {
+            let when = format!("fusion {fusion}, {step} fails for good");
+            let before = stock(&world).await;
+            let (bought, cart) = confirmed(&world, Story::PaidWithCoupon).await;
+            let sold = stock(&world).await;
+            let failed = cancel(&world, &bought, Actor::Customer).await.expect("accepted");
+            let doomed = worker(&world, fusion, Some(Arc::new(Always(step)))).await;
+            doomed.drain(50).await.expect("drained");
+            doomed.die().await.expect("dead");
+            world.assert_books(&when).await;
+            let run = inspect::run(&world.pool, failed.workflow_id).await.expect("a run").expect("a run");
+            assert_eq!(run.status, "FAILED", "{when}");
+            assert_eq!(world.order_status(bought.order_id.into()).await.as_deref(), Some("CONFIRMED"), "{when}");
+            assert_eq!(stock(&world).await, sold, "{when}");
+
+            // It does not bar the next.
+            let again = cancel(&world, &bought, Actor::Customer).await.expect("accepted");
+            assert_ne!(again.workflow_id, failed.workflow_id, "{when}");
+            let healthy = worker(&world, fusion, None).await;
+            healthy.drain(50).await.expect("drained");
+            healthy.die().await.expect("dead");
+            let played = Played { bought, cart, run_id: again.workflow_id, before };
+            assert_taken_back(&world, Story::PaidWithCoupon, &played, &when).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_step_that_fails_for_good_after_the_point_of_no_return_parks_the_run_and_never_uncancels() {
+    let steps = ["NoteTextMessage", "ClosePayments", "ClaimRefunds", "SendRefund", "SettleRefund"];
+    for fusion in [true, false] {
+        for step in steps {
+            let world = World::new().await;
+            let (bought, _) = confirmed(&world, Story::Paid).await;
+            let accepted = cancel(&world, &bought, Actor::Customer).await.expect("accepted");
+            worker(&world, fusion, Some(Arc::new(Always(step)))).await.drain(50).await.expect("drained");
+            let run = inspect::run(&world.pool, accepted.workflow_id).await.expect("a run").expect("a run");
+            assert_eq!(run.status, "STUCK", "{step}, fusion {fusion}");
+            assert_eq!(world.order_status(bought.order_id.into()).await.as_deref(), Some("CANCELLED"), "{step}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_steps_are_the_boxes_of_the_flow_chart() {
+    let world = World::new().await;
+    let played = play(&world, Story::PaidWithCoupon, true, None).await;
+    let steps: Vec<String> = trace(&world.pool, played.run_id).await.expect("a trace");
+    let boxes = [
+        "TX CheckEligibility",            // 1 Validate Cancellation Eligibility
+        "NO_RETURN MarkCancelled",        // 2 Begin, 3 Update Order Status, 7 Create State History
+        "NO_RETURN ReturnInventory",      // 4 Refund Inventory
+        "NO_RETURN ReverseCoupons",       // 5 Reverse Coupon Usage
+        "NO_RETURN AnnounceCancellation", // 8 Publish Events
+        "TX NoteTextMessage",             // 9 Send Notifications: the text message …
+        "START notification",             // 9 … and the e-mail, before what may take days
+        "INTENT ClosePayments",           // 6 Process Payment Refund
+        "CALL ClosePayments",
+        "TX ClaimRefunds",
+        "INTENT SendRefund",
+        "CALL SendRefund",
+        "TX SettleRefund",
+        "START notification",
+        "COMPLETED", // 10 Return Success Response
+    ];
+    assert_eq!(steps, boxes);
+}
+
+#[tokio::test]
+async fn asking_again_finds_the_same_run_and_a_text_message_is_recorded_as_skipped() {
+    let world = World::new().await;
+    let (bought, _) = confirmed(&world, Story::Paid).await;
+    sqlx::query("update orders set contact_phone = '+919800000000'").execute(&world.pool).await.expect("a telephone");
+    let first = cancel(&world, &bought, Actor::Customer).await.expect("accepted");
+    let total = world.gateway.net(bought.order_id);
+    assert_eq!((first.status.as_str(), first.refund_amount), ("RUNNING", total));
+    let again = cancel(&world, &bought, Actor::Staff).await.expect("accepted");
+    assert_eq!(again.workflow_id, first.workflow_id);
+    worker(&world, true, None).await.drain(50).await.expect("drained");
+    let after = cancel(&world, &bought, Actor::Customer).await.expect("accepted");
+    assert_eq!(
+        (after.workflow_id, after.status.as_str(), after.refund_amount),
+        (first.workflow_id, "COMPLETED", total),
+        "also once it is done"
+    );
+    let message: (String, String) =
+        sqlx::query_as("select status, detail from notifications where channel = 'SMS' and subject_id = $1")
+            .bind(Uuid::from(bought.order_id))
+            .fetch_one(&world.pool)
+            .await
+            .expect("a record");
+    assert_eq!(message, ("SKIPPED".to_owned(), "no SMS channel is configured".to_owned()));
+}
+
+#[tokio::test]
+async fn a_pending_order_is_taken_back_by_its_checkout() {
+    let world = World::new().await;
+    let before = stock(&world).await;
+    let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
+    let bought = world.checkout(user, cart, "tok_3ds").await.expect("accepted");
+    let worker = worker(&world, true, None).await;
+    worker.turn(bought.workflow_id).await.expect("a turn");
+    let accepted = cancel(&world, &bought, Actor::Customer).await.expect("accepted");
+    assert_eq!(accepted.workflow_id, bought.workflow_id);
+    worker.drain(50).await.expect("drained");
+    let again = cancel(&world, &bought, Actor::Customer).await.expect("accepted");
+    assert_eq!((again.workflow_id, again.status.as_str()), (bought.workflow_id, "CANCELLED"));
+    assert_eq!(stock(&world).await, before);
+    assert_eq!(world.cart_status(cart).await, "ACTIVE");
+    world.assert_books("after the checkout took it back").await;
+
+    let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
+    let declined = world.checkout(user, cart, "tok_declined").await.expect("accepted");
+    worker.drain(50).await.expect("drained");
+    let refused = cancel(&world, &declined, Actor::Customer).await.expect_err("nobody had asked");
+    assert_eq!(refused.to_string(), "The order is already cancelled");
+}
+
+/// Moves an order as the staff would.
+async fn moves(world: &World, bought: &Bought, to: OrderStatus) {
+    let mut tx = world.pool.begin().await.expect("a transaction");
+    let mut order = order_moves::lock(&mut tx, bought.order_id).await.expect("locked").expect("an order");
+    let now = engine::sweep::engine_now(&mut *tx).await.expect("the time");
+    let by = By { actor: "user:packer", reason: None, metadata: None };
+    order_moves::move_to(&mut tx, &mut order, to, by, now).await.expect("moved");
+    tx.commit().await.expect("committed");
+}
+
+#[tokio::test]
+async fn an_order_that_is_packed_before_its_cancellation_runs_stays_and_staff_may_still_cancel_it() {
+    let world = World::new().await;
+    let before = stock(&world).await;
+    let (bought, cart) = confirmed(&world, Story::Paid).await;
+    let late = cancel(&world, &bought, Actor::Customer).await.expect("accepted");
+    moves(&world, &bought, OrderStatus::Processing).await;
+    let worker = worker(&world, true, None).await;
+    worker.drain(50).await.expect("drained");
+    let run = inspect::run(&world.pool, late.workflow_id).await.expect("a run").expect("a run");
+    assert_eq!(run.status, "FAILED");
+    assert_eq!(run.failure.expect("a failure")["code"], "order-not-cancellable");
+    let refused = cancel(&world, &bought, Actor::Customer).await.expect_err("it is being packed");
+    assert!(matches!(refused, CancelError::Refused(_)), "{refused}");
+
+    let accepted = cancel(&world, &bought, Actor::Staff).await.expect("accepted");
+    worker.drain(50).await.expect("drained");
+    assert_eq!(world.order_status(bought.order_id.into()).await.as_deref(), Some("CANCELLED"));
+    assert_eq!((stock(&world).await, world.gateway.net(bought.order_id)), (before, Decimal::ZERO));
+    assert_eq!(world.cart_status(cart).await, "CONVERTED");
+    assert_ne!(accepted.workflow_id, late.workflow_id);
+    world.assert_books("after the staff cancelled it").await;
+}
+
+#[tokio::test]
+async fn a_customer_may_cancel_until_the_deadline_and_staff_after_it() {
+    let rules = workflows::Rules {
+        default_gateway: "scripted".to_owned(),
+        cancel_deadline_s: Some(3_600),
+        ..workflows::Rules::default()
+    };
+    let world = World::with(rules).await;
+    let (bought, _) = confirmed(&world, Story::Paid).await;
+    engine::testing::advance_clock(&world.pool, std::time::Duration::from_secs(3_700)).await.expect("an hour passes");
+    let refused = cancel(&world, &bought, Actor::Customer).await.expect_err("too late");
+    assert_eq!(refused.to_string(), "The time to cancel this order has passed. Please contact us.");
+    cancel(&world, &bought, Actor::Staff).await.expect("accepted");
+    worker(&world, true, None).await.drain(50).await.expect("drained");
+    world.assert_books("after the deadline").await;
+}
