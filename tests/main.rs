@@ -11,6 +11,7 @@ mod cancellation_faults;
 mod checkout_faults;
 mod checkout_races;
 mod clockwork;
+mod coupon_rush;
 mod engine_kit;
 mod gateway;
 mod house;

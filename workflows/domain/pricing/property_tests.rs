@@ -6,11 +6,17 @@ use super::tests::{buy_get, line, place};
 use super::*;
 use crate::coupon::CouponScope;
 
-fn lines() -> impl Strategy<Value = Vec<LineInput>> {
+/// Currencies without decimals, with two and with three.
+fn currency() -> impl Strategy<Value = Currency> {
+    prop::sample::select(vec!["JPY", "INR", "KWD"]).prop_map(|code| code.parse().unwrap())
+}
+
+/// Carts of all tax classes; `line` puts variant n into category 100 + n, so that scopes meet some lines.
+fn lines(currency: Currency) -> impl Strategy<Value = Vec<LineInput>> {
     let one = (0_u128..6, 1_u32..=999, 0_i64..10_000_000, prop::sample::select(vec![0_i64, 5, 18, 40]));
-    prop::collection::vec(one, 0..8).prop_map(|lines| {
-        let build = |(variant, quantity, paise, rate): (u128, u32, i64, i64)| LineInput {
-            unit_price: Decimal::new(paise, 2),
+    prop::collection::vec(one, 0..8).prop_map(move |lines| {
+        let build = |(variant, quantity, minor, rate): (u128, u32, i64, i64)| LineInput {
+            unit_price: Decimal::new(minor, currency.exponent()),
             tax_rate: Decimal::from(rate),
             ..line(variant, quantity, "0", "0")
         };
@@ -18,39 +24,55 @@ fn lines() -> impl Strategy<Value = Vec<LineInput>> {
     })
 }
 
-fn coupons() -> impl Strategy<Value = Vec<Coupon>> {
+/// Up to five of any kind, scope, cap and minimum, some of which join others.
+fn coupons(currency: Currency) -> impl Strategy<Value = Vec<Coupon>> {
     let one = (
         prop::sample::select(&CouponKind::ALL[..]),
         0_i64..2_000_000,
         prop::option::of(0_i64..5_000_000),
         any::<(bool, bool)>(),
-        prop::option::of(0_u128..6),
+        prop::option::of((any::<bool>(), prop::collection::vec(0_u128..6, 0..4))),
         (0_u32..4, 0_u32..4),
+        prop::option::of(0_i64..5_000_000),
     );
-    prop::collection::vec(one, 0..5).prop_map(|coupons| {
+    let decimals = currency.exponent();
+    prop::collection::vec(one, 0..6).prop_map(move |coupons| {
         let numbered = (0_u128..).zip(coupons);
         numbered
-            .map(|(id, (kind, value, cap, (stackable, auto_apply), product, (buy, get)))| Coupon {
+            .map(|(id, (kind, value, cap, (stackable, auto_apply), scope, (buy, get), minimum))| Coupon {
                 kind,
                 value: if kind == CouponKind::Percent {
                     Decimal::new(value % 10_001, 2)
                 } else {
-                    Decimal::new(value, 2)
+                    Decimal::new(value, decimals)
                 },
-                max_discount: cap.map(|cap| Decimal::new(cap, 2)),
+                max_discount: cap.map(|cap| Decimal::new(cap, decimals)),
+                min_order_value: minimum.map(|minimum| Decimal::new(minimum, decimals)),
                 stackable,
                 auto_apply,
-                scope: product.map_or(CouponScope::All, |id| CouponScope::Products(vec![Uuid::from_u128(id)])),
+                scope: match scope {
+                    None => CouponScope::All,
+                    Some((true, ids)) => CouponScope::Products(ids.into_iter().map(Uuid::from_u128).collect()),
+                    Some((false, ids)) => {
+                        CouponScope::Categories(ids.into_iter().map(|id| Uuid::from_u128(100 + id)).collect())
+                    }
+                },
                 ..buy_get(id, buy, get)
             })
             .collect()
     })
 }
 
+/// A currency, a cart priced in it, and coupons for it.
+fn shopping() -> impl Strategy<Value = (Currency, Vec<LineInput>, Vec<Coupon>)> {
+    currency().prop_flat_map(|currency| (Just(currency), lines(currency), coupons(currency)))
+}
+
 proptest! {
     #[test]
-    fn every_quote_adds_up(lines in lines(), coupons in coupons(), at_home in any::<bool>()) {
-        let pricing = Pricing::new(PricingPolicy::default());
+    fn every_quote_adds_up((currency, lines, coupons) in shopping(), at_home in any::<bool>()) {
+        let pricing = Pricing::new(PricingPolicy { currency, ..PricingPolicy::default() });
+        let decimals = currency.exponent();
         let destination = place("IN", if at_home { "MH" } else { "KA" });
         let quote = pricing.quote(&lines, &coupons, Some(&destination), ShippingMethod::Express).unwrap();
 
@@ -63,15 +85,15 @@ proptest! {
             prop_assert_eq!(line.subtotal - line.discount + line.tax, line.total);
             let parts = if at_home { line.cgst + line.sgst } else { line.igst };
             prop_assert_eq!(parts, line.tax);
-            prop_assert!(line.sgst - line.cgst <= Decimal::new(1, 2));
+            prop_assert!(line.sgst - line.cgst <= Decimal::new(1, decimals));
             for amount in [line.subtotal, line.discount, line.tax, line.cgst, line.sgst, line.igst, line.total] {
                 prop_assert!(amount >= Decimal::ZERO);
-                prop_assert_eq!(amount.scale(), 2);
+                prop_assert_eq!(amount.scale(), decimals);
             }
         }
         for amount in [quote.subtotal, quote.discount, quote.tax, quote.shipping, quote.total] {
             prop_assert!(amount >= Decimal::ZERO);
-            prop_assert_eq!(amount.scale(), 2);
+            prop_assert_eq!(amount.scale(), decimals);
         }
         for applied in &quote.coupons {
             let coupon = coupons.iter().find(|coupon| coupon.id == applied.coupon_id).unwrap();
@@ -81,18 +103,40 @@ proptest! {
             }
         }
         prop_assert_eq!(quote.coupons.len() + quote.rejected.len(), coupons.len());
+        let alone = |used: &&AppliedCoupon| {
+            coupons.iter().any(|c| c.id == used.coupon_id && !c.stackable && !c.auto_apply)
+        };
+        prop_assert!(quote.coupons.iter().filter(alone).count() <= 1, "codes that do not stack are used alone");
+        // What coupons took off the merchandise is the order's discount; free shipping is told apart.
+        let shipping_waived = |used: &&AppliedCoupon| {
+            coupons.iter().any(|c| c.id == used.coupon_id && c.kind == CouponKind::FreeShipping)
+        };
+        let off: Decimal = quote.coupons.iter().filter(|used| !shipping_waived(used)).map(|used| used.discount).sum();
+        prop_assert_eq!(off, quote.discount);
 
         let back: Quote = serde_json::from_str(&serde_json::to_string(&quote).unwrap()).unwrap();
         prop_assert_eq!(back, quote);
     }
 
     #[test]
-    fn the_total_does_not_depend_on_the_address(lines in lines(), coupons in coupons()) {
-        let pricing = Pricing::new(PricingPolicy::default());
+    fn the_total_does_not_depend_on_the_address((currency, lines, coupons) in shopping()) {
+        let pricing = Pricing::new(PricingPolicy { currency, ..PricingPolicy::default() });
         let total = |to: Option<&Destination>| pricing.quote(&lines, &coupons, to, ShippingMethod::Standard).unwrap().total;
         prop_assert_eq!(total(None), total(Some(&place("IN", "MH"))));
         prop_assert_eq!(total(None), total(Some(&place("IN", "KA"))));
         prop_assert_eq!(total(None), total(Some(&place("NP", "Bagmati"))));
+    }
+
+    #[test]
+    fn no_other_code_would_have_been_better((currency, lines, coupons) in shopping()) {
+        let pricing = Pricing::new(PricingPolicy { currency, ..PricingPolicy::default() });
+        let total = |coupons: &[Coupon]| pricing.quote(&lines, coupons, None, ShippingMethod::Standard).unwrap().total;
+        let joins = |coupon: &Coupon| coupon.stackable || coupon.auto_apply;
+        for code in coupons.iter().filter(|coupon| !joins(coupon)) {
+            let with_this: Vec<Coupon> =
+                coupons.iter().filter(|coupon| joins(coupon) || coupon.id == code.id).cloned().collect();
+            prop_assert!(total(&coupons) <= total(&with_this));
+        }
     }
 
     #[test]
