@@ -66,6 +66,7 @@ async fn an_event_that_commits_late_is_not_skipped() {
 
     let (all, _) = read_on(&staff, None, 3, 4).await;
     assert_eq!(all, [early, late, other, other].map(|id| id.to_string()));
+    drop(conn);
     server.stop().await;
 }
 
