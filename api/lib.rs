@@ -34,6 +34,7 @@ mod orders;
 mod payments;
 mod preferences;
 mod products;
+mod returns;
 mod schedules;
 mod shipments;
 mod throttle;
@@ -81,6 +82,7 @@ fn resources(state: &AppState) -> OpenApiRouter<AppState> {
         .merge(payments::routes())
         .merge(events::routes())
         .merge(shipments::routes())
+        .merge(returns::routes())
         .merge(preferences::routes())
         .merge(schedules::routes())
         .merge(webhooks::routes());

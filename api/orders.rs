@@ -200,7 +200,7 @@ const MAX_REASON_CHARS: usize = 500;
 ///
 /// # Errors
 /// 422 `validation-failed` when it is too long.
-fn reason(text: Option<&str>) -> Result<Option<&str>, ApiError> {
+pub(crate) fn reason(text: Option<&str>) -> Result<Option<&str>, ApiError> {
     let text = text.map(str::trim).filter(|text| !text.is_empty());
     if text.is_some_and(|text| text.chars().count() > MAX_REASON_CHARS) {
         let detail = format!("must have at most {MAX_REASON_CHARS} characters");

@@ -47,7 +47,7 @@ macro_rules! check {
 }
 
 /// Every rule, in the order they are asked.
-pub const CHECKS: [Check; 22] = [
+pub const CHECKS: [Check; 24] = [
     check!("stock_counters", "stock would appear or vanish without a movement"),
     check!("stock_holds", "stock would be reserved for nobody, or promised without being reserved"),
     check!("stock_reservations", "stock would be taken or given back twice"),
@@ -62,6 +62,8 @@ pub const CHECKS: [Check; 22] = [
     check!("orders_runs", "an order, cart or hold would wait for a run that is gone"),
     check!("carts_abandoned", "a cart left behind would go unnoticed, or its owner be told twice"),
     check!("runs_keys", "what was started could be started once more"),
+    check!("orders_parcels", "a piece would be sent twice, or an order called off that is on its way"),
+    check!("orders_returns", "a piece would come back twice, or be paid back for more or less than it cost"),
     check!("runs_owners", "a run would be in nobody's hands"),
     check!("runs_parked", "an operator is needed"),
     check!("runs_lost", "something accepted would never be done"),

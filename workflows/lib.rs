@@ -13,6 +13,7 @@ pub mod checkout;
 pub mod fulfilment;
 pub mod low_stock_alerts;
 pub mod notification;
+pub mod order_return;
 pub mod payment_reconciliation;
 pub mod refund;
 pub mod reservation_expiry;
@@ -74,6 +75,7 @@ pub fn registry(shop: &Arc<Shop>) -> Registry {
         .with(refund::RefundPayment(Arc::clone(shop)))
         .with(fulfilment::Fulfilment)
         .with(notification::Notification(Arc::clone(shop)))
+        .with(order_return::OrderReturn(Arc::clone(shop)))
         .with(reservation_expiry::ReservationExpiry)
         .with(abandoned_cart::AbandonedCarts(Arc::clone(shop)))
         .with(abandoned_cart::AbandonedCart)

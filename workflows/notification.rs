@@ -7,7 +7,7 @@ use domain::{
     ids::{CartId, OrderId},
     notification::{
         OrderSummary, StaffReport, cart_reminder, order_cancelled, order_confirmation, order_delivered,
-        order_processing, order_shipped, payment_refunded,
+        order_processing, order_shipped, payment_refunded, return_approved, return_received, return_rejected,
     },
     ports::{Email, MailError, Mailer},
 };
@@ -279,6 +279,9 @@ async fn text(
         ("order.processing", _) => order_processing(summary),
         ("order.shipped", subject) => order_shipped(summary, shipments::label(conn, subject.id()).await?.as_ref()),
         ("order.delivered", _) => order_delivered(summary),
+        ("return.approved", _) => return_approved(summary),
+        ("return.received", _) => return_received(summary),
+        ("return.rejected", _) => return_rejected(summary, notice.reason.as_deref().unwrap_or_default()),
         _ => order_cancelled(summary, spoken(notice.reason.as_deref().unwrap_or_default())),
     })
 }

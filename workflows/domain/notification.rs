@@ -176,6 +176,38 @@ pub fn order_delivered(order: &OrderSummary) -> (String, String) {
     (format!("Your order {} has been delivered", order.order_number), text)
 }
 
+/// Subject and text for a return that may be sent.
+#[must_use]
+pub fn return_approved(order: &OrderSummary) -> (String, String) {
+    let number = &order.order_number;
+    let mut text = greeting(order);
+    push(&mut text, format_args!("you may send back what you asked to return of your order {number}."));
+    push(&mut text, format_args!("The money follows as soon as it is here."));
+    (format!("Your return for order {number} is approved"), text)
+}
+
+/// Subject and text for a return whose goods are here.
+#[must_use]
+pub fn return_received(order: &OrderSummary) -> (String, String) {
+    let number = &order.order_number;
+    let mut text = greeting(order);
+    push(&mut text, format_args!("what you returned of your order {number} is here. The money is on its way."));
+    (format!("Your return for order {number} has arrived"), text)
+}
+
+/// Subject and text for a return that comes to nothing; `reason` is what the staff said to the customer.
+#[must_use]
+pub fn return_rejected(order: &OrderSummary, reason: &str) -> (String, String) {
+    let number = &order.order_number;
+    let mut text = greeting(order);
+    push(&mut text, format_args!("we cannot accept the return you asked for of your order {number}."));
+    let reason = one_line(reason);
+    if !reason.is_empty() {
+        push(&mut text, format_args!("Reason: {reason}"));
+    }
+    (format!("Your return for order {number} is not accepted"), text)
+}
+
 /// Subject and text for money that has gone back: `amount`, in major units of the order's currency.
 #[must_use]
 pub fn payment_refunded(order: &OrderSummary, amount: Decimal) -> (String, String) {

@@ -308,3 +308,64 @@ async fn give_back(conn: &mut PgConnection, ids: &[Uuid], status: &str, now: Dat
     .await?;
     Ok(())
 }
+
+/// Sold pieces come back: CONFIRMED reservations give up that many, RETURNED once they have none left;
+/// available +q, and the world hears of it. The variants are in order, each once.
+///
+/// # Errors
+/// `RowNotFound` when fewer than these were sold and not yet given back; the caller rolls back then.
+pub async fn take_back(
+    conn: &mut PgConnection,
+    order_id: OrderId,
+    pieces: &[(VariantId, i32)],
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let variants: Vec<Uuid> = pieces.iter().map(|(variant_id, _)| (*variant_id).into()).collect();
+    let quantities: Vec<i32> = pieces.iter().map(|(_, quantity)| *quantity).collect();
+    let taken = sqlx::query_scalar!(
+        r#"
+        with pieces as (
+            select * from unnest($2::uuid[], $3::int[]) as p(variant_id, quantity)),
+        sold as materialized (
+            select r.id from inventory_reservations r
+             where r.order_id = $1 and r.variant_id = any($2) and r.status = 'CONFIRMED'
+             order by r.variant_id
+               for update),
+        returned as (
+            update inventory_reservations r
+               set quantity_returned = r.quantity_returned + p.quantity,
+                   status = case when r.quantity_returned + p.quantity = r.quantity_reserved then 'RETURNED' else r.status end
+              from pieces p
+             where r.id in (select id from sold) and r.variant_id = p.variant_id
+               and r.quantity_returned + p.quantity <= r.quantity_reserved
+            returning r.id, r.variant_id, p.quantity),
+        locked as materialized (
+            select i.variant_id from inventory i
+             where i.variant_id in (select variant_id from returned)
+             order by i.variant_id
+               for update),
+        restocked as (
+            update inventory i
+               set available_quantity = i.available_quantity + r.quantity, version = i.version + 1, updated_at = $4
+              from returned r join locked l using (variant_id)
+             where i.variant_id = r.variant_id),
+        moved as (
+            insert into inventory_movements (variant_id, kind, available_delta, reserved_delta, reservation_id, created_at)
+            select variant_id, 'RETURN', quantity, 0, id, $4 from returned),
+        told as (
+            insert into outbox_events (event_id, event_type, subject, data, occurred_at)
+            select gen_random_uuid(), 'inventory.refunded', $1::text,
+                   jsonb_build_object('orderId', $1::uuid,
+                       'items', jsonb_agg(jsonb_build_object('variantId', variant_id, 'quantity', quantity))), $4
+              from returned having count(*) > 0)
+        select count(*) as "count!" from returned
+        "#,
+        Uuid::from(order_id),
+        &variants,
+        &quantities,
+        now
+    )
+    .fetch_one(conn)
+    .await?;
+    if usize::try_from(taken) == Ok(pieces.len()) { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
+}

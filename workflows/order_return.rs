@@ -1,0 +1,310 @@
+//! Return: goods of a delivered order come back, and what they cost goes back to the customer.
+//!
+//! The customer asks ([`desk::request`]), and the run waits, without a worker, for what the staff say
+//! ([`desk::decide`]): approved, and then received. From there it only goes forward.
+
+pub mod desk;
+
+use std::sync::Arc;
+
+use domain::{
+    ids::{OrderId, VariantId},
+    order::OrderStatus,
+    returns::{ReturnStatus, share_of_line},
+};
+use engine::{Failure, Flow, Nothing, Result, Start, Step, StepError, Tx, Undo, Workflow};
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{
+    Shop,
+    notification::{Notice, Notification},
+    refund::{DueRefund, RefundRequest, give_back},
+    store::{
+        inventory,
+        order_moves::{self, By, MoveError},
+        refunds::{self, Claim, ClaimError},
+        returns,
+    },
+};
+
+/// Who the history names when the last piece of an order has been paid back.
+const ACTOR: &str = "return";
+
+/// The signal that says whether a return may be sent.
+pub(crate) const DECISION: &str = "decision";
+
+/// The signal that says whether its goods are here, as they should be.
+pub(crate) const ARRIVAL: &str = "arrival";
+
+/// What a return is started with.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReturnRequest {
+    /// Which return.
+    pub return_id: Uuid,
+    /// Of which order.
+    pub order_id: OrderId,
+}
+
+/// `return/v1`.
+#[derive(Debug, Clone)]
+pub struct OrderReturn(pub Arc<Shop>);
+
+impl Workflow for OrderReturn {
+    const NAME: &'static str = "return";
+    const QUEUE: &'static str = "refund";
+    type Input = ReturnRequest;
+    /// REFUNDED or REJECTED.
+    type Output = ReturnStatus;
+
+    async fn run(&self, flow: &mut Flow, request: ReturnRequest) -> Result<ReturnStatus> {
+        let ReturnRequest { return_id, order_id } = request;
+        let (shop, patience) = (&*self.0, self.0.rules.return_patience());
+        flow.accepted(WithdrawReturn { return_id });
+
+        // The staff decide
+        let may_come = match flow.wait_for::<bool>(DECISION, patience).await? {
+            Some(may_come) => may_come,
+            None => flow.tx(LapseReturn { return_id, awaited: ReturnStatus::Requested }).undo(Nothing).await?,
+        };
+        if !may_come {
+            return self.reject(flow, request).await;
+        }
+        flow.start(told("return.approved", request)).await?;
+
+        // The goods arrive
+        let is_here = match flow.wait_for::<bool>(ARRIVAL, patience).await? {
+            Some(is_here) => is_here,
+            None => flow.tx(LapseReturn { return_id, awaited: ReturnStatus::Approved }).undo(Nothing).await?,
+        };
+        if !is_here {
+            return self.reject(flow, request).await;
+        }
+
+        // They are ours now, and the money is owed: this run only goes forward, or parks
+        let mut flow = flow.point_of_no_return(AcceptGoods).await?;
+        flow.start(told("return.received", request)).await?;
+        let owed = flow.tx(AssessGoods { request, shop }).await?;
+        let refund = RefundRequest {
+            order_id,
+            gateway: owed.gateway,
+            reason: "goods were returned".to_owned(),
+            amount: Some(owed.amount),
+            reference: Some(return_id.to_string()),
+        };
+        let due = flow.tx(ClaimWorth { refund: &refund, amount: owed.amount }).await?;
+        flow.tx(Restock { request }).await?;
+        give_back(&mut flow, shop, &refund, &due).await?;
+        flow.tx(CloseReturn { request }).await
+    }
+}
+
+impl OrderReturn {
+    async fn reject(&self, flow: &mut Flow, request: ReturnRequest) -> Result<ReturnStatus> {
+        let note = flow.tx(ReadNote { return_id: request.return_id }).undo(Nothing).await?;
+        let notice = Notice::of_part("return.rejected", request.order_id, request.return_id).because(note);
+        flow.start(Start::<Notification>::new(notice.key(), &notice)).await?;
+        Ok(ReturnStatus::Rejected)
+    }
+}
+
+fn told(event: &str, request: ReturnRequest) -> Result<Start<Notification>> {
+    let notice = Notice::of_part(event, request.order_id, request.return_id);
+    Start::new(notice.key(), &notice)
+}
+
+/// An operator stops the run before anything is owed: nothing goes back, and the pieces may be returned anew.
+struct WithdrawReturn {
+    return_id: Uuid,
+}
+
+impl Undo<()> for WithdrawReturn {
+    const NAME: Option<&'static str> = Some("WithdrawReturn");
+
+    async fn undo(&self, tx: &mut Tx<'_>, (): &()) -> Result<(), StepError> {
+        let (now, note) = (tx.now(), tx.failure().map(|failure| failure.detail.clone()));
+        for awaited in [ReturnStatus::Requested, ReturnStatus::Approved, ReturnStatus::Received] {
+            returns::move_to(tx.conn(), self.return_id, awaited, ReturnStatus::Rejected, note.as_deref(), now).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Nobody came in time: REJECTED, unless the word that was waited for came at the last moment. Answers
+/// whether it did.
+#[derive(Debug)]
+struct LapseReturn {
+    return_id: Uuid,
+    awaited: ReturnStatus,
+}
+
+impl Step for LapseReturn {
+    const NAME: &'static str = "LapseReturn";
+    type Output = bool;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<bool, StepError> {
+        let (now, note) = (tx.now(), Some("it was waited for too long"));
+        // Not the order's lock: whoever has that may be waiting for this run, whose row we have heard at.
+        if returns::move_to(tx.conn(), self.return_id, self.awaited, ReturnStatus::Rejected, note, now).await? {
+            return Ok(false);
+        }
+        let found = returns::find(tx.conn(), self.return_id).await?;
+        Ok(found.is_some_and(|found| found.status != ReturnStatus::Rejected))
+    }
+}
+
+/// What the staff said to the customer.
+#[derive(Debug)]
+struct ReadNote {
+    return_id: Uuid,
+}
+
+impl Step for ReadNote {
+    const NAME: &'static str = "ReadNote";
+    type Output = String;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<String, StepError> {
+        let found = returns::find(tx.conn(), self.return_id).await?;
+        Ok(found.and_then(|found| found.note).unwrap_or_default())
+    }
+}
+
+/// Passes the point of no return; that the goods are here was written by whoever received them.
+#[derive(Debug)]
+struct AcceptGoods;
+
+impl Step for AcceptGoods {
+    const NAME: &'static str = "AcceptGoods";
+    type Output = ();
+
+    async fn run(&self, _: &mut Tx<'_>) -> Result<(), StepError> {
+        Ok(())
+    }
+}
+
+/// What a return is worth, and which way it goes back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Owed {
+    /// In major units of the order's currency.
+    amount: Decimal,
+    /// None for cash.
+    gateway: Option<String>,
+}
+
+/// Exactly the returned lines' share of what they were sold for.
+#[derive(Debug)]
+struct AssessGoods<'a> {
+    request: ReturnRequest,
+    shop: &'a Shop,
+}
+
+impl Step for AssessGoods<'_> {
+    const NAME: &'static str = "AssessGoods";
+    type Output = Owed;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Owed, StepError> {
+        let (ReturnRequest { return_id, order_id }, now) = (self.request, tx.now());
+        let order = locked(tx, order_id).await?;
+        let currency = order.currency.parse().map_err(|error| StepError::Retry(Box::new(error)))?;
+        let mut worth = Vec::new();
+        for line in returns::lines(tx.conn(), return_id).await? {
+            let pieces = |count: i32| u32::try_from(count).unwrap_or_default();
+            let (quantity, before, returned) = (pieces(line.quantity), pieces(line.before), pieces(line.returned));
+            let share = share_of_line(line.total_price, quantity, before, returned, currency);
+            worth.push((line.order_item_id, share));
+        }
+        let settlement = returns::assess(tx.conn(), return_id, order_id, &worth).await?;
+        let mut amount: Decimal = worth.iter().map(|(_, share)| *share).sum();
+        if self.shop.rules.return_refunds_shipping && settlement.is_all_back {
+            amount += settlement.shipping;
+        }
+        returns::set_refund(tx.conn(), return_id, amount, now).await?;
+        Ok(Owed { amount, gateway: settlement.gateway })
+    }
+}
+
+/// Claims it, or what the staff have left of it by earlier refunds.
+#[derive(Debug)]
+struct ClaimWorth<'a> {
+    refund: &'a RefundRequest,
+    amount: Decimal,
+}
+
+impl Step for ClaimWorth<'_> {
+    const NAME: &'static str = "ClaimWorth";
+    type Output = Vec<DueRefund>;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Vec<DueRefund>, StepError> {
+        if self.amount.is_zero() {
+            return Ok(Vec::new());
+        }
+        let (run_id, now) = (tx.run_id(), tx.now());
+        let RefundRequest { order_id, reason, reference, .. } = self.refund;
+        let claim = Claim { run_id, order_id: *order_id, reason, reference: reference.as_deref() };
+        match refunds::claim_amount(tx.conn(), claim, self.amount, now).await {
+            Ok(due) => Ok(vec![due]),
+            Err(ClaimError::ExceedsCaptured { left }) if left > Decimal::ZERO => {
+                Ok(vec![refunds::claim_amount(tx.conn(), claim, left, now).await?])
+            }
+            Err(ClaimError::ExceedsCaptured { .. } | ClaimError::NothingCaptured) => Ok(Vec::new()),
+            Err(error @ (ClaimError::OrderNotFound | ClaimError::Database(_))) => Err(error.into()),
+        }
+    }
+}
+
+/// The pieces are for sale again, once.
+#[derive(Debug)]
+struct Restock {
+    request: ReturnRequest,
+}
+
+impl Step for Restock {
+    const NAME: &'static str = "Restock";
+    type Output = ();
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
+        let (ReturnRequest { return_id, order_id }, now) = (self.request, tx.now());
+        locked(tx, order_id).await?;
+        let lines = returns::lines(tx.conn(), return_id).await?;
+        let pieces: Vec<(VariantId, i32)> = lines.iter().map(|line| (line.variant_id, line.returned)).collect();
+        inventory::take_back(tx.conn(), order_id, &pieces, now).await?;
+        Ok(())
+    }
+}
+
+/// RECEIVED → REFUNDED; an order of which everything has come back is REFUNDED, too.
+#[derive(Debug)]
+struct CloseReturn {
+    request: ReturnRequest,
+}
+
+impl Step for CloseReturn {
+    const NAME: &'static str = "CloseReturn";
+    type Output = ReturnStatus;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<ReturnStatus, StepError> {
+        let (ReturnRequest { return_id, order_id }, now) = (self.request, tx.now());
+        let mut order = locked(tx, order_id).await?;
+        let (from, to) = (ReturnStatus::Received, ReturnStatus::Refunded);
+        let closed = returns::move_to(tx.conn(), return_id, from, to, None, now).await?;
+        if closed && order.status == OrderStatus::Delivered && returns::is_all_refunded(tx.conn(), order_id).await? {
+            let metadata = serde_json::json!({ "returnId": return_id });
+            let by = By { actor: ACTOR, reason: Some("everything was returned"), metadata: Some(&metadata) };
+            order_moves::move_to(tx.conn(), &mut order, OrderStatus::Refunded, by, now).await.map_err(|error| {
+                match error {
+                    MoveError::Database(error) => StepError::from(error),
+                    MoveError::Invalid(error) => Failure::new("invalid-transition", error).into(),
+                }
+            })?;
+        }
+        Ok(to)
+    }
+}
+
+async fn locked(tx: &mut Tx<'_>, order_id: OrderId) -> Result<order_moves::LockedOrder, StepError> {
+    let order = order_moves::lock(tx.conn(), order_id).await?;
+    order.ok_or_else(|| Failure::new("order-not-found", "there is no such order").into())
+}
