@@ -30,7 +30,7 @@ pub(crate) use self::{
 };
 use crate::{
     caller::Caller,
-    error::{ApiError, FieldError},
+    error::ApiError,
     etag::etag,
     extract::{Json, Path, Query},
     openapi::Problem,
@@ -193,20 +193,12 @@ pub(crate) async fn visible(state: &AppState, caller: &Caller, id: &str) -> Resu
         .ok_or_else(order_not_found)
 }
 
-/// Longest reason a person may give, in characters.
-const MAX_REASON_CHARS: usize = 500;
-
-/// A reason as given, if it is one.
+/// A reason that need not be given.
 ///
 /// # Errors
-/// 422 `validation-failed` when it is too long.
-pub(crate) fn reason(text: Option<&str>) -> Result<Option<&str>, ApiError> {
-    let text = text.map(str::trim).filter(|text| !text.is_empty());
-    if text.is_some_and(|text| text.chars().count() > MAX_REASON_CHARS) {
-        let detail = format!("must have at most {MAX_REASON_CHARS} characters");
-        return Err(ApiError::invalid(vec![FieldError::new("/reason", detail)]));
-    }
-    Ok(text)
+/// As [`checked_reason`], unless there is none.
+pub(crate) fn reason(text: Option<String>) -> Result<Option<String>, ApiError> {
+    text.filter(|text| !text.trim().is_empty()).map(checked_reason).transpose()
 }
 
 fn is_owner(caller: &Caller, order: &OrderHead) -> bool {

@@ -21,10 +21,10 @@ use workflows::{
 
 use crate::{
     caller::Caller,
-    error::{ApiError, FieldError},
+    error::ApiError,
     extract::{Json, Path},
     openapi::Problem,
-    orders::{self, OrderChange},
+    orders::{self, OrderChange, checked_reason},
     shipments::{PiecesBody, pieces, unknown_line},
     state::AppState,
 };
@@ -126,8 +126,7 @@ async fn request(
     Json(body): Json<ReturnBody>,
 ) -> Result<Response, ApiError> {
     let order = orders::visible(&state, &change.caller, &id).await?;
-    let reason = orders::reason(Some(&body.reason))?
-        .ok_or_else(|| ApiError::invalid(vec![FieldError::new("/reason", "must say why")]))?;
+    let reason = checked_reason(body.reason)?;
     let items = pieces(body.items)?;
     let mut write = match change.begin(&state).await? {
         Ok(write) => write,
@@ -135,7 +134,7 @@ async fn request(
     };
     let order = change.lock(&mut write, OrderId::from(order.id)).await?;
     let now = store::now(write.conn()).await?;
-    let return_id = desk::request(write.conn(), &order, &items, reason, now).await?;
+    let return_id = desk::request(write.conn(), &order, &items, &reason, now).await?;
     let head = returns::find(write.conn(), return_id).await?.ok_or(ReturnRefusal::NotFound)?;
     write.answer(StatusCode::CREATED, &ReturnView::from(head)).await
 }
@@ -255,13 +254,13 @@ async fn decide(
     change.caller.require_staff()?;
     let id = Uuid::parse_str(id).map_err(|_| ReturnRefusal::NotFound)?;
     let body = body.map(|Json(body)| body).unwrap_or_default();
-    let note = orders::reason(body.reason.as_deref())?;
+    let note = orders::reason(body.reason)?;
     let mut write = match change.begin(state).await? {
         Ok(write) => write,
         Err(replay) => return Ok(replay.into_response()),
     };
     let now = store::now(write.conn()).await?;
-    let head = desk::decide(write.conn(), id, decision, note, now).await?;
+    let head = desk::decide(write.conn(), id, decision, note.as_deref(), now).await?;
     write.answer(StatusCode::OK, &ReturnView::from(head)).await
 }
 

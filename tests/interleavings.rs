@@ -9,10 +9,15 @@ use std::{
 
 use domain::{
     ids::{OrderId, UserId},
-    order::Actor,
+    notification::ParcelLabel,
+    order::{Actor, OrderStatus, ShipmentStatus},
+    payment::PaymentMethod,
     ports::{GatewayPayment, WebhookEvent, WebhookKind},
 };
-use engine::{Start, testing::advance_clock};
+use engine::{
+    Start,
+    testing::{TestWorker, advance_clock},
+};
 use rust_decimal::Decimal;
 use uuid::Uuid;
 use workflows::{
@@ -21,7 +26,9 @@ use workflows::{
         accept::{self, CancelError},
     },
     checkout::{accept::Order, webhook},
+    fulfilment::{self, ShipRefusal},
     reservation_expiry::ReservationExpiry,
+    store::{self, order_moves},
 };
 
 use self::driver::{Dice, action, every_seed, interleave};
@@ -51,12 +58,11 @@ async fn capture_is_reported(world: &World, order_id: OrderId) {
 
 /// The customer cancels; true if the shop said yes.
 async fn cancel(world: &World, order_id: OrderId, user: UserId) -> bool {
-    let request = CancelRequest {
-        order_id,
-        actor: Actor::Customer,
-        by: format!("user:{user}"),
-        reason: "changed my mind".to_owned(),
-    };
+    cancel_as(world, order_id, Actor::Customer, user).await
+}
+
+async fn cancel_as(world: &World, order_id: OrderId, actor: Actor, user: UserId) -> bool {
+    let request = CancelRequest { order_id, actor, by: format!("user:{user}"), reason: "changed my mind".to_owned() };
     let mut tx = world.pool.begin().await.expect("a transaction");
     match accept::accept(&mut tx, &world.shop.rules, &request, |_| true).await {
         Ok(_) => {
@@ -174,6 +180,101 @@ async fn expiry_and_payment_have_one_winner() {
         .expect("a count");
     let played = i64::try_from(driver::ORDERS).expect("small");
     assert!(std::env::var("CART_ENGINE_SEED").is_ok() || (1..played).contains(&confirmed), "{confirmed}: never a race");
+}
+
+/// The staff pack all of an order, if it is there to be packed.
+async fn pack(world: &World, order_id: OrderId) {
+    let mut tx = world.pool.begin().await.expect("a transaction");
+    let Some(mut order) = order_moves::lock(&mut tx, order_id).await.expect("an answer") else { return };
+    let now = store::now(&mut tx).await.expect("the time");
+    let label = ParcelLabel { courier_service: "Blue Dart".to_owned(), tracking_number: "BD1".to_owned() };
+    match fulfilment::ship(&mut tx, &mut order, None, &label, "user:staff", now).await {
+        Ok(_) => tx.commit().await.expect("committed"),
+        Err(ShipRefusal::NotShippable(_) | ShipRefusal::NothingLeft) => {}
+        Err(error @ (ShipRefusal::UnknownLine { .. } | ShipRefusal::TooMany { .. } | ShipRefusal::Database(_))) => {
+            panic!("{error}")
+        }
+    }
+}
+
+/// The courier reports on every parcel of an order.
+async fn courier_says(world: &World, order_id: OrderId, status: ShipmentStatus) {
+    let parcels: Vec<Uuid> = sqlx::query_scalar("select id from shipments where order_id = $1")
+        .bind(Uuid::from(order_id))
+        .fetch_all(&world.pool)
+        .await
+        .expect("the parcels");
+    for parcel in parcels {
+        let mut tx = world.pool.begin().await.expect("a transaction");
+        let now = store::now(&mut tx).await.expect("the time");
+        match fulfilment::report(&mut tx, parcel, status, now).await {
+            Ok(_) => tx.commit().await.expect("committed"),
+            Err(ShipRefusal::NotShippable(OrderStatus::Cancelled)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn cancelling_and_shipping_have_one_winner() {
+    let world = &World::new().await;
+    every_seed(world, async |_, mut dice: Dice| {
+        let (user, cart) = world.shopper(&[("LAP-001", 1), ("MOU-001", 2)]).await;
+        let method = dice.pick(&[PaymentMethod::Upi, PaymentMethod::Upi, PaymentMethod::Cod]);
+        let order = Order { payment_method: method, ..order(user, cart) };
+        let accepted = world.checkout_as(order).await.expect("accepted");
+        let order_id = accepted.order_id;
+        // Most races are about an order that is confirmed.
+        if dice.roll(4) > 0 {
+            let worker = TestWorker::new(&world.pool, workflows::registry(&world.shop), true, None).await.expect("one");
+            worker.turn(accepted.workflow_id).await.expect("a turn");
+            worker.die().await.expect("dead");
+        }
+        let mut actions = vec![
+            action("pack", pack(world, order_id)),
+            action("pack again", pack(world, order_id)),
+            action("leave", courier_says(world, order_id, ShipmentStatus::Shipped)),
+            action("arrive", courier_says(world, order_id, ShipmentStatus::Delivered)),
+            action("a late scan", courier_says(world, order_id, ShipmentStatus::InTransit)),
+            action("cancel", async move {
+                cancel_as(world, order_id, Actor::Customer, user).await;
+            }),
+            action("cancel by staff", async move {
+                cancel_as(world, order_id, Actor::Staff, user).await;
+            }),
+        ];
+        shuffle(&mut dice, &mut actions);
+        interleave(world, &mut dice, actions).await;
+
+        let net =
+            if method == PaymentMethod::Cod { cash_of(world, order_id).await } else { world.gateway.net(order_id) };
+        match status_and_total(world, order_id).await {
+            None => assert_eq!(net, Decimal::ZERO, "no order, no money"),
+            Some((status, _)) if status == "CANCELLED" => assert_eq!(net, Decimal::ZERO, "cancelled and paid for"),
+            Some((status, total)) => {
+                let is_paid = method != PaymentMethod::Cod || status == "DELIVERED";
+                assert_eq!(net, if is_paid { total } else { Decimal::ZERO }, "{status}");
+            }
+        }
+    })
+    .await;
+    let ends: Vec<String> = sqlx::query_scalar("select distinct order_status from orders order by 1")
+        .fetch_all(&world.pool)
+        .await
+        .expect("the ends");
+    let all = ["CANCELLED", "DELIVERED", "PROCESSING", "SHIPPED"];
+    assert!(
+        std::env::var("CART_ENGINE_SEED").is_ok() || all.iter().all(|end| ends.iter().any(|e| e == end)),
+        "{ends:?}"
+    );
+}
+
+async fn cash_of(world: &World, order_id: OrderId) -> Decimal {
+    sqlx::query_scalar("select coalesce(sum(captured_amount - refund_amount), 0) from payments where order_id = $1")
+        .bind(Uuid::from(order_id))
+        .fetch_one(&world.pool)
+        .await
+        .expect("the cash")
 }
 
 fn shuffle(dice: &mut Dice, actions: &mut [driver::Action<'_>]) {

@@ -23,6 +23,7 @@ mod processes;
 mod redis;
 mod refunds;
 mod refusals;
+mod return_faults;
 mod server;
 mod simulation;
 mod world;

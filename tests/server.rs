@@ -53,7 +53,12 @@ pub struct Server {
 impl Server {
     /// With everything running.
     pub async fn open() -> Server {
-        let mut server = Server::open_idle().await;
+        Server::open_with(Rules::default()).await
+    }
+
+    /// The same by these rules.
+    pub async fn open_with(rules: Rules) -> Server {
+        let mut server = Server::open_by(rules, None).await;
         server.start_worker();
         server.start_scheduler();
         server

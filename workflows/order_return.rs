@@ -246,11 +246,13 @@ impl Step for ClaimWorth<'_> {
         let claim = Claim { run_id, order_id: *order_id, reason, reference: reference.as_deref() };
         match refunds::claim_amount(tx.conn(), claim, self.amount, now).await {
             Ok(due) => Ok(vec![due]),
-            Err(ClaimError::ExceedsCaptured { left }) if left > Decimal::ZERO => {
-                Ok(vec![refunds::claim_amount(tx.conn(), claim, left, now).await?])
+            Err(ClaimError::ExceedsCaptured { left }) if left.amount() > Decimal::ZERO => {
+                Ok(vec![refunds::claim_amount(tx.conn(), claim, left.amount(), now).await?])
             }
             Err(ClaimError::ExceedsCaptured { .. } | ClaimError::NothingCaptured) => Ok(Vec::new()),
-            Err(error @ (ClaimError::OrderNotFound | ClaimError::Database(_))) => Err(error.into()),
+            Err(error @ (ClaimError::OrderNotFound | ClaimError::NotPayable | ClaimError::Database(_))) => {
+                Err(error.into())
+            }
         }
     }
 }

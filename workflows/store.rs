@@ -27,13 +27,10 @@ pub mod schedules;
 pub mod shipments;
 pub mod users;
 
-use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
-
-/// Now, on the engine's clock, which development may move. Inside a flow it is [`engine::Tx::now`].
+/// Now, on the engine's clock. Inside a flow it is [`engine::Tx::now`].
 ///
 /// # Errors
 /// The database's own.
-pub async fn now(conn: &mut PgConnection) -> Result<DateTime<Utc>, sqlx::Error> {
-    sqlx::query_scalar!(r#"select engine.now() as "now!""#).fetch_one(conn).await
+pub async fn now(conn: &mut sqlx::PgConnection) -> Result<chrono::DateTime<chrono::Utc>, sqlx::Error> {
+    engine::sweep::engine_now(conn).await
 }

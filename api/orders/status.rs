@@ -70,7 +70,7 @@ async fn move_to(
     Json(body): Json<StatusBody>,
 ) -> Result<Response, ApiError> {
     change.caller.require_staff()?;
-    let reason = super::reason(body.reason.as_deref())?;
+    let reason = super::reason(body.reason)?;
     let actor = change.caller.key()?;
     let mut write = match change.begin(&state).await? {
         Ok(write) => write,
@@ -79,7 +79,7 @@ async fn move_to(
     let found = orders_read::find(write.conn(), &id).await?.ok_or_else(order_not_found)?;
     let mut order = change.lock(&mut write, found.id.into()).await?;
     let now = store::now(write.conn()).await?;
-    let by = By { actor: &actor, reason, metadata: None };
+    let by = By { actor: &actor, reason: reason.as_deref(), metadata: None };
     fulfilment::staff_move(write.conn(), &mut order, body.status, by, now)
         .await
         .map_err(|refusal| refuse(refusal, &id))?;

@@ -20,7 +20,10 @@ select * from (values
     ('declined',  'CANCELLED', 'FAILED',             'CREDIT_CARD', 0,  0,     0,     'RELEASED',  0),
     ('cancelled', 'CANCELLED', 'REFUNDED',           'CREDIT_CARD', 0,  168,   168,   'RETURNED',  2),
     ('refunding', 'CANCELLED', 'CAPTURED',           'CREDIT_CARD', 20, 144.4, 0,     'RETURNED',  2),
-    ('returned',  'DELIVERED', 'PARTIALLY_REFUNDED', 'CREDIT_CARD', 0,  168,   59,    'CONFIRMED', 1))
+    ('returned',  'DELIVERED', 'PARTIALLY_REFUNDED', 'CREDIT_CARD', 0,  168,   59,    'CONFIRMED', 1),
+    ('sent',      'SHIPPED',   'PENDING',            'COD',         0,  0,     0,     'CONFIRMED', 0),
+    ('cashed',    'DELIVERED', 'CAPTURED',           'COD',         0,  168,   0,     'CONFIRMED', 0),
+    ('back',      'REFUNDED',  'PARTIALLY_REFUNDED', 'CREDIT_CARD', 0,  168,   118,   'RETURNED',  2))
     as o (name, status, payment, method, discount, captured, refunded, hold, returned);
 
 insert into carts (id, user_id, status, checkout_run_id)
@@ -85,7 +88,9 @@ select c.n, o.name, c.status from story.orders o, lateral (
     select u.n, u.status from unnest(case
         when o.status = 'PENDING' then array['PENDING']
         when o.name = 'declined' then array['PENDING', 'CANCELLED']
+        when o.status = 'SHIPPED' then array['PENDING', 'CONFIRMED', 'PROCESSING', 'SHIPPED']
         when o.status = 'DELIVERED' then array['PENDING', 'CONFIRMED', 'PROCESSING', 'SHIPPED', 'DELIVERED']
+        when o.status = 'REFUNDED' then array['PENDING', 'CONFIRMED', 'PROCESSING', 'SHIPPED', 'DELIVERED', 'REFUNDED']
         when o.status = 'CANCELLED' then array['PENDING', 'CONFIRMED', 'CANCELLED']
         else array['PENDING', 'CONFIRMED'] end) with ordinality as u (status, n)) as c;
 insert into order_state_history (order_id, from_status, to_status, changed_by, changed_at)
@@ -95,7 +100,7 @@ insert into outbox_events (event_id, event_type, subject, data, occurred_at)
 select gen_random_uuid(), event, story.id(name)::text, '{}', now()
   from (
     select name, n * 10 as n, case status when 'PENDING' then 'order.created' else 'order.' || lower(status) end as event
-      from story.changes where status <> 'PROCESSING'
+      from story.changes where status not in ('PROCESSING', 'REFUNDED')
     union all
     select name, e.n, e.event from story.orders, lateral (values
         (11, 'inventory.reserved', true),
@@ -129,3 +134,31 @@ values (story.id('left/cart'), 'left', 'ABANDONED', now() - interval '2 hours');
 insert into outbox_events (event_id, event_type, subject, data, occurred_at)
 select gen_random_uuid(), 'cart.abandoned', id::text, jsonb_build_object('cartId', id, 'lastActivityAt', last_activity_at), now()
   from carts where status = 'ABANDONED';
+
+-- Half of an order has left; another came back to us once, and arrived the second time.
+insert into shipments (id, order_id, courier_service, tracking_number, status, created_at)
+select story.id(name), story.id(split_part(name, '/', 1)), 'Blue Dart', name, status, now()
+  from (values ('sent/first', 'SHIPPED'), ('sent/second', 'READY'), ('cashed/first', 'RETURNED'), ('cashed/second', 'DELIVERED'))
+    as p (name, status);
+insert into shipment_items (shipment_id, order_item_id, quantity)
+select story.id(name), story.id(split_part(name, '/', 1) || '/line'), quantity
+  from (values ('sent/first', 1), ('sent/second', 1), ('cashed/first', 2), ('cashed/second', 2)) as p (name, quantity);
+update orders set shipment_status = case id when story.id('sent') then 'SHIPPED' else 'DELIVERED' end
+ where id in (story.id('sent'), story.id('cashed'));
+
+-- One pen has come back and the other is asked for; an order came back whole, its shipping charge did not;
+-- and somebody may not return anything.
+insert into returns (id, order_id, status, reason, run_id, refund_amount, created_at, updated_at)
+select story.id(name), story.id(split_part(name, '/', 1)), status, 'dried up', story.id(name || '/run'), worth, now(), now()
+  from (values ('returned/first', 'REFUNDED', 59), ('returned/second', 'REQUESTED', null), ('back/all', 'REFUNDED', 118),
+               ('cashed/no', 'REJECTED', null)) as r (name, status, worth);
+insert into return_items (return_id, order_item_id, quantity, refund_amount)
+select story.id(name), story.id(split_part(name, '/', 1) || '/line'), quantity, worth
+  from (values ('returned/first', 1, 59), ('returned/second', 1, null), ('back/all', 2, 118), ('cashed/no', 2, null))
+    as r (name, quantity, worth);
+update refunds r set reference = story.id(case p.order_id when story.id('back') then 'back/all' else 'returned/first' end)::text
+  from payments p where p.id = r.payment_id and p.order_id in (story.id('back'), story.id('returned'));
+insert into engine.runs (id, workflow, version, run_key, queue, status, waiting_for, input, owner, wake_at, created_at, updated_at) values
+    (story.id('returned/second/run'), 'return', 1, story.id('returned/second')::text, 'shop', 'WAITING', 'decision',
+     jsonb_build_object('orderId', story.id('returned')), null, now() + interval '1 day', now(), now());
+insert into engine.run_keys (workflow, run_key, run_id) select workflow, run_key, id from engine.runs where workflow = 'return';

@@ -1,0 +1,72 @@
+//! Those who buy without an account, where the shop lets them; and cash, up to a limit.
+
+use serde_json::json;
+use workflows::Rules;
+
+use crate::server::{Answer, Checkout, Server, Shopper, payment};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_cannot_check_out_unless_the_shop_allows_it() {
+    let server = Server::open_idle().await;
+    let guest = Shopper::guest(server.door.clone()).await;
+    guest.add("LAP-001", 1).await;
+    let mut request = payment("tok_ok");
+    request["contact"] = json!({ "email": "guest@example.com", "phoneNumber": "+919876543210" });
+    guest.ask(&request).await.refused(401, "login-required");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_buys_hears_of_it_and_returns_under_the_session_of_the_cart() {
+    let server = Server::open_with(Rules { allow_guest_checkout: true, ..Rules::default() }).await;
+    let mut guest = Shopper::guest(server.door.clone()).await;
+    let stranger = Shopper::guest(server.door.clone()).await;
+    let (asha, staff) = (server.shopper("asha").await, server.staff().await);
+    guest.add("LAP-001", 1).await;
+    guest.ask(&payment("tok_ok")).await.refused(422, "validation-failed");
+    let mut request = payment("tok_ok");
+    request["contact"] = json!({ "email": "Guest@Example.com", "phoneNumber": "+919876543210" });
+    let checkout = Checkout::of(guest.ask(&request).await);
+    assert_eq!(guest.end(&checkout).await["status"], "COMPLETED");
+    guest.email = "guest@example.com".to_owned();
+    guest.hears(&["order.confirmed"]).await;
+
+    let path = format!("/api/orders/{}", checkout.order_number);
+    assert_eq!(guest.get(&path).await.ok()["status"], "CONFIRMED");
+    stranger.get(&path).await.refused(404, "order-not-found");
+    asha.get(&path).await.refused(404, "order-not-found");
+    server.door.get(&path).await.refused(401, "login-required");
+    for status in ["PROCESSING", "SHIPPED", "DELIVERED"] {
+        staff.post(&format!("{path}/status"), &json!({ "status": status })).await.ok();
+    }
+    let wish = json!({ "items": [{ "variantId": "LAP-001", "quantity": 1 }], "reason": "too heavy" });
+    stranger.post(&format!("{path}/returns"), &wish).await.refused(404, "order-not-found");
+    let asked = guest.post(&format!("{path}/returns"), &wish).await.ok();
+    for decision in ["approve", "receive"] {
+        let id = asked["returnId"].as_str().expect("an id");
+        staff.post(&format!("/api/returns/{id}/{decision}"), &json!({})).await.ok();
+    }
+    server.quiet().await;
+    let order = guest.get(&path).await.ok();
+    assert_eq!((&order["status"], &order["payment"]["refundedAmount"]), (&json!("REFUNDED"), &json!("59000.00")));
+    server.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cash_is_taken_up_to_the_limit_of_the_shop() {
+    let limit = Some(rust_decimal::Decimal::from(2_000));
+    let server = Server::open_with(Rules { cod_limit: limit, ..Rules::default() }).await;
+    let asha = server.shopper("asha").await;
+    let mut request = payment("unused");
+    request["paymentMethod"] = json!("COD");
+    request.as_object_mut().expect("an object").remove("paymentToken");
+    // 999.00 and 18 % on it, and 50.00 for the delivery: 1228.82 for one, 2407.64 for two.
+    asha.add("LTD-010", 2).await;
+    asha.ask(&request).await.refused(409, "cod-limit-exceeded");
+    assert_eq!(server.stock("LTD-010").await, (10, 0), "nothing is held");
+    let line = asha.request(reqwest::Method::PATCH, "/api/cart/items/LTD-010").json(&json!({ "quantity": 1 }));
+    Answer::to(line).await.ok();
+    let checkout = Checkout::of(asha.ask(&request).await);
+    assert_eq!(asha.end(&checkout).await["status"], "COMPLETED");
+    server.close().await;
+}

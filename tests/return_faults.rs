@@ -1,0 +1,331 @@
+//! Fulfilment and returns, killed, failed and repeated at every point: goods and money come back once.
+
+use std::sync::Arc;
+
+use domain::{ids::OrderId, order::OrderStatus, payment::PaymentMethod};
+use engine::{
+    Failure, inspect,
+    testing::{Everything, Fault, Faults, Once, Point, Recorder, TestWorker},
+};
+use rust_decimal::Decimal;
+use uuid::Uuid;
+use workflows::{
+    Rules,
+    checkout::accept::Order,
+    fulfilment::{self, LineName},
+    order_return::desk::{self, Decision},
+    store::{self, order_moves, order_moves::By, returns},
+};
+
+use crate::world::{STOCK, World, order};
+
+/// What becomes of a return.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Story {
+    /// One of two mice comes back.
+    Part,
+    /// Everything comes back.
+    Whole,
+    /// Everything of a cash order comes back.
+    Cash,
+    /// The staff say no.
+    Rejected,
+    /// What arrives is not what was sent.
+    RejectedAtTheDoor,
+    /// Nobody says anything.
+    Forgotten,
+}
+
+impl Story {
+    fn decisions(self) -> &'static [Decision] {
+        match self {
+            Story::Part | Story::Whole | Story::Cash => &[Decision::Approve, Decision::Receive],
+            Story::Rejected => &[Decision::Reject],
+            Story::RejectedAtTheDoor => &[Decision::Approve, Decision::Reject],
+            Story::Forgotten => &[],
+        }
+    }
+
+    fn comes_back(self) -> bool {
+        self.decisions().contains(&Decision::Receive)
+    }
+}
+
+async fn worker(world: &World, fusion: bool, faults: Option<Arc<dyn Faults>>) -> TestWorker {
+    TestWorker::new(&world.pool, workflows::registry(&world.shop), fusion, faults).await.expect("a worker")
+}
+
+/// A laptop and two mice, bought and delivered.
+async fn delivered(world: &World, cash: bool) -> OrderId {
+    let (user, cart) = world.shopper(&[("LAP-001", 1), ("MOU-001", 2)]).await;
+    let method = if cash { PaymentMethod::Cod } else { PaymentMethod::Upi };
+    let order = Order { payment_method: method, ..order(user, cart) };
+    let order_id = world.checkout_as(order).await.expect("accepted").order_id;
+    let healthy = worker(world, true, None).await;
+    healthy.drain(50).await.expect("drained");
+    let mut tx = world.pool.begin().await.expect("a transaction");
+    let now = store::now(&mut tx).await.expect("the time");
+    let mut order = order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
+    for to in [OrderStatus::Processing, OrderStatus::Shipped, OrderStatus::Delivered] {
+        let by = By { actor: "a test", reason: None, metadata: None };
+        fulfilment::staff_move(&mut tx, &mut order, to, by, now).await.expect("moved");
+    }
+    tx.commit().await.expect("committed");
+    healthy.drain(50).await.expect("drained");
+    healthy.die().await.expect("dead");
+    order_id
+}
+
+struct Played<'w> {
+    world: &'w World,
+    story: Story,
+    order_id: OrderId,
+    return_id: Uuid,
+    run_id: Uuid,
+    mice_before: i32,
+}
+
+async fn begin(world: &World, story: Story) -> Played<'_> {
+    let order_id = delivered(world, story == Story::Cash).await;
+    let mice_before = world.stock("MOU-001").await.0;
+    let mut items = vec![(LineName::Variant("MOU-001".to_owned()), if story == Story::Part { 1 } else { 2 })];
+    if story != Story::Part {
+        items.push((LineName::Variant("LAP-001".to_owned()), 1));
+    }
+    let mut tx = world.pool.begin().await.expect("a transaction");
+    let now = store::now(&mut tx).await.expect("the time");
+    let order = order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
+    let return_id = desk::request(&mut tx, &order, &items, "too heavy", now).await.expect("asked for");
+    let run_id = returns::find(&mut tx, return_id).await.expect("an answer").expect("a return").run_id;
+    tx.commit().await.expect("committed");
+    Played { world, story, order_id, return_id, run_id, mice_before }
+}
+
+async fn decide(played: &Played<'_>, decision: Decision) {
+    let mut tx = played.world.pool.begin().await.expect("a transaction");
+    let now = store::now(&mut tx).await.expect("the time");
+    desk::decide(&mut tx, played.return_id, decision, None, now).await.expect("decided");
+    tx.commit().await.expect("committed");
+}
+
+/// Plays a story with a fault on the first worker; whenever that worker dies, a healthy one takes over.
+async fn play(world: &World, story: Story, fusion: bool, faults: Option<Arc<dyn Faults>>) -> Played<'_> {
+    let played = begin(world, story).await;
+    let first = worker(world, fusion, faults).await;
+    first.turn(played.run_id).await.expect("a turn");
+    for decision in story.decisions() {
+        decide(&played, *decision).await;
+        first.turn(played.run_id).await.expect("a turn");
+    }
+    first.drain(8).await.expect("drained");
+    first.die().await.expect("dead");
+    let second = worker(world, fusion, None).await;
+    let turns = second.drain(200).await.expect("drained");
+    assert!(turns < 200, "the runs never end");
+    played
+}
+
+async fn status(played: &Played<'_>) -> String {
+    let mut conn = played.world.pool.acquire().await.expect("a connection");
+    returns::find(&mut conn, played.return_id).await.expect("an answer").expect("a return").status.to_string()
+}
+
+/// What cash the shop has for an order.
+async fn cash(world: &World, order_id: OrderId) -> Decimal {
+    sqlx::query_scalar("select captured_amount - refund_amount from payments where order_id = $1")
+        .bind(Uuid::from(order_id))
+        .fetch_one(&world.pool)
+        .await
+        .expect("a payment")
+}
+
+async fn assert_settled(played: &Played<'_>, when: &str) {
+    let Played { world, story, order_id, mice_before, .. } = played;
+    world.assert_books(when).await;
+    // 50000.00 and 2 × 999.00, each line with 18 % on it, and 50.00 for the delivery.
+    let (all, mouse, shipping) = (Decimal::new(6_140_764, 2), Decimal::new(117_882, 2), Decimal::from(50));
+    let (kept, returned, end) = match story {
+        Story::Part => (all - mouse, 1, "DELIVERED"),
+        Story::Whole | Story::Cash => (shipping, 2, "REFUNDED"),
+        Story::Rejected | Story::RejectedAtTheDoor | Story::Forgotten => (all, 0, "DELIVERED"),
+    };
+    let net = if *story == Story::Cash { cash(world, *order_id).await } else { world.gateway.net(*order_id) };
+    assert_eq!(net, kept, "{when}: the money");
+    assert_eq!(world.stock("MOU-001").await, (mice_before + returned, 0), "{when}: the stock");
+    assert_eq!(world.order_status((*order_id).into()).await.as_deref(), Some(end), "{when}");
+    assert_eq!(status(played).await, if story.comes_back() { "REFUNDED" } else { "REJECTED" }, "{when}");
+    let mails = world.mails.about(*order_id);
+    let told = |event: &str| mails.iter().filter(|mail| mail.event == event).count();
+    assert_eq!(told("payment.refunded"), usize::from(story.comes_back()), "{when}: told of the money");
+    assert_eq!(told("return.rejected"), usize::from(!story.comes_back()), "{when}: told of the refusal");
+}
+
+async fn every_point(story: Story, fault: impl Fn(Point) -> Option<Fault>) {
+    for fusion in [true, false] {
+        let world = World::new().await;
+        let recorder = Arc::new(Recorder::default());
+        let played = play(&world, story, fusion, Some(Arc::clone(&recorder) as _)).await;
+        assert_settled(&played, "without faults").await;
+        let mut struck = 0;
+        for (point, step) in recorder.points() {
+            let Some(fault) = fault(point) else { continue };
+            let when = format!("{story:?}, fusion {fusion}, {fault:?} at {point:?} {step}");
+            let once = Once::new(point, &step, fault);
+            let played = play(&world, story, fusion, Some(Arc::clone(&once) as _)).await;
+            assert_settled(&played, &when).await;
+            assert!(once.has_struck(), "{when}: the fault never struck");
+            struck += 1;
+        }
+        assert!(struck > 0, "{story:?}: no point was tried");
+    }
+}
+
+macro_rules! stories {
+    ($($name:ident: $story:expr),+ $(,)?) => {$(
+        mod $name {
+            use super::*;
+
+            #[tokio::test]
+            async fn survives_a_crash_before_and_after_every_step_and_every_commit() {
+                every_point($story, |_| Some(Fault::Crash)).await;
+            }
+
+            #[tokio::test]
+            async fn survives_a_passing_failure_of_every_step() {
+                every_point($story, |point| (point == Point::Before).then_some(Fault::Retry)).await;
+            }
+
+            #[tokio::test]
+            async fn is_the_same_when_every_step_runs_twice() {
+                for fusion in [true, false] {
+                    let world = World::new().await;
+                    let played = play(&world, $story, fusion, Some(Arc::new(Everything))).await;
+                    assert_settled(&played, "everything twice").await;
+                }
+            }
+        }
+    )+};
+}
+stories! {
+    part: Story::Part,
+    whole: Story::Whole,
+    cash_back: Story::Cash,
+    rejected: Story::Rejected,
+    rejected_at_the_door: Story::RejectedAtTheDoor,
+    forgotten: Story::Forgotten,
+}
+
+/// Before anything is owed a step that cannot be done ends the return; afterwards it parks the run.
+#[tokio::test]
+async fn a_step_that_fails_for_good_owes_nothing_or_parks() {
+    struct Always(&'static str);
+    impl Faults for Always {
+        fn at(&self, point: Point, step: &str) -> Option<Fault> {
+            (point == Point::Before && step == self.0).then(|| Fault::Fail(Failure::new("injected", "a test")))
+        }
+    }
+    for (story, step, ends) in [
+        (Story::Forgotten, "LapseReturn", "FAILED"),
+        (Story::Rejected, "ReadNote", "FAILED"),
+        (Story::Whole, "AcceptGoods", "FAILED"),
+        (Story::Whole, "AssessGoods", "STUCK"),
+        (Story::Whole, "ClaimWorth", "STUCK"),
+        (Story::Whole, "Restock", "STUCK"),
+        (Story::Whole, "CloseReturn", "STUCK"),
+    ] {
+        for fusion in [true, false] {
+            let world = World::new().await;
+            let played = begin(&world, story).await;
+            let worker = worker(&world, fusion, Some(Arc::new(Always(step)))).await;
+            for decision in story.decisions() {
+                decide(&played, *decision).await;
+            }
+            worker.drain(60).await.expect("drained");
+            let run = inspect::run(&world.pool, played.run_id).await.expect("an answer").expect("a run");
+            assert_eq!(run.status, ends, "{step}, fusion {fusion}");
+            if ends == "FAILED" {
+                assert_eq!(status(&played).await, "REJECTED", "{step}, fusion {fusion}");
+                world.assert_books(step).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_order_is_packed_by_itself_when_its_customers_time_is_over() {
+    let rules =
+        || Rules { default_gateway: "scripted".to_owned(), auto_process_after_s: Some(3600), ..Rules::default() };
+    for fusion in [true, false] {
+        let world = World::with(rules()).await;
+        let recorder = Arc::new(Recorder::default());
+        let recorded = packed(&world, fusion, Some(Arc::clone(&recorder) as _)).await;
+        assert_eq!(recorded.as_deref(), Some("PROCESSING"));
+        let points = recorder.points();
+        assert!(points.iter().any(|(_, step)| step == "BeginProcessing"), "{points:?}");
+        for (point, step) in points {
+            let when = format!("fusion {fusion}, a crash at {point:?} {step}");
+            let once = Once::new(point, &step, Fault::Crash);
+            assert_eq!(
+                packed(&world, fusion, Some(Arc::clone(&once) as _)).await.as_deref(),
+                Some("PROCESSING"),
+                "{when}"
+            );
+            assert!(once.has_struck(), "{when}");
+            world.assert_books(&when).await;
+        }
+        assert_eq!(packed(&world, fusion, Some(Arc::new(Everything))).await.as_deref(), Some("PROCESSING"));
+        world.assert_books("everything twice").await;
+    }
+}
+
+/// An order is bought, an hour passes, and so it stands.
+async fn packed(world: &World, fusion: bool, faults: Option<Arc<dyn Faults>>) -> Option<String> {
+    let (user, cart) = world.shopper(&[("MOU-001", 1)]).await;
+    let accepted = world.checkout(user, cart, "tok_ok").await.expect("accepted");
+    let first = worker(world, fusion, None).await;
+    first.turn(accepted.workflow_id).await.expect("a turn");
+    assert_eq!(world.order_status(accepted.order_id.into()).await.as_deref(), Some("CONFIRMED"));
+    first.die().await.expect("dead");
+    let faulty = worker(world, fusion, faults).await;
+    faulty.drain(6).await.expect("drained");
+    faulty.die().await.expect("dead");
+    let healthy = worker(world, fusion, None).await;
+    healthy.drain(50).await.expect("drained");
+    let mails = world.mails.about(accepted.order_id);
+    assert_eq!(mails.iter().filter(|mail| mail.event == "order.processing").count(), 1, "told once");
+    world.order_status(accepted.order_id.into()).await
+}
+
+#[tokio::test]
+async fn two_returns_of_one_order_that_meet_give_back_each_piece_once() {
+    let world = World::with(Rules {
+        default_gateway: "scripted".to_owned(),
+        return_refunds_shipping: true,
+        ..Rules::default()
+    })
+    .await;
+    let order_id = delivered(&world, false).await;
+    let ask = async |sku: &str, quantity| {
+        let mut tx = world.pool.begin().await.expect("a transaction");
+        let now = store::now(&mut tx).await.expect("the time");
+        let order = order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
+        let items = [(LineName::Variant(sku.to_owned()), quantity)];
+        let id = desk::request(&mut tx, &order, &items, "too heavy", now).await.expect("asked for");
+        for decision in [Decision::Approve, Decision::Receive] {
+            desk::decide(&mut tx, id, decision, None, now).await.expect("decided");
+        }
+        let run_id = returns::find(&mut tx, id).await.expect("an answer").expect("a return").run_id;
+        tx.commit().await.expect("committed");
+        run_id
+    };
+    let runs = [ask("MOU-001", 1).await, ask("MOU-001", 1).await, ask("LAP-001", 1).await];
+    let workers =
+        [worker(&world, true, None).await, worker(&world, true, None).await, worker(&world, true, None).await];
+    let turns = futures::future::join_all(workers.iter().zip(runs).map(|(worker, run)| worker.turn(run))).await;
+    assert!(turns.iter().all(Result::is_ok), "{turns:?}");
+    workers[0].drain(60).await.expect("drained");
+    assert_eq!(world.gateway.net(order_id), Decimal::ZERO, "with the last piece the shipping charge goes back");
+    assert_eq!((world.stock("MOU-001").await.0, world.stock("LAP-001").await.0), (STOCK, STOCK));
+    assert_eq!(world.order_status(order_id.into()).await.as_deref(), Some("REFUNDED"));
+    world.assert_books("after three returns").await;
+}
