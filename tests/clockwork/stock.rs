@@ -1,7 +1,10 @@
 //! Low stock: one crossing, one event, one line in one digest.
 
 use serde_json::json;
-use workflows::low_stock_alerts::LowStockAlerts;
+use workflows::{
+    low_stock_alerts::LowStockAlerts,
+    store::inventory::shelf::{self, Cause},
+};
 
 use super::*;
 
@@ -42,6 +45,16 @@ impl World {
         panic!("a transaction stays open in another database");
     }
 
+    async fn change_stock(&self, delta: i32, cause: Cause<'_>) {
+        let mouse: Uuid = sqlx::query_scalar("select id from product_variants where sku = 'MOU-001'")
+            .fetch_one(&self.pool)
+            .await
+            .expect("a mouse");
+        let mut tx = self.pool.begin().await.expect("a transaction");
+        shelf::change(&mut tx, mouse.into(), delta, cause).await.expect("changed");
+        tx.commit().await.expect("committed");
+    }
+
     fn digests(&self) -> Vec<String> {
         self.mails.to(STAFF).into_iter().map(|mail| mail.text).collect()
     }
@@ -62,26 +75,23 @@ async fn a_crossing_is_told_once_and_again_only_after_the_shelf_was_filled() {
     assert_eq!(world.crossings().await, 1, "at the threshold");
     world.sell_mice(3).await;
     assert_eq!(world.crossings().await, 1, "one a crossing, not one an order");
-    sqlx::query(
-        "with filled as (
-            update inventory set available_quantity = available_quantity + 10
-             where variant_id = (select id from product_variants where sku = 'MOU-001') returning variant_id)
-         insert into inventory_movements (variant_id, kind, available_delta, reserved_delta, created_at)
-         select variant_id, 'RESTOCK', 10, 0, engine.now() from filled",
-    )
-    .execute(&world.pool)
-    .await
-    .expect("restocked");
+    world.change_stock(10, Cause::Restock).await;
+    assert_eq!(world.crossings().await, 1, "filled");
     world.sell_mice(10).await;
-    assert_eq!(world.crossings().await, 2, "filled, and fallen again");
+    assert_eq!(world.crossings().await, 2, "and fallen again");
+    world.change_stock(-1, Cause::Adjust("broken")).await;
+    assert_eq!(world.crossings().await, 2, "below it stays told");
+    world.change_stock(20, Cause::Restock).await;
+    world.change_stock(-20, Cause::Adjust("stolen")).await;
+    assert_eq!(world.crossings().await, 3, "whatever took it there");
 
     world.events_are_readable().await;
-    assert_eq!(world.tick::<LowStockAlerts>().await, json!(2));
+    assert_eq!(world.tick::<LowStockAlerts>().await, json!(3));
     assert_eq!(world.tick::<LowStockAlerts>().await, json!(0), "each is reported once");
     world.settle().await;
     let digests = world.digests();
     assert_eq!(digests.len(), 1, "{digests:?}");
-    assert_eq!(digests[0].matches("MOU-001 (Mouse): ").count(), 2, "{}", digests[0]);
+    assert_eq!(digests[0].matches("MOU-001 (Mouse): ").count(), 3, "{}", digests[0]);
     world.assert_books("after the digest").await;
 }
 

@@ -27,7 +27,7 @@ const NAMED: [(&str, &str); 9] = [
 ];
 
 /// Keys whose value in the environment is a list with commas.
-const LISTS: [&str; 2] = ["api.allowed_origins", "worker.queues"];
+const LISTS: [&str; 3] = ["api.allowed_origins", "shop.abandonment.reminders_s", "worker.queues"];
 
 /// What the command line says, by key.
 #[derive(Debug, Clone, Default)]
@@ -197,6 +197,7 @@ mod tests {
             ("CART_ENGINE__WORKER__CONCURRENCY", "7"),
             ("CART_ENGINE__WORKER__QUEUES", "checkout, refund"),
             ("CART_ENGINE__SHOP__HOLD_S", "60"),
+            ("CART_ENGINE__SHOP__ABANDONMENT__REMINDERS_S", "60, 120"),
             ("CART_ENGINE_PG_DISCOVERY", "off"),
             ("CART_ENGINE_RATE_LIMIT", "off"),
             ("JWT_SECRET", "00000000000000000000000000000042"),
@@ -205,6 +206,7 @@ mod tests {
         assert_eq!((config.worker.concurrency, config.shop.hold_s, config.database.discovery), (7, 60, false));
         assert!(!config.api.rate_limit);
         assert_eq!(config.worker.queues, ["checkout", "refund"]);
+        assert_eq!(config.shop.abandonment.reminders_s, [60, 120]);
         let secret = config.auth.jwt_secret.expect("a secret");
         assert_eq!(secret.expose_secret(), "00000000000000000000000000000042");
     }
