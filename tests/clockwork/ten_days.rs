@@ -255,7 +255,7 @@ async fn what_was_missed_while_paused_is_caught_up_once_and_a_run_by_hand_comes_
     assert_eq!(town.schedulers[1].look().await.expect("looked"), []);
     town.work().await;
     assert!(
-        turn(&mut *pool.acquire().await.expect("a connection"), "nothing", Turn::Run)
+        turn(&mut pool.acquire().await.expect("a connection"), "nothing", Turn::Run)
             .await
             .expect("an answer")
             .is_none()
