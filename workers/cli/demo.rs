@@ -1,6 +1,7 @@
 //! `cart-engine demo`: a day in a shop of its own. Simulated shoppers come over HTTP and leave in every
 //! way a checkout can end, each of them checks what it sees, and at the end the books must balance.
 
+mod counter;
 mod outcome;
 mod progress;
 mod report;
@@ -42,6 +43,9 @@ const AT_ONCE: usize = 24;
 
 /// How long runs may take to end after the last shopper has gone.
 const SETTLING: Duration = Duration::from_secs(60);
+
+/// After which the shop reminds of a cart, and a minute for the schedule that looks for it.
+const IDLE: Duration = Duration::from_secs(3_720);
 
 /// How often it is looked at whether they have.
 const LOOK: Duration = Duration::from_millis(250);
@@ -172,8 +176,15 @@ async fn visit_all(shop: &Storefront, queue: Vec<Shopper>, progress: &Progress) 
         .await;
     progress.tell("moving the clock past the payment window");
     shop.advance_clock(Rules::default().payment_window() + Duration::from_secs(1)).await?;
+    let (reminded, waiting): (Vec<_>, Vec<_>) = waiting.into_iter().partition(Waiting::is_reminded);
     let ended = stream::iter(waiting).map(Waiting::play_on).buffer_unordered(AT_ONCE).map(gone);
     visits.extend(ended.collect::<Vec<_>>().await);
+    if !reminded.is_empty() {
+        progress.tell("moving the clock by more than an hour of idleness");
+        shop.advance_clock(IDLE).await?;
+        let ended = stream::iter(reminded).map(Waiting::play_on).buffer_unordered(AT_ONCE).map(gone);
+        visits.extend(ended.collect::<Vec<_>>().await);
+    }
     Ok(visits)
 }
 

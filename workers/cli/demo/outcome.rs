@@ -52,6 +52,26 @@ pub(crate) enum Outcome {
     GivenUp,
     /// The bank took the money of a refused payment after all, and giving it back failed once.
     RefundFailsOnce,
+    /// Paid with the coupon FLAT500.
+    PaidWithFixed,
+    /// Paid with the coupon FREESHIP.
+    PaidWithFreeShipping,
+    /// Paid with the coupon BUY2GET1.
+    PaidWithOneFree,
+    /// Filled a cart as a guest, logged in, and paid.
+    MergedCart,
+    /// Paid, to be sent to an address saved before.
+    SavedAddress,
+    /// Paid, then called off.
+    CancelledLater,
+    /// Paid, sent and arrived.
+    Delivered,
+    /// Sent, and paid to the courier.
+    CashDelivered,
+    /// Paid, and the staff gave a part back.
+    PartlyRefunded,
+    /// Filled a cart with an account, left, and was reminded.
+    Reminded,
 }
 
 /// What an order and its checkout look like in the end.
@@ -77,7 +97,7 @@ pub(crate) enum Ending {
 
 impl Outcome {
     /// All, in the order in which they are told.
-    pub(crate) const ALL: [Outcome; 20] = [
+    pub(crate) const ALL: [Outcome; 30] = [
         Outcome::Paid,
         Outcome::PaidWithCoupon,
         Outcome::CashOnDelivery,
@@ -98,6 +118,16 @@ impl Outcome {
         Outcome::AbandonedCart,
         Outcome::GivenUp,
         Outcome::RefundFailsOnce,
+        Outcome::PaidWithFixed,
+        Outcome::PaidWithFreeShipping,
+        Outcome::PaidWithOneFree,
+        Outcome::MergedCart,
+        Outcome::SavedAddress,
+        Outcome::CancelledLater,
+        Outcome::Delivered,
+        Outcome::CashDelivered,
+        Outcome::PartlyRefunded,
+        Outcome::Reminded,
     ];
 
     /// Its name in the report; scripts read it.
@@ -123,6 +153,16 @@ impl Outcome {
             Outcome::AbandonedCart => "abandoned-cart",
             Outcome::GivenUp => "given-up",
             Outcome::RefundFailsOnce => "refund-fails-once",
+            Outcome::PaidWithFixed => "paid-flat500",
+            Outcome::PaidWithFreeShipping => "paid-freeship",
+            Outcome::PaidWithOneFree => "paid-buy2get1",
+            Outcome::MergedCart => "merged-cart",
+            Outcome::SavedAddress => "saved-address",
+            Outcome::CancelledLater => "cancelled-later",
+            Outcome::Delivered => "delivered",
+            Outcome::CashDelivered => "cash-delivered",
+            Outcome::PartlyRefunded => "partly-refunded",
+            Outcome::Reminded => "reminded",
         }
     }
 
@@ -134,8 +174,17 @@ impl Outcome {
             | Outcome::TwoTabs
             | Outcome::LastPieces
             | Outcome::SoldOut
-            | Outcome::AbandonedCart => Some("tok_ok"),
-            Outcome::CashOnDelivery => None,
+            | Outcome::AbandonedCart
+            | Outcome::Reminded
+            | Outcome::PaidWithFixed
+            | Outcome::PaidWithFreeShipping
+            | Outcome::PaidWithOneFree
+            | Outcome::MergedCart
+            | Outcome::SavedAddress
+            | Outcome::CancelledLater
+            | Outcome::Delivered
+            | Outcome::PartlyRefunded => Some("tok_ok"),
+            Outcome::CashOnDelivery | Outcome::CashDelivered => None,
             Outcome::Declined | Outcome::RefundFailsOnce => Some("tok_declined"),
             Outcome::SecureApproved | Outcome::SecureDeclined | Outcome::SecureAbandoned | Outcome::GivenUp => {
                 Some("tok_3ds")
@@ -162,8 +211,16 @@ impl Outcome {
             | Outcome::DuplicateWebhooks
             | Outcome::ReorderedWebhooks
             | Outcome::TwoTabs
-            | Outcome::LastPieces => Ending::Confirmed { payment: "CAPTURED" },
-            Outcome::CashOnDelivery => Ending::Confirmed { payment: "PENDING" },
+            | Outcome::LastPieces
+            | Outcome::PaidWithFixed
+            | Outcome::PaidWithFreeShipping
+            | Outcome::PaidWithOneFree
+            | Outcome::MergedCart
+            | Outcome::SavedAddress
+            | Outcome::CancelledLater
+            | Outcome::Delivered
+            | Outcome::PartlyRefunded => Ending::Confirmed { payment: "CAPTURED" },
+            Outcome::CashOnDelivery | Outcome::CashDelivered => Ending::Confirmed { payment: "PENDING" },
             Outcome::Declined | Outcome::SecureDeclined => {
                 Ending::Unwound { status: "FAILED", code: "payment-declined", payment: "FAILED" }
             }
@@ -175,14 +232,50 @@ impl Outcome {
                 Ending::Unwound { status: "FAILED", code: "payment-declined", payment: "REFUNDED" }
             }
             Outcome::GivenUp => Ending::Unwound { status: "CANCELLED", code: "cancelled", payment: "FAILED" },
-            Outcome::SoldOut | Outcome::AbandonedCart => Ending::NoOrder,
+            Outcome::SoldOut | Outcome::AbandonedCart | Outcome::Reminded => Ending::NoOrder,
         }
     }
 
     /// Whether it comes about only once the payment window has passed. The clock is moved for these,
     /// when all the others are over.
     pub(crate) fn needs_clock(self) -> bool {
-        matches!(self, Outcome::SecureAbandoned | Outcome::NoWebhook | Outcome::LateCapture)
+        matches!(self, Outcome::SecureAbandoned | Outcome::NoWebhook | Outcome::LateCapture | Outcome::Reminded)
+    }
+
+    /// The coupon that is used.
+    pub(crate) fn coupon(self) -> Option<&'static str> {
+        match self {
+            Outcome::PaidWithCoupon => Some("SAVE20"),
+            Outcome::PaidWithFixed => Some("FLAT500"),
+            Outcome::PaidWithFreeShipping => Some("FREESHIP"),
+            Outcome::PaidWithOneFree => Some("BUY2GET1"),
+            Outcome::Paid
+            | Outcome::CashOnDelivery
+            | Outcome::Declined
+            | Outcome::SecureApproved
+            | Outcome::SecureDeclined
+            | Outcome::SecureAbandoned
+            | Outcome::GatewayTimeout
+            | Outcome::SlowCapture
+            | Outcome::NoWebhook
+            | Outcome::LateCapture
+            | Outcome::DuplicateWebhooks
+            | Outcome::ReorderedWebhooks
+            | Outcome::WrongAmount
+            | Outcome::TwoTabs
+            | Outcome::LastPieces
+            | Outcome::SoldOut
+            | Outcome::AbandonedCart
+            | Outcome::GivenUp
+            | Outcome::RefundFailsOnce
+            | Outcome::MergedCart
+            | Outcome::SavedAddress
+            | Outcome::CancelledLater
+            | Outcome::Delivered
+            | Outcome::CashDelivered
+            | Outcome::PartlyRefunded
+            | Outcome::Reminded => None,
+        }
     }
 
     /// Whether these shoppers want the same few pieces.
@@ -210,8 +303,18 @@ impl Outcome {
             | Outcome::SoldOut
             | Outcome::GivenUp
             | Outcome::RefundFailsOnce => 2,
-            // Each holds a worker until the gateway's silence is noticed.
-            Outcome::GatewayTimeout => 1,
+            // Each holds a worker until the gateway's silence is noticed; these others take dear things.
+            Outcome::GatewayTimeout
+            | Outcome::PaidWithFixed
+            | Outcome::PaidWithFreeShipping
+            | Outcome::PaidWithOneFree
+            | Outcome::MergedCart
+            | Outcome::SavedAddress
+            | Outcome::CancelledLater
+            | Outcome::Delivered
+            | Outcome::CashDelivered
+            | Outcome::PartlyRefunded
+            | Outcome::Reminded => 1,
             // There are only so many pieces.
             Outcome::LastPieces => 0,
         }
@@ -276,7 +379,7 @@ mod tests {
 
     #[test]
     fn there_are_as_many_shoppers_as_were_asked_for() {
-        for shoppers in [1, 2, 19, 20, 21, 50, 100, 101, 102, 300, 1000] {
+        for shoppers in [1, 2, 29, 30, 31, 50, 150, 151, 152, 300, 1000] {
             assert_eq!(counted(shoppers, 7).values().sum::<usize>(), shoppers);
         }
     }
@@ -284,7 +387,7 @@ mod tests {
     #[test]
     fn nothing_sells_out_unless_somebody_buys_the_last_piece() {
         for seed in 0..200 {
-            for shoppers in [3, 15, 25] {
+            for shoppers in [3, 15, 35] {
                 let counts = counted(shoppers, seed);
                 assert!(!counts.contains_key(&Outcome::SoldOut) || counts.contains_key(&Outcome::LastPieces));
             }

@@ -11,6 +11,9 @@ use super::{
 /// The price example of the documentation: one of it costs 59050.00, and 47250.00 with SAVE20.
 const LAPTOP: &str = "LAP-001";
 
+/// Laptops that are not sold without a coupon that is shown on them.
+const KEPT_LAPTOPS: u32 = 60;
+
 /// A variant of which there is one piece.
 const SINGLE: &str = "LTD-001";
 
@@ -66,12 +69,31 @@ impl Shelf {
             }
             Outcome::Paid | Outcome::PaidWithCoupon => {
                 self.buyers += 1;
-                if self.buyers % 3 == 1 && self.take(LAPTOP, 1) {
+                if self.buyers % 3 == 1 && self.has_spare_laptop() && self.take(LAPTOP, 1) {
                     let total = if outcome == Outcome::Paid { "59050.00" } else { "47250.00" };
                     return Some(Basket { lines: vec![line(LAPTOP, 1)], total: Some(total) });
                 }
             }
-            Outcome::CashOnDelivery
+            Outcome::PaidWithFixed if self.take(LAPTOP, 1) => {
+                return Some(Basket { lines: vec![line(LAPTOP, 1)], total: Some("58460.00") });
+            }
+            Outcome::PaidWithFreeShipping if self.take(LAPTOP, 1) => {
+                return Some(Basket { lines: vec![line(LAPTOP, 1)], total: Some("59000.00") });
+            }
+            Outcome::PaidWithOneFree if self.take(LAPTOP, 3) => {
+                return Some(Basket { lines: vec![line(LAPTOP, 3)], total: Some("118050.00") });
+            }
+            Outcome::PaidWithFixed
+            | Outcome::PaidWithFreeShipping
+            | Outcome::PaidWithOneFree
+            | Outcome::MergedCart
+            | Outcome::SavedAddress
+            | Outcome::CancelledLater
+            | Outcome::Delivered
+            | Outcome::CashDelivered
+            | Outcome::PartlyRefunded
+            | Outcome::Reminded
+            | Outcome::CashOnDelivery
             | Outcome::Declined
             | Outcome::SecureApproved
             | Outcome::SecureDeclined
@@ -97,7 +119,7 @@ impl Shelf {
             let offered: Vec<&Line> = self
                 .left
                 .iter()
-                .filter(|left| left.quantity > 0 && lines.iter().all(|line| line.sku != left.sku))
+                .filter(|left| left.sku != LAPTOP && left.quantity > 0 && lines.iter().all(|line| line.sku != left.sku))
                 .collect();
             if offered.is_empty() {
                 break;
@@ -108,6 +130,11 @@ impl Shelf {
             lines.push(wanted);
         }
         (!lines.is_empty()).then_some(Basket { lines, total: None })
+    }
+
+    /// Besides those kept for the shoppers whose coupons are shown on laptops.
+    fn has_spare_laptop(&self) -> bool {
+        self.left.iter().any(|left| left.sku == LAPTOP && left.quantity > KEPT_LAPTOPS)
     }
 
     fn take(&mut self, sku: &str, quantity: u32) -> bool {
@@ -179,7 +206,7 @@ mod tests {
 
     #[test]
     fn whoever_comes_too_late_wants_what_others_take_whole() {
-        for shoppers in [21, 60, 300, 600] {
+        for shoppers in [31, 60, 300, 600] {
             let (sold, missed) = wanted(shoppers);
             assert!(!missed.is_empty());
             for sku in missed.keys() {

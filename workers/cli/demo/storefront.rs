@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::{
-    sync::Semaphore,
+    sync::{OnceCell, Semaphore},
     time::{Instant, sleep},
 };
 use uuid::Uuid;
@@ -19,10 +19,10 @@ const LOGINS_AT_ONCE: usize = 2;
 const ANSWER_PATIENCE: Duration = Duration::from_secs(45);
 
 /// How long anything that happens by itself may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often it is looked at where the shop offers no long poll.
-const LOOK: Duration = Duration::from_millis(250);
+pub(super) const LOOK: Duration = Duration::from_millis(250);
 
 /// Everybody's; the database is gone when the demo ends.
 const PASSWORD: &str = "demo-shopper";
@@ -188,8 +188,8 @@ struct GatewayPayment {
 }
 
 #[derive(Debug, Deserialize)]
-struct Items<T> {
-    items: Vec<T>,
+pub(super) struct Items<T> {
+    pub(super) items: Vec<T>,
 }
 
 /// The shop's address, and how to speak to it.
@@ -199,12 +199,13 @@ pub(crate) struct Storefront {
     base_url: String,
     sandbox_url: String,
     logins: Semaphore,
+    pub(super) staff: OnceCell<String>,
 }
 
 impl Storefront {
     /// The shop at `base_url`, whose gateway is at `sandbox_url`; neither ends in a slash.
     pub(crate) fn new(client: Client, base_url: String, sandbox_url: String) -> Self {
-        Storefront { client, base_url, sandbox_url, logins: Semaphore::new(LOGINS_AT_ONCE) }
+        Storefront { client, base_url, sandbox_url, logins: Semaphore::new(LOGINS_AT_ONCE), staff: OnceCell::new() }
     }
 
     /// All that is sold.
@@ -243,6 +244,17 @@ impl Storefront {
         })
     }
 
+    /// Logs in.
+    pub(super) async fn token(&self, credentials: &Value) -> Result<String, Surprise> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Session {
+            access_token: String,
+        }
+        let request = self.request(Method::POST, "/api/auth/login").json(credentials);
+        Ok(answered::<Session>(request, StatusCode::OK).await?.access_token)
+    }
+
     /// A shopper with an account, logged in.
     pub(crate) async fn register(&self, number: usize) -> Result<Visit<'_>, Surprise> {
         let credentials = json!({ "email": format!("shopper-{number}@demo.example"), "password": PASSWORD });
@@ -250,14 +262,8 @@ impl Storefront {
         let _turn = self.logins.acquire().await;
         let request = self.request(Method::POST, "/api/auth/register").json(&credentials);
         answered::<Value>(request, StatusCode::CREATED).await?;
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Session {
-            access_token: String,
-        }
-        let request = self.request(Method::POST, "/api/auth/login").json(&credentials);
-        let session: Session = answered(request, StatusCode::OK).await?;
-        Ok(Visit { shop: self, number, proof: Proof::Token(session.access_token) })
+        let token = self.token(&credentials).await?;
+        Ok(Visit { shop: self, number, proof: Proof::Token(token) })
     }
 
     /// A shopper without an account: a cart of their own is all they get.
@@ -266,13 +272,13 @@ impl Storefront {
         Ok(Visit { shop: self, number, proof: Proof::CartSession(cart.cart_session.unwrap_or_default()) })
     }
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.base_url)).timeout(ANSWER_PATIENCE)
     }
 }
 
 #[derive(Debug)]
-enum Proof {
+pub(super) enum Proof {
     Token(String),
     CartSession(String),
 }
@@ -280,13 +286,13 @@ enum Proof {
 /// One shopper in the shop.
 #[derive(Debug)]
 pub(crate) struct Visit<'a> {
-    shop: &'a Storefront,
-    number: usize,
-    proof: Proof,
+    pub(super) shop: &'a Storefront,
+    pub(super) number: usize,
+    pub(super) proof: Proof,
 }
 
 impl Visit<'_> {
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.shop.request(method, path);
         match &self.proof {
             Proof::Token(token) => request.bearer_auth(token),
@@ -311,21 +317,34 @@ impl Visit<'_> {
         answered(self.request(Method::GET, "/api/cart"), StatusCode::OK).await
     }
 
-    /// Checks out at the total that was shown; `tab` tells two clicks of one shopper apart.
-    pub(crate) async fn check_out(&self, total: &str, token: Option<&str>, tab: &str) -> Result<Placed, Surprise> {
-        // In turn within the seller's state, in another one, and far away: the total is the same.
+    /// In turn within the seller's state, in another one, and far away: the total is the same.
+    pub(super) fn address(&self) -> Value {
         let (city, state, postal_code) =
             [("Pune", "Maharashtra", "411001"), ("Bengaluru", "Karnataka", "560001"), ("Guwahati", "Assam", "781001")]
                 [self.number % 3];
+        json!({
+            "recipientName": format!("Shopper {}", self.number), "addressLine1": "1 Market Road", "city": city,
+            "state": state, "postalCode": postal_code, "country": "IN", "phoneNumber": "+919800000000",
+        })
+    }
+
+    /// Checks out at the total that was shown; `tab` tells two clicks of one shopper apart.
+    pub(crate) async fn check_out(
+        &self,
+        total: &str,
+        token: Option<&str>,
+        tab: &str,
+        saved: Option<Uuid>,
+    ) -> Result<Placed, Surprise> {
         let mut body = json!({
             "expectedTotal": total,
-            "shippingAddress": {
-                "recipientName": format!("Shopper {}", self.number), "addressLine1": "1 Market Road", "city": city,
-                "state": state, "postalCode": postal_code, "country": "IN", "phoneNumber": "+919800000000",
-            },
             "shippingMethod": "STANDARD",
             "paymentMethod": if token.is_some() { "CREDIT_CARD" } else { "COD" },
         });
+        match saved {
+            Some(address_id) => body["shippingAddressId"] = json!(address_id),
+            None => body["shippingAddress"] = self.address(),
+        }
         if let Some(token) = token {
             body["paymentGateway"] = json!("sandbox");
             body["paymentToken"] = json!(token);
@@ -402,7 +421,10 @@ async fn read(request: RequestBuilder, expected: StatusCode) -> Result<Vec<u8>, 
     Ok(body)
 }
 
-async fn answered<T: DeserializeOwned>(request: RequestBuilder, expected: StatusCode) -> Result<T, Surprise> {
+pub(super) async fn answered<T: DeserializeOwned>(
+    request: RequestBuilder,
+    expected: StatusCode,
+) -> Result<T, Surprise> {
     let (what, status, body) = exchange(request).await?;
     expected_status(&what, status, &body, expected)?;
     parsed(&what, &body)

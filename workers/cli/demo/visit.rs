@@ -9,9 +9,6 @@ use super::{
     storefront::{Accepted, Money, Placed, Storefront, Surprise, Visit, expect, sorted},
 };
 
-/// The demo catalogue's coupon without a cap.
-const COUPON: &str = "SAVE20";
-
 /// A shopper who has not come yet.
 #[derive(Debug)]
 pub(crate) struct Shopper {
@@ -39,7 +36,14 @@ pub(crate) struct Waiting<'a> {
     number: usize,
     outcome: Outcome,
     begun: Instant,
-    placed: Result<Placement<'a>, Surprise>,
+    placed: Result<Left<'a>, Surprise>,
+}
+
+/// What waits for the clock.
+#[derive(Debug)]
+enum Left<'a> {
+    Placement(Placement<'a>),
+    Cart(Visit<'a>, Basket),
 }
 
 /// An accepted checkout, and what its shopper remembers of it.
@@ -52,6 +56,13 @@ struct Placement<'a> {
     accepted: Accepted,
 }
 
+/// What becomes of a confirmed order.
+struct Aftermath {
+    /// The order's status, and its payment's.
+    statuses: (&'static str, &'static str),
+    refunded: Decimal,
+}
+
 /// A visit from the door to the end.
 pub(crate) async fn play(shop: &Storefront, shopper: Shopper) -> Visited {
     let Shopper { number, outcome, basket } = shopper;
@@ -60,9 +71,14 @@ pub(crate) async fn play(shop: &Storefront, shopper: Shopper) -> Visited {
         if outcome == Outcome::AbandonedCart {
             let visit = shop.guest(number).await?;
             begun = Instant::now();
-            return leave_cart(&visit, basket).await;
+            leave_cart(&visit, &basket).await?;
+            return Ok(Outcome::AbandonedCart);
         }
-        let visit = shop.register(number).await?;
+        let visit = if outcome == Outcome::MergedCart {
+            shop.come_as_guest(number, &basket).await?
+        } else {
+            shop.register(number).await?
+        };
         begun = Instant::now();
         let Some(placement) = place(shop, visit, outcome, basket).await? else { return Ok(Outcome::SoldOut) };
         placement.pay(outcome).await?;
@@ -79,21 +95,31 @@ pub(crate) async fn play_until_waiting(shop: &Storefront, shopper: Shopper) -> W
     let placed = async {
         let visit = shop.register(number).await?;
         begun = Instant::now();
+        if outcome == Outcome::Reminded {
+            leave_cart(&visit, &basket).await?;
+            return Ok(Left::Cart(visit, basket));
+        }
         let placement = place(shop, visit, outcome, basket).await?;
         let placement = placement.ok_or_else(|| surprise("the checkout", "accepted", "out-of-stock"))?;
         placement.pay(outcome).await?;
-        Ok(placement)
+        Ok(Left::Placement(placement))
     }
     .await;
     Waiting { number, outcome, begun, placed }
 }
 
 impl Waiting<'_> {
-    /// The rest of it, once the payment window has passed.
+    /// Whether more than the payment window must pass.
+    pub(crate) fn is_reminded(&self) -> bool {
+        self.outcome == Outcome::Reminded
+    }
+
+    /// The rest of it, once the payment window, or an hour of idleness, has passed.
     pub(crate) async fn play_on(self) -> Visited {
         let Waiting { number, outcome, begun, placed } = self;
         let came = match placed {
-            Ok(placement) => placement.end(outcome).await,
+            Ok(Left::Placement(placement)) => placement.end(outcome).await,
+            Ok(Left::Cart(visit, basket)) => is_reminded(&visit, &basket).await,
             Err(surprise) => Err(surprise),
         };
         Visited { number, outcome, came, seconds: begun.elapsed().as_secs_f64() }
@@ -104,14 +130,21 @@ fn surprise(what: &str, expected: &str, actual: &str) -> Surprise {
     Surprise::Other { what: what.to_owned(), expected: expected.to_owned(), actual: actual.to_owned() }
 }
 
-async fn leave_cart(visit: &Visit<'_>, basket: Basket) -> Result<Outcome, Surprise> {
+async fn is_reminded(visit: &Visit<'_>, basket: &Basket) -> Result<Outcome, Surprise> {
+    expect("the first e-mail about the cart", visit.first_mail().await?.as_deref(), Some("cart.abandoned.1"))?;
+    let cart = visit.cart().await?;
+    expect("the cart's status", cart.status(), "ABANDONED")?;
+    expect("the cart's lines", cart.lines(), sorted(&basket.lines))?;
+    Ok(Outcome::Reminded)
+}
+
+async fn leave_cart(visit: &Visit<'_>, basket: &Basket) -> Result<(), Surprise> {
     for line in &basket.lines {
         visit.add(line).await?;
     }
     let cart = visit.cart().await?;
     expect("the cart's status", cart.status(), "ACTIVE")?;
-    expect("the cart's lines", cart.lines(), sorted(&basket.lines))?;
-    Ok(Outcome::AbandonedCart)
+    expect("the cart's lines", cart.lines(), sorted(&basket.lines))
 }
 
 /// Fills the cart and checks out; `None` when something was sold out.
@@ -122,30 +155,36 @@ async fn place<'a>(
     basket: Basket,
 ) -> Result<Option<Placement<'a>>, Surprise> {
     let mut cart = None;
-    for line in &basket.lines {
+    if outcome == Outcome::MergedCart {
+        let merged = visit.cart().await?;
+        expect("the merged cart's lines", merged.lines(), sorted(&basket.lines))?;
+        cart = Some(merged);
+    }
+    for line in basket.lines.iter().filter(|_| outcome != Outcome::MergedCart) {
         cart = visit.add(line).await?;
         if cart.is_none() {
             return sold_out(outcome);
         }
     }
-    if outcome == Outcome::PaidWithCoupon {
-        cart = Some(visit.apply_coupon(COUPON).await?);
+    if let Some(code) = outcome.coupon() {
+        cart = Some(visit.apply_coupon(code).await?);
     }
     let cart = cart.ok_or_else(|| surprise("the basket", "something to buy", "nothing"))?;
     if let Some(total) = basket.total {
         expect("the cart's total", cart.total(), total)?;
     }
     let total = cart.total().to_owned();
+    let address = if outcome == Outcome::SavedAddress { Some(visit.save_address().await?) } else { None };
     let placed = if outcome == Outcome::TwoTabs {
         let (one, other) = tokio::join!(
-            visit.check_out(&total, outcome.token(), "tab-1"),
-            visit.check_out(&total, outcome.token(), "tab-2"),
+            visit.check_out(&total, outcome.token(), "tab-1", address),
+            visit.check_out(&total, outcome.token(), "tab-2", address),
         );
         let (one, other) = (one?, other?);
         expect("the other tab's checkout", &other, &one)?;
         one
     } else {
-        visit.check_out(&total, outcome.token(), "tab-1").await?
+        visit.check_out(&total, outcome.token(), "tab-1", address).await?
     };
     match placed {
         Placed::Accepted(accepted) => Ok(Some(Placement { shop, visit, basket, total, accepted })),
@@ -178,7 +217,17 @@ impl Placement<'_> {
             | Outcome::LastPieces
             | Outcome::SoldOut
             | Outcome::AbandonedCart
-            | Outcome::RefundFailsOnce => return Ok(()),
+            | Outcome::RefundFailsOnce
+            | Outcome::PaidWithFixed
+            | Outcome::PaidWithFreeShipping
+            | Outcome::PaidWithOneFree
+            | Outcome::MergedCart
+            | Outcome::SavedAddress
+            | Outcome::CancelledLater
+            | Outcome::Delivered
+            | Outcome::CashDelivered
+            | Outcome::PartlyRefunded
+            | Outcome::Reminded => return Ok(()),
         };
         let workflow_id = self.accepted.workflow_id;
         let checkout = self.visit.awaits_payment(workflow_id).await?;
@@ -210,6 +259,7 @@ impl Placement<'_> {
             Ending::Confirmed { payment } => {
                 expect("the checkout", found, ("COMPLETED", None))?;
                 self.owns_order(payment).await?;
+                self.afterwards(came).await?;
             }
             Ending::Unwound { status, code, payment } => {
                 expect("the checkout", found, (status, Some(code)))?;
@@ -230,6 +280,59 @@ impl Placement<'_> {
         let money = Money { captures: usize::from(!due.is_zero()), captured: due, refunded: Decimal::ZERO };
         expect("the gateway's money", self.shop.money(order_id).await?, money)?;
         expect("the new cart's lines", self.visit.cart().await?.lines(), Vec::new())
+    }
+
+    /// What becomes of the order after it was confirmed, for those with whom something does.
+    async fn afterwards(&self, outcome: Outcome) -> Result<(), Surprise> {
+        let (order_id, total) = (self.accepted.order_id, amount(&self.total)?);
+        let none = Decimal::ZERO;
+        let Aftermath { statuses, refunded } = match outcome {
+            Outcome::CancelledLater => {
+                self.visit.cancel(order_id).await?;
+                Aftermath { statuses: ("CANCELLED", "REFUNDED"), refunded: total }
+            }
+            Outcome::Delivered | Outcome::CashDelivered => {
+                self.shop.deliver(order_id).await?;
+                Aftermath { statuses: ("DELIVERED", "CAPTURED"), refunded: none }
+            }
+            Outcome::PartlyRefunded => {
+                self.shop.refund_part(order_id, "10.00").await?;
+                Aftermath { statuses: ("CONFIRMED", "PARTIALLY_REFUNDED"), refunded: Decimal::TEN }
+            }
+            Outcome::Paid
+            | Outcome::PaidWithCoupon
+            | Outcome::CashOnDelivery
+            | Outcome::Declined
+            | Outcome::SecureApproved
+            | Outcome::SecureDeclined
+            | Outcome::SecureAbandoned
+            | Outcome::GatewayTimeout
+            | Outcome::SlowCapture
+            | Outcome::NoWebhook
+            | Outcome::LateCapture
+            | Outcome::DuplicateWebhooks
+            | Outcome::ReorderedWebhooks
+            | Outcome::WrongAmount
+            | Outcome::TwoTabs
+            | Outcome::LastPieces
+            | Outcome::SoldOut
+            | Outcome::AbandonedCart
+            | Outcome::GivenUp
+            | Outcome::RefundFailsOnce
+            | Outcome::PaidWithFixed
+            | Outcome::PaidWithFreeShipping
+            | Outcome::PaidWithOneFree
+            | Outcome::MergedCart
+            | Outcome::SavedAddress
+            | Outcome::Reminded => return Ok(()),
+        };
+        // Money may take its time.
+        let order = self.visit.order_with_payment(order_id, statuses.1).await?;
+        expect("the order's status in the end", (&*order.status, &*order.payment_status), statuses)?;
+        let charged = outcome.token().is_some();
+        let captured = if charged { total } else { none };
+        let money = Money { captures: usize::from(charged), captured, refunded };
+        expect("the gateway's money in the end", self.shop.money(order_id).await?, money)
     }
 
     async fn lost_order(&self, outcome: Outcome, payment: &str) -> Result<(), Surprise> {
