@@ -82,11 +82,17 @@ pub(crate) fn document() -> OpenApiRouter<AppState> {
 }
 
 /// Adds to every operation what the layers around it and the extractors before it may refuse, so that a
-/// handler documents only what it refuses itself.
+/// handler documents only what it refuses itself; and names it by method and path, since handlers of
+/// different resources have the same names.
 pub(crate) fn add_common_refusals(document: &mut Document) {
     for (path, item) in &mut document.paths.paths {
         let PathItem { get, put, post, delete, options, head, patch, trace, .. } = item;
-        for operation in [get, put, post, delete, options, head, patch, trace].into_iter().flatten() {
+        let methods = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
+        let operations = [get, put, post, delete, options, head, patch, trace];
+        for (method, operation) in methods.into_iter().zip(operations).filter_map(|(m, o)| Some((m, o.as_mut()?))) {
+            let words = path.trim_start_matches("/api/").split(|c: char| !c.is_ascii_alphanumeric());
+            let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+            operation.operation_id = Some(format!("{method}_{}", words.join("_")));
             for (status, codes) in common_refusals(path, operation) {
                 let problem = Content::new(Some(Ref::from_schema_name("Problem")));
                 let refusal = ResponseBuilder::new().description(codes).content(PROBLEM_JSON, problem).build();
@@ -114,7 +120,7 @@ fn common_refusals(path: &str, operation: &Operation) -> Vec<(&'static str, &'st
         ]);
     }
     if operation.security.as_ref().is_some_and(|schemes| !schemes.is_empty()) {
-        refusals.push(("401", "`login-required`"));
+        refusals.extend([("401", "`login-required`"), ("403", "`forbidden`")]);
     }
     for parameter in operation.parameters.iter().flatten() {
         let RefOr::T(Parameter { name, parameter_in, .. }) = parameter else { continue };

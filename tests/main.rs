@@ -7,23 +7,29 @@
 #![allow(unreachable_pub)]
 
 mod audit;
+mod authorisation;
 mod cancellation_faults;
 mod checkout_faults;
 mod checkout_races;
 mod clockwork;
+mod contract;
 mod coupon_rush;
 mod engine_kit;
 mod gateway;
 mod house;
 mod http;
 mod interleavings;
+mod logins;
 mod lost_answer;
 mod payment_attempts;
 mod processes;
+mod rate_limits;
 mod redis;
 mod refunds;
 mod refusals;
+mod repeats_in_parallel;
 mod return_faults;
+mod rules;
 mod server;
 mod simulation;
 mod world;

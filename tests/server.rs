@@ -1,6 +1,7 @@
 //! The whole shop in the test's own process, from its library crates: database, sandbox gateway, API,
 //! worker pool and scheduler, each talking to the others over real HTTP.
 
+mod front;
 mod shelves;
 mod shopper;
 
@@ -23,6 +24,7 @@ use uuid::Uuid;
 use workers::PoolOptions;
 use workflows::{Rules, Shop, store::users::Role};
 
+pub use front::Front;
 pub use shelves::notices;
 pub use shopper::{Answer, Checkout, Door, Shopper, payment};
 
@@ -71,10 +73,6 @@ impl Server {
 
     /// The same by these rules, and with a Redis.
     pub async fn open_by(rules: Rules, redis: Option<Redis>) -> Server {
-        static PROVIDER: Once = Once::new();
-        PROVIDER.call_once(|| {
-            rustls::crypto::ring::default_provider().install_default().expect("the first provider of this process");
-        });
         let (pool, _) = database_named().await;
         sandbox::setup(&pool).await.expect("the sandbox's schema");
         DevMailbox::setup(&pool).await.expect("the mailbox");
@@ -82,7 +80,7 @@ impl Server {
 
         let (listener, base) = listen().await;
         let (gateway_listener, gateway_url) = listen().await;
-        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let client = client();
         let (stop, mut parts) = (CancellationToken::new(), JoinSet::new());
 
         let config = sandbox::Config {
@@ -185,8 +183,8 @@ impl Server {
     /// So many shoppers at once, without hashing as many passwords.
     pub async fn crowd(&self, size: usize) -> Vec<Shopper> {
         let mut crowd = Vec::with_capacity(size);
-        for number in 0..size {
-            let email = format!("shopper-{number}@example.com");
+        for _ in 0..size {
+            let email = format!("shopper-{}@example.com", Uuid::now_v7());
             let user = account(&self.pool, &email, "CUSTOMER").await;
             let token = self.keys.issue(user, Role::Customer, Utc::now()).expect("a token");
             crowd.push(Shopper::with_token(self.door.clone(), email, token));
@@ -266,6 +264,16 @@ impl Server {
         tokio::time::timeout(PATIENCE, all).await.expect("every part stops in time");
         self.pool.close().await;
     }
+}
+
+/// Talks to this machine only.
+fn client() -> reqwest::Client {
+    static PROVIDER: Once = Once::new();
+    PROVIDER.call_once(|| {
+        // Another test may have been first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+    reqwest::Client::builder().no_proxy().build().expect("a client")
 }
 
 async fn listen() -> (TcpListener, String) {

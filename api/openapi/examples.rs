@@ -48,6 +48,10 @@ fn word(name: &str) -> Option<Value> {
         "refreshToken" | "cartSession" => json!("q1w2e3r4t5y6u7i8o9p0a1s2d3f4g5h6j7k8l9z0x1c"),
         "role" => json!("CUSTOMER"),
         "shipping" => json!("50.00"),
+        "shippingAddress" => json!({
+            "recipientName": "Asha Rao", "addressLine1": "1 Marine Drive", "city": "Mumbai", "state": "Maharashtra",
+            "postalCode": "400001", "country": "IN", "phoneNumber": "+919800000000"
+        }),
         "shippingMethod" => json!("STANDARD"),
         "sku" | "variantId" => json!("LAP-001"),
         "state" => json!("Maharashtra"),
@@ -129,9 +133,8 @@ impl Sampler<'_> {
         {
             return given.clone();
         }
-        if let Some(target) = schema["$ref"].as_str() {
-            let target = self.whole.pointer(target.trim_start_matches('#')).unwrap_or(&Value::Null);
-            return self.sample(target, depth - 1);
+        if schema.get("$ref").is_some() {
+            return self.sample(self.target(schema), depth - 1);
         }
         if let Some(first) = schema["enum"].get(0) {
             return first.clone();
@@ -169,12 +172,15 @@ impl Sampler<'_> {
         Value::Object(object)
     }
 
+    /// What a reference points at.
+    fn target<'a>(&'a self, schema: &'a Value) -> &'a Value {
+        let target = schema["$ref"].as_str().and_then(|target| self.whole.pointer(target.trim_start_matches('#')));
+        target.unwrap_or(schema)
+    }
+
     /// Whether the word is of the field's type: names are used for more than one thing.
     fn fits(&self, word: &Value, field: &Value) -> bool {
-        let field = match field["$ref"].as_str() {
-            Some(target) => self.whole.pointer(target.trim_start_matches('#')).unwrap_or(field),
-            None => field,
-        };
+        let field = self.target(field);
         if field.get("enum").is_some_and(|all| !all.as_array().is_some_and(|all| all.contains(word))) {
             return false;
         }
@@ -190,7 +196,7 @@ impl Sampler<'_> {
             Value::Array(_) => "array",
             Value::Object(_) => "object",
         };
-        let alternatives = field["oneOf"].as_array().into_iter().flatten().map(|one| &one["type"]);
+        let alternatives = field["oneOf"].as_array().into_iter().flatten().map(|one| &self.target(one)["type"]);
         let allowed = |given: &Value| {
             given == kind || given.as_array().is_some_and(|kinds| kinds.iter().any(|given| given == kind))
         };

@@ -1,0 +1,133 @@
+//! Who may do what: every route of the served document, asked by everybody. The table is the whole truth;
+//! a route that is not in it fails the test.
+//!
+//! The requests are the document's own examples, about things that exist and belong to the owner. The
+//! callers of a row come in the table's order, so that those who are refused find the thing untouched.
+
+mod cast;
+
+use std::collections::BTreeMap;
+
+use reqwest::Method;
+use serde_json::Value;
+
+use self::cast::Cast;
+use crate::{
+    contract::{breaches_of_answer, operations},
+    server::{Answer, Server},
+};
+
+/// `yes`: the route does what it is for, or says why it cannot in the state things are in (400, 409, 412,
+/// 422). Where a row ends with a status, that is what even the first who may gets, since the thing asked
+/// for cannot be done by an example; all other rows end well for him.
+const TABLE: &str = "
+route                                              anonymous guest other service owner staff admin
+DELETE /api/cart                                   yes       yes   yes   403     yes   yes   yes
+GET    /api/cart                                   yes       yes   yes   403     yes   yes   yes
+";
+
+const CALLERS: [&str; 7] = ["anonymous", "guest", "other", "service", "owner", "staff", "admin"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_opens_to_whom_it_should_and_to_nobody_else() {
+    let server = Server::open().await;
+    let document = server.door.get("/api/openapi.json").await.ok();
+    let mut table: BTreeMap<String, String> = TABLE
+        .lines()
+        .skip(2)
+        .map(|line| {
+            let mut words = line.split_whitespace();
+            let route = [words.next(), words.next()].map(|word| word.unwrap_or_default()).join(" ");
+            (route, words.collect::<Vec<_>>().join(" "))
+        })
+        .collect();
+    let mut wrong = Vec::new();
+    for (method, path, operation) in operations(&document) {
+        let found = ask_everybody(&server, &document, &method, &path, operation, &mut wrong).await;
+        let expected = table.remove(&format!("{method} {path}"));
+        if expected.as_deref() != Some(&found) {
+            wrong.push(line(&method, &path, &found));
+        }
+    }
+    wrong.extend(table.into_keys().map(|route| format!("{route} is in the table, and nowhere else")));
+    assert!(wrong.is_empty(), "the table should say:\n{}", wrong.join("\n"));
+    server.stop().await;
+}
+
+/// As it would stand in the table.
+fn line(method: &str, path: &str, cells: &str) -> String {
+    let mut line = format!("{method:<6} {path:<43} ");
+    let mut cells = cells.split(' ');
+    for caller in CALLERS {
+        line.push_str(&format!("{:<width$} ", cells.next().unwrap_or_default(), width = caller.len().max(3)));
+    }
+    line.push_str(cells.next().unwrap_or_default());
+    line.trim_end().to_owned()
+}
+
+/// The cells of one row.
+async fn ask_everybody(
+    server: &Server,
+    document: &Value,
+    method: &str,
+    path: &str,
+    operation: &Value,
+    wrong: &mut Vec<String>,
+) -> String {
+    let cast = Cast::gather(server, path).await;
+    let mut cells = Vec::new();
+    let mut first_yes = None;
+    for (index, caller) in CALLERS.into_iter().enumerate() {
+        let method_type: Method = method.parse().expect("a method");
+        let target = cast.target(path, caller);
+        let mut request = match cast.caller(caller) {
+            Some(shopper) => shopper.request(method_type, &target),
+            None => server.door.request(method_type, &target),
+        };
+        if method == "POST" {
+            request = request.header("idempotency-key", format!("{path} {caller}"));
+        }
+        if let Some(body) = cast.body(path, operation, index) {
+            request = request.json(&body);
+        }
+        let answer = Answer::to(request).await;
+        let kind = answer.header("content-type").unwrap_or_default().to_owned();
+        let Answer { status, body, .. } = answer;
+        for breach in breaches_of_answer(document, operation, status, &kind, &body) {
+            wrong.push(format!("{method} {path} answers {caller}: {breach}"));
+        }
+        cells.push(match status {
+            401 | 403 | 404 => status.to_string(),
+            200..300 | 400 | 409 | 412 | 422 => {
+                first_yes.get_or_insert_with(|| {
+                    if status >= 400 {
+                        eprintln!("{method} {path} answers {caller} {body}");
+                    }
+                    status
+                });
+                "yes".to_owned()
+            }
+            _ => format!("{status}!"),
+        });
+    }
+    cells.extend(first_yes.filter(|status| *status >= 400).map(|status| status.to_string()));
+    cells.join(" ")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_no_document_is_for_everybody() {
+    let server = Server::open_idle().await;
+    for (path, status) in [
+        ("/", 200),
+        ("/healthz", 200),
+        ("/readyz", 200),
+        ("/docs/", 200),
+        ("/api/openapi.json", 200),
+        ("/dev/mailbox", 200),
+        // This process was given no recorder.
+        ("/metrics", 404),
+    ] {
+        assert_eq!(server.door.get(path).await.status, status, "{path}");
+    }
+    server.stop().await;
+}

@@ -1,0 +1,137 @@
+//! Who asks, and the things they ask for, new for each route.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::server::{Checkout, Server, Shopper, payment};
+
+pub(super) struct Cast {
+    guest: Shopper,
+    owner: Shopper,
+    other: Shopper,
+    service: Shopper,
+    staff: Shopper,
+    admin: Shopper,
+    /// One login for each caller, where the route is about logins.
+    logins: Vec<Value>,
+    /// What stands for `{…}` in the path, and for fields of that name in a body.
+    things: Vec<(&'static str, String)>,
+}
+
+impl Cast {
+    /// With whatever a route of this path is about.
+    pub(super) async fn gather(server: &Server, path: &str) -> Cast {
+        let crowd = server.crowd(2).await;
+        let [owner, other] = <[Shopper; 2]>::try_from(crowd).ok().expect("two");
+        let mut cast = Cast {
+            guest: Shopper::guest(server.door.clone()).await,
+            owner,
+            other,
+            service: server.service(&["inventory", "events:read"]).await,
+            staff: server.staff().await,
+            admin: server.admin().await,
+            logins: Vec::new(),
+            things: Vec::new(),
+        };
+        if ["/api/auth/login", "/api/auth/refresh", "/api/auth/logout"].contains(&path) {
+            let account = json!({ "email": format!("{}@example.com", Uuid::now_v7()), "password": "a-long-password" });
+            server.door.post("/api/auth/register", &account).await.ok();
+            for _ in super::CALLERS {
+                cast.logins.push(server.door.post("/api/auth/login", &account).await.ok());
+            }
+        }
+        cast.provide(path).await;
+        cast
+    }
+
+    async fn provide(&mut self, path: &str) {
+        if path.starts_with("/api/cart") || path == "/api/checkout" || path == "/api/coupons/validate" {
+            for shopper in [&self.guest, &self.owner, &self.other, &self.staff, &self.admin] {
+                shopper.post("/api/cart/coupons", &json!({ "code": "SAVE20" })).await;
+                shopper.add("LAP-001", 1).await;
+            }
+        }
+        if path.starts_with("/api/orders/") || path.starts_with("/api/dev/gateway") {
+            let order = self.buy("tok_ok").await;
+            assert_eq!(self.owner.end(&order).await["status"], "COMPLETED");
+            self.things.push(("/api/orders/{id}", order.order_id.clone()));
+            self.things.push(("orderId", order.order_id));
+        }
+        if path.starts_with("/api/checkout/") {
+            let checkout = self.buy("tok_3ds").await;
+            self.owner.payment_page(&checkout).await;
+            self.things.push(("{workflowId}", checkout.workflow_id));
+        }
+    }
+
+    async fn buy(&self, token: &str) -> Checkout {
+        self.owner.add("LAP-001", 1).await;
+        Checkout::of(self.owner.ask(&payment(token)).await)
+    }
+
+    pub(super) fn caller(&self, name: &str) -> Option<&Shopper> {
+        match name {
+            "guest" => Some(&self.guest),
+            "owner" => Some(&self.owner),
+            "other" => Some(&self.other),
+            "service" => Some(&self.service),
+            "staff" => Some(&self.staff),
+            "admin" => Some(&self.admin),
+            _ => None,
+        }
+    }
+
+    /// The path with everything filled in.
+    pub(super) fn target(&self, path: &str, _caller: &str) -> String {
+        let mut target = path.to_owned();
+        for (name, value) in &self.things {
+            if let Some((parent, parameter)) = name.rsplit_once('/') {
+                if path.starts_with(parent) {
+                    target = target.replacen(parameter, value, 1);
+                }
+            } else {
+                target = target.replace(name, value);
+            }
+        }
+        let target = target
+            .replace("/api/products/{id}", "/api/products/LAP-001-P")
+            .replace("{variantId}", "LAP-001")
+            .replace("{code}", "SAVE20")
+            .replace("{gateway}", "sandbox");
+        assert!(!target.contains('{'), "{target}: nothing stands for the parameter");
+        match path {
+            "/api/inventory/check" => format!("{target}?sku=LAP-001"),
+            "/api/dev/gateway/payments" => format!("{target}?orderId={}", self.thing("orderId")),
+            _ => target,
+        }
+    }
+
+    fn thing(&self, name: &str) -> &str {
+        self.things.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str()).expect(name)
+    }
+
+    /// The route's own example, about things that exist; each caller's names are his own.
+    pub(super) fn body(&self, _path: &str, operation: &Value, caller: usize) -> Option<Value> {
+        let content = operation.pointer("/requestBody/content")?.as_object()?.values().next()?;
+        let mut body = content["example"].clone();
+        let members = body.as_object_mut()?;
+        for (name, value) in members.iter_mut() {
+            if let Some((_, thing)) = self.things.iter().find(|(known, _)| known == name) {
+                *value = json!(thing);
+            }
+        }
+        for name in ["email", "sku"] {
+            if let Some(unique) = members.get_mut(name) {
+                *unique = json!(format!("{caller}-{}@example.com", Uuid::now_v7()));
+            }
+        }
+        if let Some(login) = self.logins.get(caller) {
+            for (name, value) in [("email", &login["user"]["email"]), ("refreshToken", &login["refreshToken"])] {
+                if let Some(member) = members.get_mut(name) {
+                    *member = value.clone();
+                }
+            }
+        }
+        Some(body)
+    }
+}

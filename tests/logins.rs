@@ -1,0 +1,200 @@
+//! Logging in and staying logged in: guessing gets slower, and a stolen token ends the login it came from.
+
+use api::{ApiConfig, RateLimits};
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::{
+    server::{Answer, Door, Front},
+    world::database,
+};
+
+const PASSWORD: &str = "correct horse";
+
+/// As strict with guesses as elsewhere, but all from one address.
+fn config() -> ApiConfig {
+    let limits = RateLimits { logins_per_minute: RateLimits::WIDE.logins_per_minute, ..RateLimits::default() };
+    ApiConfig { rate_limits: Some(limits), ..ApiConfig::default() }
+}
+
+async fn open() -> (PgPool, Front) {
+    let pool = database().await;
+    let front = Front::open(&pool, config(), None).await;
+    (pool, front)
+}
+
+async fn register(door: &Door, email: &str) {
+    let answer = door.post("/api/auth/register", &json!({ "email": email, "password": PASSWORD })).await;
+    assert_eq!(answer.status, 201, "{}", answer.body);
+}
+
+async fn log_in(door: &Door, email: &str, password: &str) -> Answer {
+    door.post("/api/auth/login", &json!({ "email": email, "password": password })).await
+}
+
+async fn refresh(door: &Door, token: &str) -> Answer {
+    door.post("/api/auth/refresh", &json!({ "refreshToken": token })).await
+}
+
+fn text(session: &Value, name: &str) -> String {
+    session[name].as_str().expect("text").to_owned()
+}
+
+/// What the only account's row says, or none.
+async fn failures(pool: &PgPool) -> Option<i32> {
+    sqlx::query_scalar("select failures from login_failures").fetch_optional(pool).await.expect("an answer")
+}
+
+/// As if the last failure had been so long ago, and there had been so many.
+async fn pretend(pool: &PgPool, failures: i32, seconds_ago: i32) {
+    sqlx::query("update login_failures set failures = $1, last_failed_at = now() - make_interval(secs => $2)")
+        .bind(failures)
+        .bind(f64::from(seconds_ago))
+        .execute(pool)
+        .await
+        .expect("pretended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_passwords_close_an_account_for_minutes_and_not_for_good() {
+    let (pool, front) = open().await;
+    register(&front.door, "asha@example.com").await;
+    for wrong in 1..=4 {
+        log_in(&front.door, "asha@example.com", "battery staple").await.refused(401, "invalid-credentials");
+        assert_eq!(failures(&pool).await, Some(wrong));
+    }
+    log_in(&front.door, " ASHA@example.com", PASSWORD).await.ok();
+    assert_eq!(failures(&pool).await, None, "who knows the password starts afresh");
+
+    log_in(&front.door, "asha@example.com", "battery staple").await.refused(401, "invalid-credentials");
+    pretend(&pool, 12, 0).await;
+    let another = Front::open(&pool, config(), None).await;
+    for door in [&front.door, &another.door] {
+        for password in [PASSWORD, "battery staple"] {
+            let answer = log_in(door, "asha@example.com", password).await;
+            let wait: u64 = answer.header("retry-after").expect("when to come again").parse().expect("seconds");
+            assert!((120..=128).contains(&wait), "{wait}");
+            answer.refused(429, "too-many-attempts");
+        }
+    }
+    assert_eq!(failures(&pool).await, Some(12), "a guess that was not heard does not count");
+
+    pretend(&pool, 1000, 299).await;
+    log_in(&front.door, "asha@example.com", PASSWORD).await.refused(429, "too-many-attempts");
+    pretend(&pool, 1000, 301).await;
+    log_in(&front.door, "asha@example.com", PASSWORD).await.ok();
+    front.close().await;
+    another.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_does_not_exist_is_closed_in_the_same_way() {
+    let (pool, front) = open().await;
+    let refused = log_in(&front.door, "nobody@example.com", "guess").await;
+    let known = {
+        register(&front.door, "asha@example.com").await;
+        log_in(&front.door, "asha@example.com", "guess").await
+    };
+    assert_eq!((refused.status, &refused.body), (known.status, &known.body));
+    pretend(&pool, 12, 0).await;
+    let [nobody, asha] = [
+        log_in(&front.door, "nobody@example.com", "guess").await.refused(429, "too-many-attempts"),
+        log_in(&front.door, "asha@example.com", "guess").await.refused(429, "too-many-attempts"),
+    ];
+    assert_eq!(nobody, asha);
+    front.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guesses_at_ever_new_accounts_leave_few_rows() {
+    let (pool, front) = open().await;
+    sqlx::query(
+        "insert into login_failures (account_hash, failures, last_failed_at)
+         select sha256(n::text::bytea), 3, now() - interval '61 minutes' from generate_series(1, 20) n",
+    )
+    .execute(&pool)
+    .await
+    .expect("old rows");
+    for guess in 0..3 {
+        log_in(&front.door, &format!("{guess}@example.com"), "guess").await.refused(401, "invalid-credentials");
+    }
+    let rows: i64 = sqlx::query_scalar("select count(*) from login_failures").fetch_one(&pool).await.expect("a count");
+    assert_eq!(rows, 3, "the old ones are gone");
+    front.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_token_is_good_once_and_its_reuse_ends_the_login() {
+    let (_, front) = open().await;
+    register(&front.door, "asha@example.com").await;
+    let first = log_in(&front.door, "asha@example.com", PASSWORD).await.ok();
+    let other_device = log_in(&front.door, "asha@example.com", PASSWORD).await.ok();
+    let second = refresh(&front.door, &text(&first, "refreshToken")).await.ok();
+    assert_ne!(first["refreshToken"], second["refreshToken"]);
+
+    refresh(&front.door, &text(&first, "refreshToken")).await.refused(401, "invalid-refresh-token");
+    refresh(&front.door, &text(&second, "refreshToken")).await.refused(401, "invalid-refresh-token");
+    refresh(&front.door, &text(&other_device, "refreshToken")).await.ok();
+    front.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_refreshes_at_once_one_wins_and_the_login_ends() {
+    let (_, front) = open().await;
+    register(&front.door, "asha@example.com").await;
+    for _ in 0..5 {
+        let token = text(&log_in(&front.door, "asha@example.com", PASSWORD).await.ok(), "refreshToken");
+        let answers = futures::future::join_all((0..4).map(|_| refresh(&front.door, &token))).await;
+        let (won, lost): (Vec<Answer>, Vec<Answer>) = answers.into_iter().partition(|answer| answer.status == 200);
+        assert_eq!((won.len(), lost.len()), (1, 3));
+        for answer in lost {
+            answer.refused(401, "invalid-refresh-token");
+        }
+        let winner = won.into_iter().next().expect("one").ok();
+        refresh(&front.door, &text(&winner, "refreshToken")).await.refused(401, "invalid-refresh-token");
+    }
+    front.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logging_out_ends_one_login_or_all_of_them() {
+    let (_, front) = open().await;
+    register(&front.door, "asha@example.com").await;
+    let mut sessions = Vec::new();
+    for _ in 0..3 {
+        sessions.push(log_in(&front.door, "asha@example.com", PASSWORD).await.ok());
+    }
+    let logout = "/api/auth/logout";
+    for _ in 0..2 {
+        let one = front.door.post(logout, &json!({ "refreshToken": sessions[0]["refreshToken"] })).await;
+        assert_eq!(one.status, 204, "repeating it is harmless");
+    }
+    refresh(&front.door, &text(&sessions[0], "refreshToken")).await.refused(401, "invalid-refresh-token");
+    let still = refresh(&front.door, &text(&sessions[1], "refreshToken")).await.ok();
+
+    Answer::to(front.door.request(Method::POST, logout)).await.refused(401, "login-required");
+    let all = front.door.request(Method::POST, logout).bearer_auth(text(&still, "accessToken"));
+    assert_eq!(Answer::to(all).await.status, 204);
+    for session in [&still, &sessions[2]] {
+        refresh(&front.door, &text(session, "refreshToken")).await.refused(401, "invalid-refresh-token");
+    }
+    front.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deactivated_user_and_an_old_refresh_token_are_refused() {
+    let (pool, front) = open().await;
+    register(&front.door, "asha@example.com").await;
+    let old = log_in(&front.door, "asha@example.com", PASSWORD).await.ok();
+    sqlx::query("update refresh_tokens set expires_at = now()").execute(&pool).await.expect("expired");
+    refresh(&front.door, &text(&old, "refreshToken")).await.refused(401, "invalid-refresh-token");
+
+    let session = log_in(&front.door, "asha@example.com", PASSWORD).await.ok();
+    sqlx::query("update users set is_active = false").execute(&pool).await.expect("deactivated");
+    log_in(&front.door, "asha@example.com", PASSWORD).await.refused(401, "invalid-credentials");
+    refresh(&front.door, &text(&session, "refreshToken")).await.refused(401, "invalid-refresh-token");
+    let me = front.door.request(Method::GET, "/api/me").bearer_auth(text(&session, "accessToken"));
+    Answer::to(me).await.refused(401, "login-required");
+    front.close().await;
+}
