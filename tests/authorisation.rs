@@ -22,8 +22,45 @@ use crate::{
 /// for cannot be done by an example; all other rows end well for him.
 const TABLE: &str = "
 route                                              anonymous guest other service owner staff admin
-DELETE /api/cart                                   yes       yes   yes   403     yes   yes   yes
+POST   /api/auth/login                             yes       yes   yes   yes     yes   yes   yes
+POST   /api/auth/logout                            yes       yes   yes   yes     yes   yes   yes
+POST   /api/auth/refresh                           yes       yes   yes   yes     yes   yes   yes
+POST   /api/auth/register                          yes       yes   yes   yes     yes   yes   yes
 GET    /api/cart                                   yes       yes   yes   403     yes   yes   yes
+DELETE /api/cart                                   yes       yes   yes   403     yes   yes   yes
+POST   /api/cart/coupons                           yes       yes   yes   403     yes   yes   yes
+DELETE /api/cart/coupons/{code}                    yes       yes   yes   403     yes   yes   yes
+POST   /api/cart/items                             yes       yes   yes   403     yes   yes   yes
+PATCH  /api/cart/items/{variantId}                 404       yes   yes   403     yes   yes   yes
+DELETE /api/cart/items/{variantId}                 404       yes   yes   403     yes   yes   yes
+POST   /api/checkout                               401       401   yes   401     yes   yes   yes
+GET    /api/checkout/{workflowId}                  401       404   404   401     yes   yes   yes
+DELETE /api/checkout/{workflowId}                  401       404   404   401     yes   403   403
+POST   /api/coupons/validate                       yes       yes   yes   403     yes   yes   yes
+POST   /api/dev/clock                              yes       yes   yes   yes     yes   yes   yes
+GET    /api/dev/gateway/payments                   yes       yes   yes   yes     yes   yes   yes
+GET    /api/dev/mailbox                            yes       yes   yes   yes     yes   yes   yes
+GET    /api/events                                 401       401   403   yes     403   yes   yes
+GET    /api/inventory/check                        yes       yes   yes   yes     yes   yes   yes
+GET    /api/inventory/{variantId}                  401       401   403   403     403   yes   yes
+GET    /api/me                                     401       401   yes   401     yes   yes   yes
+GET    /api/me/preferences                         401       401   yes   401     yes   yes   yes
+PUT    /api/me/preferences                         401       401   yes   401     yes   yes   yes
+GET    /api/orders                                 401       401   yes   401     yes   yes   yes
+GET    /api/orders/{id}                            401       404   404   401     yes   yes   yes
+POST   /api/orders/{id}/cancel                     401       404   404   401     yes   yes   yes
+GET    /api/orders/{id}/history                    401       404   404   401     yes   yes   yes
+POST   /api/orders/{id}/shipments                  401       401   403   403     403   yes   yes
+POST   /api/orders/{id}/status                     401       401   403   403     403   yes   yes
+POST   /api/payments/refund                        401       401   403   403     403   yes   yes
+GET    /api/products                               yes       yes   yes   yes     yes   yes   yes
+GET    /api/products/{id}                          yes       yes   yes   yes     yes   yes   yes
+GET    /api/schedules                              401       401   403   403     403   yes   yes
+POST   /api/schedules/{name}/pause                 401       401   403   403     403   403   yes
+POST   /api/schedules/{name}/resume                401       401   403   403     403   403   yes
+POST   /api/schedules/{name}/run                   401       401   403   403     403   403   yes
+POST   /api/shipments/{id}/status                  401       401   403   403     403   yes   yes
+POST   /api/webhooks/{gateway}                     yes       yes   yes   yes     yes   yes   yes   400
 ";
 
 const CALLERS: [&str; 7] = ["anonymous", "guest", "other", "service", "owner", "staff", "admin"];

@@ -40,6 +40,9 @@ impl Cast {
                 cast.logins.push(server.door.post("/api/auth/login", &account).await.ok());
             }
         }
+        if path.starts_with("/api/schedules/") {
+            cast.schedules_are_known().await;
+        }
         cast.provide(path).await;
         cast
     }
@@ -51,17 +54,35 @@ impl Cast {
                 shopper.add("LAP-001", 1).await;
             }
         }
-        if path.starts_with("/api/orders/") || path.starts_with("/api/dev/gateway") {
+        let about_orders = ["/api/orders/", "/api/dev/gateway", "/api/payments/", "/api/shipments/", "/api/returns/"];
+        if about_orders.into_iter().any(|start| path.starts_with(start)) {
             let order = self.buy("tok_ok").await;
             assert_eq!(self.owner.end(&order).await["status"], "COMPLETED");
             self.things.push(("/api/orders/{id}", order.order_id.clone()));
             self.things.push(("orderId", order.order_id));
+        }
+        if path.starts_with("/api/shipments/") {
+            let parcel = json!({ "courierService": "Blue Dart", "trackingNumber": "BD123456789IN" });
+            let shipments = format!("/api/orders/{}/shipments", self.thing("orderId"));
+            let shipment = self.staff.post(&shipments, &parcel).await.ok();
+            self.things.push(("/api/shipments/{id}", text(&shipment, "shipmentId")));
         }
         if path.starts_with("/api/checkout/") {
             let checkout = self.buy("tok_3ds").await;
             self.owner.payment_page(&checkout).await;
             self.things.push(("{workflowId}", checkout.workflow_id));
         }
+    }
+
+    async fn schedules_are_known(&self) {
+        for _ in 0..500 {
+            let known = self.staff.get("/api/schedules").await.ok();
+            if known["items"].as_array().is_some_and(|items| !items.is_empty()) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        panic!("no scheduler has run");
     }
 
     async fn buy(&self, token: &str) -> Checkout {
@@ -97,6 +118,7 @@ impl Cast {
             .replace("/api/products/{id}", "/api/products/LAP-001-P")
             .replace("{variantId}", "LAP-001")
             .replace("{code}", "SAVE20")
+            .replace("/api/schedules/{name}", "/api/schedules/retention")
             .replace("{gateway}", "sandbox");
         assert!(!target.contains('{'), "{target}: nothing stands for the parameter");
         match path {
@@ -134,4 +156,8 @@ impl Cast {
         }
         Some(body)
     }
+}
+
+fn text(body: &Value, name: &str) -> String {
+    body[name].as_str().unwrap_or_else(|| panic!("{name} in {body}")).to_owned()
 }
