@@ -26,6 +26,8 @@ POST   /api/auth/login                             yes       yes   yes   yes    
 POST   /api/auth/logout                            yes       yes   yes   yes     yes   yes   yes
 POST   /api/auth/refresh                           yes       yes   yes   yes     yes   yes   yes
 POST   /api/auth/register                          yes       yes   yes   yes     yes   yes   yes
+GET    /api/brands                                 yes       yes   yes   yes     yes   yes   yes
+POST   /api/brands                                 401       401   403   403     403   yes   yes
 GET    /api/cart                                   yes       yes   yes   403     yes   yes   yes
 DELETE /api/cart                                   yes       yes   yes   403     yes   yes   yes
 POST   /api/cart/coupons                           yes       yes   yes   403     yes   yes   yes
@@ -33,6 +35,9 @@ DELETE /api/cart/coupons/{code}                    yes       yes   yes   403    
 POST   /api/cart/items                             yes       yes   yes   403     yes   yes   yes
 PATCH  /api/cart/items/{variantId}                 404       yes   yes   403     yes   yes   yes
 DELETE /api/cart/items/{variantId}                 404       yes   yes   403     yes   yes   yes
+GET    /api/categories                             yes       yes   yes   yes     yes   yes   yes
+POST   /api/categories                             401       401   403   403     403   yes   yes
+PATCH  /api/categories/{id}                        401       401   403   403     403   yes   yes
 POST   /api/checkout                               401       401   yes   401     yes   yes   yes
 GET    /api/checkout/{workflowId}                  401       404   404   401     yes   yes   yes
 DELETE /api/checkout/{workflowId}                  401       404   404   401     yes   403   403
@@ -42,7 +47,12 @@ GET    /api/dev/gateway/payments                   yes       yes   yes   yes    
 GET    /api/dev/mailbox                            yes       yes   yes   yes     yes   yes   yes
 GET    /api/events                                 401       401   403   yes     403   yes   yes
 GET    /api/inventory/check                        yes       yes   yes   yes     yes   yes   yes
+POST   /api/inventory/release                      401       401   403   yes     403   403   403
+POST   /api/inventory/reserve                      401       401   403   yes     403   403   403
 GET    /api/inventory/{variantId}                  401       401   403   403     403   yes   yes
+POST   /api/inventory/{variantId}/adjust           401       401   403   403     403   yes   yes
+GET    /api/inventory/{variantId}/movements        401       401   403   403     403   yes   yes
+POST   /api/inventory/{variantId}/restock          401       401   403   403     403   yes   yes
 GET    /api/me                                     401       401   yes   401     yes   yes   yes
 GET    /api/me/preferences                         401       401   yes   401     yes   yes   yes
 PUT    /api/me/preferences                         401       401   yes   401     yes   yes   yes
@@ -52,14 +62,19 @@ POST   /api/orders/{id}/cancel                     401       404   404   401    
 GET    /api/orders/{id}/history                    401       404   404   401     yes   yes   yes
 POST   /api/orders/{id}/shipments                  401       401   403   403     403   yes   yes
 POST   /api/orders/{id}/status                     401       401   403   403     403   yes   yes
+POST   /api/payments/process                       401       404   404   401     yes   yes   yes   409
 POST   /api/payments/refund                        401       401   403   403     403   yes   yes
 GET    /api/products                               yes       yes   yes   yes     yes   yes   yes
+POST   /api/products                               401       401   403   403     403   yes   yes
 GET    /api/products/{id}                          yes       yes   yes   yes     yes   yes   yes
+PATCH  /api/products/{id}                          401       401   403   403     403   yes   yes
+POST   /api/products/{id}/variants                 401       401   403   403     403   yes   yes
 GET    /api/schedules                              401       401   403   403     403   yes   yes
 POST   /api/schedules/{name}/pause                 401       401   403   403     403   403   yes
 POST   /api/schedules/{name}/resume                401       401   403   403     403   403   yes
 POST   /api/schedules/{name}/run                   401       401   403   403     403   403   yes
 POST   /api/shipments/{id}/status                  401       401   403   403     403   yes   yes
+PATCH  /api/variants/{id}                          401       401   403   403     403   yes   yes
 POST   /api/webhooks/{gateway}                     yes       yes   yes   yes     yes   yes   yes   400
 ";
 

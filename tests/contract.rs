@@ -5,8 +5,8 @@ mod schema;
 
 use serde_json::Value;
 
-pub use self::schema::breaches_of_answer;
 use self::schema::breaches;
+pub use self::schema::breaches_of_answer;
 use crate::server::Server;
 
 /// Every operation as (method, path, operation).
@@ -39,7 +39,8 @@ async fn every_body_has_an_example_that_its_schema_allows() {
                     continue;
                 };
                 let at = format!("{method} {path} {body} {example}");
-                wrong.extend(breaches(&document, &content["schema"], example).into_iter().map(|b| format!("{at}: {b}")));
+                wrong
+                    .extend(breaches(&document, &content["schema"], example).into_iter().map(|b| format!("{at}: {b}")));
             }
         }
     }

@@ -63,7 +63,9 @@ async fn a_service_is_limited_by_its_key_and_a_made_up_key_by_its_address() {
         Answer::to(request.header("x-forwarded-for", from)).await.status
     };
     // The first is counted for the address: nobody has looked at the key yet.
-    for (from, status) in [("192.0.2.1", 200), ("192.0.2.2", 200), ("192.0.2.3", 200), ("192.0.2.4", 200), ("192.0.2.5", 429)] {
+    for (from, status) in
+        [("192.0.2.1", 200), ("192.0.2.2", 200), ("192.0.2.3", 200), ("192.0.2.4", 200), ("192.0.2.5", 429)]
+    {
         assert_eq!(read("good", from).await, status, "{from}");
     }
     for (key, status) in [("a", 401), ("b", 401), ("c", 401), ("d", 429)] {

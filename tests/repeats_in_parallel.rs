@@ -3,6 +3,7 @@
 use futures::future::join_all;
 use reqwest::Method;
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::server::{Answer, Server, Shopper, payment};
 
@@ -86,13 +87,23 @@ async fn an_answer_is_kept_for_a_day_and_for_its_caller_only() {
 async fn what_moves_money_or_starts_a_run_asks_for_a_key() {
     let server = Server::open_idle().await;
     let document = server.door.get("/api/openapi.json").await.ok();
-    for path in ["/api/checkout"] {
+    for path in ["/api/checkout", "/api/orders/{id}/cancel", "/api/payments/process", "/api/payments/refund"] {
         let parameters = document["paths"][path]["post"]["parameters"].as_array().expect("parameters").clone();
         let key = parameters.iter().find(|parameter| parameter["name"] == "Idempotency-Key").expect("a key");
         assert_eq!(key["required"], true, "{path}");
     }
-    let asha = server.shopper("asha").await;
-    let without = asha.request(Method::POST, "/api/checkout").json(&payment("tok_ok"));
-    Answer::to(without).await.refused(400, "idempotency-key-required");
+    let [asha, staff] = [server.shopper("asha").await, server.staff().await];
+    let order = Uuid::now_v7();
+    let attempt = json!({ "orderId": order, "amount": "1.00", "paymentMethod": "UPI", "paymentToken": "tok_ok" });
+    let refund = json!({ "orderId": order, "amount": "1.00", "reason": "Scratched" });
+    for (shopper, path, body) in [
+        (&asha, "/api/checkout".to_owned(), payment("tok_ok")),
+        (&asha, format!("/api/orders/{order}/cancel"), json!({ "reason": "Too late" })),
+        (&asha, "/api/payments/process".to_owned(), attempt),
+        (&staff, "/api/payments/refund".to_owned(), refund),
+    ] {
+        let without = shopper.request(Method::POST, &path).json(&body);
+        Answer::to(without).await.refused(400, "idempotency-key-required");
+    }
     server.stop().await;
 }

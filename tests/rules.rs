@@ -47,6 +47,8 @@ async fn each_rule_of_the_low_level_design_is_a_refusal_with_a_code() {
             send(&asha, Method::PATCH, "/api/cart/items/LTD-010", &json!({ "quantity": -1 }))),
         ("CartItem.updateQuantity: Quantity must be positive, when adding", 422, "quantity-invalid",
             send(&asha, Method::POST, items, &line(0))),
+        ("CartItem.updatePrice: Price cannot be negative", 422, "validation-failed",
+            send(&staff, Method::PATCH, "/api/variants/LTD-010", &json!({ "price": "-0.01" }))),
         ("Cart.removeItem: Item not found in cart", 404, "item-not-in-cart",
             send(&asha, Method::DELETE, "/api/cart/items/LTD-001", &nothing)),
         ("Cart.updateItemQuantity: Item not found in cart", 404, "item-not-in-cart",

@@ -67,11 +67,26 @@ impl Cast {
             let shipment = self.staff.post(&shipments, &parcel).await.ok();
             self.things.push(("/api/shipments/{id}", text(&shipment, "shipmentId")));
         }
+        if path.starts_with("/api/categories/") {
+            let name = json!({ "name": format!("Shelf {}", Uuid::now_v7()) });
+            let category = self.made("/api/categories", &name, "categoryId").await;
+            self.things.push(("/api/categories/{id}", category));
+        }
+        if path == "/api/inventory/release" {
+            let hold = json!({ "items": [{ "variantId": "LAP-001", "quantity": 1 }], "ttlSeconds": 60 });
+            let hold = self.service.post("/api/inventory/reserve", &hold).await.ok();
+            self.things.push(("reservationId", text(&hold, "reservationId")));
+        }
         if path.starts_with("/api/checkout/") {
             let checkout = self.buy("tok_3ds").await;
             self.owner.payment_page(&checkout).await;
             self.things.push(("{workflowId}", checkout.workflow_id));
         }
+    }
+
+    /// A new thing by the staff's own route.
+    async fn made(&self, path: &str, body: &Value, id: &str) -> String {
+        text(&self.staff.post(path, body).await.ok(), id)
     }
 
     async fn schedules_are_known(&self) {
@@ -117,6 +132,7 @@ impl Cast {
         let target = target
             .replace("/api/products/{id}", "/api/products/LAP-001-P")
             .replace("{variantId}", "LAP-001")
+            .replace("/api/variants/{id}", "/api/variants/LAP-001")
             .replace("{code}", "SAVE20")
             .replace("/api/schedules/{name}", "/api/schedules/retention")
             .replace("{gateway}", "sandbox");
@@ -142,9 +158,9 @@ impl Cast {
                 *value = json!(thing);
             }
         }
-        for name in ["email", "sku"] {
+        for (name, domain) in [("email", "@example.com"), ("sku", "")] {
             if let Some(unique) = members.get_mut(name) {
-                *unique = json!(format!("{caller}-{}@example.com", Uuid::now_v7()));
+                *unique = json!(format!("{caller}-{}{domain}", Uuid::now_v7()));
             }
         }
         if let Some(login) = self.logins.get(caller) {

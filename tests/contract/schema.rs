@@ -66,10 +66,18 @@ impl Check<'_> {
             }
             "enum" => self.expect(rule.as_array().is_some_and(|all| all.contains(value)), at, rule, value),
             "const" => self.expect(rule == value, at, rule, value),
-            "minimum" => self.expect(value.as_f64().is_none_or(|number| number >= bound), at, format!(">= {rule}"), value),
-            "maximum" => self.expect(value.as_f64().is_none_or(|number| number <= bound), at, format!("<= {rule}"), value),
-            "minLength" => self.expect(length().is_none_or(|length| length >= bound), at, format!("{rule} long"), value),
-            "maxLength" => self.expect(length().is_none_or(|length| length <= bound), at, format!("{rule} long"), value),
+            "minimum" => {
+                self.expect(value.as_f64().is_none_or(|number| number >= bound), at, format!(">= {rule}"), value)
+            }
+            "maximum" => {
+                self.expect(value.as_f64().is_none_or(|number| number <= bound), at, format!("<= {rule}"), value)
+            }
+            "minLength" => {
+                self.expect(length().is_none_or(|length| length >= bound), at, format!("{rule} long"), value)
+            }
+            "maxLength" => {
+                self.expect(length().is_none_or(|length| length <= bound), at, format!("{rule} long"), value)
+            }
             "minItems" => self.expect(count().is_none_or(|count| count >= bound), at, format!("{rule} items"), value),
             "maxItems" => self.expect(count().is_none_or(|count| count <= bound), at, format!("{rule} items"), value),
             "format" => self.expect(value.as_str().is_none_or(|text| has_format(rule, text)), at, rule, value),

@@ -32,6 +32,10 @@ impl Front {
 
     pub async fn close(self) {
         self.stop.cancel();
-        tokio::time::timeout(PATIENCE, self.serving).await.expect("in time").expect("no panic").expect("a graceful end");
+        tokio::time::timeout(PATIENCE, self.serving)
+            .await
+            .expect("in time")
+            .expect("no panic")
+            .expect("a graceful end");
     }
 }
