@@ -22,6 +22,9 @@ use crate::{
 /// for cannot be done by an example; all other rows end well for him.
 const TABLE: &str = "
 route                                              anonymous guest other service owner staff admin
+GET    /api/api-keys                               401       401   403   403     403   403   yes
+POST   /api/api-keys                               401       401   403   403     403   403   yes
+DELETE /api/api-keys/{id}                          401       401   403   403     403   403   yes
 POST   /api/auth/login                             yes       yes   yes   yes     yes   yes   yes
 POST   /api/auth/logout                            yes       yes   yes   yes     yes   yes   yes
 POST   /api/auth/refresh                           yes       yes   yes   yes     yes   yes   yes
@@ -41,7 +44,11 @@ PATCH  /api/categories/{id}                        401       401   403   403    
 POST   /api/checkout                               401       401   yes   401     yes   yes   yes
 GET    /api/checkout/{workflowId}                  401       404   404   401     yes   yes   yes
 DELETE /api/checkout/{workflowId}                  401       404   404   401     yes   403   403
+GET    /api/coupons                                401       401   403   403     403   yes   yes
+POST   /api/coupons                                401       401   403   403     403   yes   yes
 POST   /api/coupons/validate                       yes       yes   yes   403     yes   yes   yes
+GET    /api/coupons/{code}                         401       401   403   403     403   yes   yes
+PATCH  /api/coupons/{code}                         401       401   403   403     403   yes   yes
 POST   /api/dev/clock                              yes       yes   yes   yes     yes   yes   yes
 GET    /api/dev/gateway/payments                   yes       yes   yes   yes     yes   yes   yes
 GET    /api/dev/mailbox                            yes       yes   yes   yes     yes   yes   yes
@@ -54,6 +61,8 @@ POST   /api/inventory/{variantId}/adjust           401       401   403   403    
 GET    /api/inventory/{variantId}/movements        401       401   403   403     403   yes   yes
 POST   /api/inventory/{variantId}/restock          401       401   403   403     403   yes   yes
 GET    /api/me                                     401       401   yes   401     yes   yes   yes
+PATCH  /api/me                                     401       401   yes   401     yes   yes   yes
+DELETE /api/me                                     401       401   yes   401     yes   yes   yes
 GET    /api/me/preferences                         401       401   yes   401     yes   yes   yes
 PUT    /api/me/preferences                         401       401   yes   401     yes   yes   yes
 GET    /api/orders                                 401       401   yes   401     yes   yes   yes
@@ -74,6 +83,9 @@ POST   /api/schedules/{name}/pause                 401       401   403   403    
 POST   /api/schedules/{name}/resume                401       401   403   403     403   403   yes
 POST   /api/schedules/{name}/run                   401       401   403   403     403   403   yes
 POST   /api/shipments/{id}/status                  401       401   403   403     403   yes   yes
+GET    /api/users                                  401       401   403   403     403   yes   yes
+PATCH  /api/users/{id}                             401       401   403   403     403   403   yes
+DELETE /api/users/{id}                             401       401   403   403     403   403   yes
 PATCH  /api/variants/{id}                          401       401   403   403     403   yes   yes
 POST   /api/webhooks/{gateway}                     yes       yes   yes   yes     yes   yes   yes   400
 ";

@@ -72,6 +72,16 @@ impl Cast {
             let category = self.made("/api/categories", &name, "categoryId").await;
             self.things.push(("/api/categories/{id}", category));
         }
+        if path.starts_with("/api/users/") {
+            let email = json!({ "email": format!("{}@example.com", Uuid::now_v7()), "password": "a-long-password" });
+            let user = text(&self.staff.post("/api/auth/register", &email).await.ok(), "userId");
+            self.things.push(("/api/users/{id}", user));
+        }
+        if path.starts_with("/api/api-keys/") {
+            let key = json!({ "name": Uuid::now_v7(), "scopes": ["inventory"] });
+            let key = text(&self.admin.post("/api/api-keys", &key).await.ok(), "keyId");
+            self.things.push(("/api/api-keys/{id}", key));
+        }
         if path == "/api/inventory/release" {
             let hold = json!({ "items": [{ "variantId": "LAP-001", "quantity": 1 }], "ttlSeconds": 60 });
             let hold = self.service.post("/api/inventory/reserve", &hold).await.ok();
@@ -149,7 +159,7 @@ impl Cast {
     }
 
     /// The route's own example, about things that exist; each caller's names are his own.
-    pub(super) fn body(&self, _path: &str, operation: &Value, caller: usize) -> Option<Value> {
+    pub(super) fn body(&self, path: &str, operation: &Value, caller: usize) -> Option<Value> {
         let content = operation.pointer("/requestBody/content")?.as_object()?.values().next()?;
         let mut body = content["example"].clone();
         let members = body.as_object_mut()?;
@@ -162,6 +172,9 @@ impl Cast {
             if let Some(unique) = members.get_mut(name) {
                 *unique = json!(format!("{caller}-{}{domain}", Uuid::now_v7()));
             }
+        }
+        if path == "/api/coupons" {
+            members.insert("code".to_owned(), json!(format!("CODE{caller}")));
         }
         if let Some(login) = self.logins.get(caller) {
             for (name, value) in [("email", &login["user"]["email"]), ("refreshToken", &login["refreshToken"])] {
