@@ -21,7 +21,14 @@ async fn bought(shopper: &Shopper) -> Checkout {
 async fn each_rule_of_the_low_level_design_is_a_refusal_with_a_code() {
     let server = Server::open().await;
     let staff = server.staff().await;
-    let [asha, ben, cara, dev] = <[Shopper; 4]>::try_from(server.crowd(4).await).ok().expect("four");
+    let [asha, ben, cara, dev, eve] = <[Shopper; 5]>::try_from(server.crowd(5).await).ok().expect("five");
+    let guest = Shopper::guest(server.door.clone()).await;
+    guest.add("LTD-010", 1).await;
+    let merge = |shopper: &Shopper| {
+        let (name, session) = guest.header();
+        shopper.request(Method::POST, "/api/cart/merge").header(name, session)
+    };
+    Answer::to(merge(&eve)).await.ok();
     asha.add("LTD-010", 1).await;
     let confirmed = format!("/api/orders/{}", bought(&cara).await.order_id);
     let delivered = format!("/api/orders/{}", bought(&cara).await.order_id);
@@ -53,6 +60,8 @@ async fn each_rule_of_the_low_level_design_is_a_refusal_with_a_code() {
             send(&asha, Method::DELETE, "/api/cart/items/LTD-001", &nothing)),
         ("Cart.updateItemQuantity: Item not found in cart", 404, "item-not-in-cart",
             send(&asha, Method::PATCH, "/api/cart/items/LTD-001", &json!({ "quantity": 1 }))),
+        ("Cart.associateWithUser: Cart already associated with a user", 409, "cart-already-owned",
+            merge(&asha)),
         ("Cart.validateActiveCart: Cannot modify cart with status CHECKOUT", 409, "cart-in-checkout",
             send(&ben, Method::POST, items, &line(1))),
         ("OrderStateMachine.transitionTo: Invalid state transition", 409, "invalid-transition",

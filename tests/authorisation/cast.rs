@@ -72,6 +72,10 @@ impl Cast {
             let category = self.made("/api/categories", &name, "categoryId").await;
             self.things.push(("/api/categories/{id}", category));
         }
+        if path.starts_with("/api/addresses/") {
+            let address = self.owner.post("/api/addresses", &payment("tok_ok")["shippingAddress"]).await.ok();
+            self.things.push(("/api/addresses/{id}", text(&address, "addressId")));
+        }
         if path.starts_with("/api/users/") {
             let email = json!({ "email": format!("{}@example.com", Uuid::now_v7()), "password": "a-long-password" });
             let user = text(&self.staff.post("/api/auth/register", &email).await.ok(), "userId");
@@ -127,8 +131,14 @@ impl Cast {
         }
     }
 
+    /// A guest's session beside a login, where the route asks for both.
+    pub(super) fn session(&self, path: &str, caller: &str) -> Option<(&str, &str)> {
+        let is_both = path == "/api/cart/merge" && !["anonymous", "guest"].contains(&caller);
+        is_both.then_some(self.guest.header())
+    }
+
     /// The path with everything filled in.
-    pub(super) fn target(&self, path: &str, _caller: &str) -> String {
+    pub(super) fn target(&self, path: &str) -> String {
         let mut target = path.to_owned();
         for (name, value) in &self.things {
             if let Some((parent, parameter)) = name.rsplit_once('/') {

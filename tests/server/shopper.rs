@@ -159,6 +159,11 @@ impl Shopper {
         Shopper { door: door.clone(), ..self.clone() }
     }
 
+    /// What he is known by.
+    pub fn header(&self) -> (&str, &str) {
+        (self.header.0, &self.header.1)
+    }
+
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.door.request(method, path).header(self.header.0, &self.header.1)
     }
