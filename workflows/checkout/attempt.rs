@@ -71,7 +71,12 @@ impl Attempt {
         intent: &GatewayPayment,
         declined: Failure,
     ) -> FlowResult<Attempt> {
-        if self.number >= request.payment_attempts || declined.code != "payment-declined" {
+        if declined.code != "payment-declined" || request.payment_attempts <= 1 {
+            return Err(declined);
+        }
+        if self.number >= request.payment_attempts {
+            // What was tried is on record, also when the rest of its commit is not to be.
+            flow.checkpoint().await?;
             return Err(declined);
         }
         let decline = RecordDecline { order_id: request.order_id, number: self.number, intent, why: &declined.detail };
