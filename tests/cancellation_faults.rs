@@ -3,7 +3,11 @@
 
 use std::sync::Arc;
 
-use domain::{ids::CartId, order::Actor, order::OrderStatus, payment::PaymentMethod};
+use domain::{
+    ids::CartId,
+    order::{Actor, OrderStatus},
+    payment::PaymentMethod,
+};
 use engine::{
     Failure, inspect,
     testing::{Everything, Fault, Faults, Once, Point, Recorder, TestWorker, trace},

@@ -122,7 +122,7 @@ async fn a_refund_that_the_gateway_refuses_parks_its_run_and_keeps_its_claim() {
 async fn parts_add_up_to_the_whole_and_never_to_more() {
     let world = World::new().await;
     let (order_id, total) = paid(&world).await;
-    let part = Decimal::new(1_234_56, 2);
+    let part = Decimal::new(123_456, 2);
     ask(&world, order_id, part).await.expect("accepted");
     ask(&world, order_id, part).await.expect("another of the same");
     healthy(&world).await;
