@@ -75,6 +75,8 @@ GET    /api/orders                                 401       401   yes   401    
 GET    /api/orders/{id}                            401       404   404   401     yes   yes   yes
 POST   /api/orders/{id}/cancel                     401       404   404   401     yes   yes   yes
 GET    /api/orders/{id}/history                    401       404   404   401     yes   yes   yes
+GET    /api/orders/{id}/returns                    401       404   404   401     yes   yes   yes
+POST   /api/orders/{id}/returns                    401       404   404   401     yes   yes   yes
 POST   /api/orders/{id}/shipments                  401       401   403   403     403   yes   yes
 POST   /api/orders/{id}/status                     401       401   403   403     403   yes   yes
 POST   /api/payments/process                       401       404   404   401     yes   yes   yes   409
@@ -84,6 +86,9 @@ POST   /api/products                               401       401   403   403    
 GET    /api/products/{id}                          yes       yes   yes   yes     yes   yes   yes
 PATCH  /api/products/{id}                          401       401   403   403     403   yes   yes
 POST   /api/products/{id}/variants                 401       401   403   403     403   yes   yes
+POST   /api/returns/{id}/approve                   401       401   403   403     403   yes   yes
+POST   /api/returns/{id}/receive                   401       401   403   403     403   yes   yes
+POST   /api/returns/{id}/reject                    401       401   403   403     403   yes   yes
 GET    /api/schedules                              401       401   403   403     403   yes   yes
 POST   /api/schedules/{name}/pause                 401       401   403   403     403   403   yes
 POST   /api/schedules/{name}/resume                401       401   403   403     403   403   yes

@@ -67,6 +67,22 @@ impl Cast {
             let shipment = self.staff.post(&shipments, &parcel).await.ok();
             self.things.push(("/api/shipments/{id}", text(&shipment, "shipmentId")));
         }
+        if path.contains("/returns") {
+            let order = format!("/api/orders/{}", self.thing("orderId"));
+            for status in ["PROCESSING", "SHIPPED", "DELIVERED"] {
+                self.staff.post(&format!("{order}/status"), &json!({ "status": status })).await.ok();
+            }
+            if path.starts_with("/api/returns/") {
+                let goods =
+                    json!({ "items": [{ "variantId": "LAP-001", "quantity": 1 }], "reason": "The screen is dead" });
+                let asked = self.owner.post(&format!("{order}/returns"), &goods).await.ok();
+                let id = text(&asked, "returnId");
+                if path.ends_with("/receive") {
+                    self.staff.post(&format!("/api/returns/{id}/approve"), &json!({})).await.ok();
+                }
+                self.things.push(("/api/returns/{id}", id));
+            }
+        }
         if path.starts_with("/api/categories/") {
             let name = json!({ "name": format!("Shelf {}", Uuid::now_v7()) });
             let category = self.made("/api/categories", &name, "categoryId").await;
