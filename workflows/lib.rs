@@ -11,6 +11,7 @@ pub mod cart;
 pub mod cart_expiry;
 pub mod checkout;
 pub mod fulfilment;
+pub mod hold_mirror;
 pub mod low_stock_alerts;
 pub mod notification;
 pub mod order_return;

@@ -1,6 +1,5 @@
 //! Saved addresses: a user's own, one of them the default, copied by orders.
 
-use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::server::{Answer, Checkout, Server, Shopper, payment};
@@ -12,7 +11,7 @@ fn address(name: &str) -> Value {
 }
 
 async fn change(shopper: &Shopper, id: &str, change: Value) -> Answer {
-    Answer::to(shopper.request(Method::PATCH, &format!("/api/addresses/{id}")).json(&change)).await
+    shopper.patch(&format!("/api/addresses/{id}"), &change).await
 }
 
 /// The names of all, and the one that is the default.

@@ -1,7 +1,6 @@
 //! What every cart obeys: what it tells of the shop, how much it holds, how long it lives.
 
 use domain::pricing::PricingPolicy;
-use reqwest::Method;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use workflows::Rules;
@@ -12,8 +11,7 @@ const HOUR_S: u64 = 3600;
 const DAY_S: u64 = 24 * HOUR_S;
 
 async fn set(shopper: &Shopper, sku: &str, quantity: u32) -> Answer {
-    let request = shopper.request(Method::PATCH, &format!("/api/cart/items/{sku}"));
-    Answer::to(request.json(&json!({ "quantity": quantity }))).await
+    shopper.patch(&format!("/api/cart/items/{sku}"), &json!({ "quantity": quantity })).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@
 //! before it makes one.
 
 pub mod carts;
+pub mod holds;
 pub mod notify;
 pub mod payments;
 pub mod redis;

@@ -159,6 +159,7 @@ impl Assembly {
             worker::start(&mut shop_parts, &config, &pool, &shop)?;
             pools.push(pool);
         }
+        worker::follow_holds(&mut shop_parts, &config, &pool).await?;
         let schedules = scheduler::pool(database);
         scheduler::start(&mut shop_parts, &schedules);
         pools.push(schedules);

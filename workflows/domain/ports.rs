@@ -211,6 +211,39 @@ pub trait CartCopies: Send + Sync {
     async fn put(&self, cart_id: CartId, copy: CartCopy);
 }
 
+/// A hold on stock as others may look it up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MirroredHold {
+    /// The order it is for, or the reservation of another service.
+    pub holder: Uuid,
+    /// What is held and until when, as JSON; none when nothing is held any more.
+    pub body: Option<String>,
+    /// Whole seconds it still lasts.
+    pub remaining_s: u64,
+}
+
+/// A copy of the holds outside Postgres, which follows them: it decides nothing.
+#[async_trait]
+pub trait HoldMirror: Send + Sync {
+    /// Up to where it has followed; none if it has forgotten.
+    ///
+    /// # Errors
+    /// [`MirrorAway`]: come again later.
+    async fn position(&self) -> Result<Option<String>, MirrorAway>;
+
+    /// Follows on from one position to another, all of it or, when somebody else has gone on from there
+    /// before, nothing.
+    ///
+    /// # Errors
+    /// [`MirrorAway`]: come again later. It may have followed.
+    async fn follow(&self, from: Option<&str>, to: &str, holds: &[MirroredHold]) -> Result<(), MirrorAway>;
+}
+
+/// The mirror cannot be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the mirror of the holds cannot be reached")]
+pub struct MirrorAway;
+
 /// One e-mail in plain text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Email {

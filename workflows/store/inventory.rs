@@ -11,6 +11,7 @@ use domain::ids::{OrderId, VariantId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+pub mod mirrored;
 pub mod services;
 pub mod shelf;
 

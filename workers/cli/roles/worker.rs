@@ -1,10 +1,13 @@
 //! `cart-engine worker`: carries workflows. Any number of them share one database.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use adapters::holds::RedisHolds;
 use sqlx::PgPool;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 use workers::PoolOptions;
-use workflows::Shop;
+use workflows::{Shop, hold_mirror};
 
 use super::metrics;
 use crate::{
@@ -18,6 +21,9 @@ use crate::{
     say,
     shutdown::Stop,
 };
+
+/// Between two looks at what was held and released.
+const MIRROR_PAUSE: Duration = Duration::from_millis(250);
 
 /// Connections beside those of the runs in hand: fetching tickets, beating, sweeping, e-mail.
 const SPARE_CONNECTIONS: usize = 6;
@@ -44,6 +50,7 @@ pub(crate) async fn run(config: &Config) -> Result<(), Failure> {
         parts.start("metrics page", metrics::serve(listener, metrics::handle()?, parts.token()));
     }
     start(&mut parts, config, &pool, &shop)?;
+    follow_holds(&mut parts, config, &pool).await?;
     say(&format!("a worker is ready for {} runs at once", config.worker.concurrency));
     let ended = parts.run(stop).await;
     pool.close().await;
@@ -68,4 +75,31 @@ pub(crate) fn start(parts: &mut Parts, config: &Config, pool: &PgPool, shop: &Ar
     };
     parts.start("worker", workers::run(pool.clone(), workflows::registry(shop), options, parts.token()));
     Ok(())
+}
+
+/// Adds, where a Redis is configured, what mirrors the holds there.
+///
+/// # Errors
+/// A Redis address that makes no sense.
+pub(crate) async fn follow_holds(parts: &mut Parts, config: &Config, pool: &PgPool) -> Result<(), Failure> {
+    if let Some(redis) = outside::redis(config).await? {
+        parts.start("mirror of holds", mirror(pool.clone(), RedisHolds::new(redis), parts.token()));
+    }
+    Ok(())
+}
+
+async fn mirror(pool: PgPool, holds: RedisHolds, stop: CancellationToken) -> Result<(), Failure> {
+    let mut rounds = tokio::time::interval(MIRROR_PAUSE);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            _ = rounds.tick() => {}
+        }
+        // What is away, Postgres or Redis, is looked for again in the next round.
+        match hold_mirror::follow(&pool, &holds).await {
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "the holds were not mirrored"),
+        }
+    }
 }
