@@ -13,7 +13,7 @@ use workflows::{
 
 use super::{
     bank,
-    floor::{CODES, SKUS, variant},
+    floor::{CODES, SKUS, user, variant},
     history::{Bought, History},
 };
 use crate::{gateway::Weather, world::order};
@@ -24,6 +24,7 @@ enum Action {
     AddItem,
     ChangeQuantity,
     UseCoupon,
+    MergeCarts,
     Checkout,
     ClickAgain,
     GiveUp,
@@ -53,6 +54,7 @@ const ODDS: &[(Action, u32)] = &[
     (Action::AddItem, 14),
     (Action::ChangeQuantity, 3),
     (Action::UseCoupon, 4),
+    (Action::MergeCarts, 3),
     (Action::Checkout, 13),
     (Action::ClickAgain, 5),
     (Action::GiveUp, 4),
@@ -99,6 +101,7 @@ impl History {
             Action::AddItem => self.add_item().await,
             Action::ChangeQuantity => self.change_quantity().await,
             Action::UseCoupon => self.use_coupon().await,
+            Action::MergeCarts => self.merge_carts().await,
             Action::Checkout => return self.check_out().await,
             Action::ClickAgain => return self.click_again().await,
             Action::GiveUp => self.give_up().await,
@@ -193,6 +196,24 @@ impl History {
         };
         let verb = if on { "uses" } else { "drops" };
         self.diary.note(format!("{} {verb} {code}: {told}", self.people[who].name));
+    }
+
+    /// The guest logs in as the first user, and takes the cart along.
+    async fn merge_carts(&mut self) {
+        let guest = self.people.iter().find_map(|somebody| match &somebody.owner {
+            Owner::Guest { session_hash } => Some(session_hash.clone()),
+            Owner::User(_) => None,
+        });
+        let Some(session_hash) = guest else { return self.add_item().await };
+        let mut tx = self.world.pool.begin().await.expect("a transaction");
+        let told = match cart::merge(&mut tx, &self.world.shop, user(0).into(), &session_hash).await {
+            Ok(_) => {
+                tx.commit().await.expect("committed");
+                "done".to_owned()
+            }
+            Err(refusal) => refusal.to_string(),
+        };
+        self.diary.note(format!("the guest logs in as user 0, with the cart: {told}"));
     }
 
     /// What somebody sees in their cart.

@@ -32,7 +32,14 @@ fn is_reason(workflow: &str, code: &str) -> bool {
 }
 
 /// An attempt may fail for these reasons; any other is a defect that a retry hides.
-const EXCUSES: &[&str] = &["injected", "the gateway is away", "the answer was lost", "has not closed the payment yet"];
+const EXCUSES: &[&str] = &[
+    "injected",
+    "the gateway is away",
+    "the answer was lost",
+    "has not closed the payment yet",
+    // Those of one payment are sent in the order they were claimed.
+    "an earlier refund of this payment is not settled yet",
+];
 
 #[derive(Debug, sqlx::FromRow)]
 struct Outcome {
