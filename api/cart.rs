@@ -57,7 +57,7 @@ struct QuantityBody {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct CouponBody {
+struct CodeBody {
     /// Upper and lower case are the same.
     #[schema(examples("SAVE20"))]
     code: String,
@@ -194,7 +194,7 @@ async fn remove_item(
 
 /// Notes a coupon code on the cart.
 #[utoipa::path(
-    post, path = "/api/cart/coupons", tag = "Cart", request_body = CouponBody,
+    post, path = "/api/cart/coupons", tag = "Cart", request_body = CodeBody,
     security(("bearer" = []), ("cartSession" = []), ()),
     params(
         ("Idempotency-Key" = Option<String>, Header, description = "The same key applies once"),
@@ -210,7 +210,7 @@ async fn remove_item(
 async fn apply_coupon(
     State(state): State<AppState>,
     visit: Visit,
-    Json(body): Json<CouponBody>,
+    Json(body): Json<CodeBody>,
 ) -> Result<Response, ApiError> {
     visit.carry_out(&state, Change::ApplyCoupon { code: body.code }).await
 }
