@@ -60,7 +60,9 @@ impl Check<'_> {
             "type" => {
                 let is_one = match rule {
                     Value::Array(types) => types.iter().any(|kind| is_of(kind, value)),
-                    one => is_of(one, value),
+                    Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
+                        is_of(rule, value)
+                    }
                 };
                 self.expect(is_one, at, rule, value);
             }

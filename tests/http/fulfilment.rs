@@ -231,13 +231,13 @@ async fn staff_find_everybodys_orders_and_customers_their_own() {
     };
     let (hers, his, number) = (hers.order_id, his.order_id, hers.order_number);
     assert_eq!(found(&staff, "").await, [his.clone(), hers.clone()]);
-    assert_eq!(found(&staff, "?status=PROCESSING").await, [his.clone()]);
-    assert_eq!(found(&staff, "?email=Asha@Example.com").await, [hers.clone()]);
-    assert_eq!(found(&staff, &format!("?number={}", number.to_lowercase())).await, [hers.clone()]);
+    assert_eq!(found(&staff, "?status=PROCESSING").await, std::slice::from_ref(&his));
+    assert_eq!(found(&staff, "?email=Asha@Example.com").await, std::slice::from_ref(&hers));
+    assert_eq!(found(&staff, &format!("?number={}", number.to_lowercase())).await, std::slice::from_ref(&hers));
     let user = asha.get("/api/me").await.ok();
     let user = user["userId"].as_str().or(user["id"].as_str()).expect("an id").to_owned();
-    assert_eq!(found(&staff, &format!("?userId={user}&limit=1")).await, [hers.clone()]);
-    assert_eq!(found(&asha, "").await, [hers.clone()]);
+    assert_eq!(found(&staff, &format!("?userId={user}&limit=1")).await, std::slice::from_ref(&hers));
+    assert_eq!(found(&asha, "").await, std::slice::from_ref(&hers));
     assert_eq!(found(&asha, "?status=PROCESSING").await, Vec::<String>::new());
     asha.get(&format!("/api/orders?userId={user}")).await.refused(403, "forbidden");
     asha.get("/api/orders?email=ben@example.com").await.refused(403, "forbidden");
