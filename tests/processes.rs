@@ -4,6 +4,7 @@
 //! no switch that makes it fail; for a death at an exact point this test binary starts itself again
 //! (`deaths`). Tests take the [`stage`] one after the other: each wants the machine for itself.
 
+mod bench;
 mod child;
 mod command_line;
 mod deaths;

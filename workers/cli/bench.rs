@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use secrecy::SecretString;
 use sqlx::{
     AssertSqlSafe, Connection, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+mod cart;
+mod cart_figures;
 mod checkout;
 mod figures;
 mod limit;
@@ -42,6 +45,14 @@ enum Work {
         load: Load,
         #[command(flatten)]
         staff: Staff,
+    },
+    /// Add-to-cart over HTTP by an API process, on a shop of many live carts: without Redis, with it, and
+    /// while it is killed.
+    Cart {
+        #[command(flatten)]
+        load: Load,
+        #[command(flatten)]
+        crowd: Crowd,
     },
     /// The same business rows changed by three functions, one commit each: what this Postgres could do.
     Limit {
@@ -81,14 +92,52 @@ pub(crate) struct Staff {
     concurrency: u64,
 }
 
-/// Measures, prints the figures, and answers whether the books balanced.
+/// Who fills the carts.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Crowd {
+    /// Live carts; every hundredth has 200 lines.
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    carts: u32,
+    /// Variants that are put into carts.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    skus: u32,
+    /// Requests in flight at saturation.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=500))]
+    concurrency: u64,
+    /// Requests a second at which latency is measured besides.
+    #[arg(long, value_name = "A,B", value_delimiter = ',', default_values_t = [300, 1_000], value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: Vec<u32>,
+}
+
+/// Measures, prints the figures, and answers whether the books balanced and nothing failed that must not.
+/// `redis` is one that is there already; where one is needed and none is named, the installed one is
+/// started.
 ///
 /// # Errors
 /// When the server cannot be reached, does not let us create a database, or a checkout fails.
-pub(crate) async fn run(args: &BenchArgs, server: &PgConnectOptions) -> anyhow::Result<bool> {
+pub(crate) async fn run(
+    args: &BenchArgs,
+    server: &PgConnectOptions,
+    redis: Option<SecretString>,
+) -> anyhow::Result<bool> {
     match &args.work {
         Work::Checkout { load, staff } => sell(server, *load, *staff, false).await,
         Work::HotSku { load, staff } => sell(server, *load, *staff, true).await,
+        Work::Cart { load, crowd } => {
+            let settings = cart::CartSettings {
+                seconds: load.seconds,
+                seed: load.seed,
+                carts: crowd.carts,
+                skus: crowd.skus,
+                concurrency: crowd.concurrency as usize,
+                rates: crowd.rate.clone(),
+                redis,
+            };
+            let figures =
+                in_world(server, load.orders, async |options, pool| cart::cart(options, pool, &settings).await).await?;
+            figures.print(load.json)?;
+            Ok(figures.is_sound())
+        }
         Work::Limit { hot, load } => {
             let figures = in_world(server, load.orders, async |options, pool| {
                 let limit = limit::limit(

@@ -135,7 +135,10 @@ pub(crate) async fn audit(config: &Config, json: bool) -> Result<Ended, Failure>
 pub(crate) async fn bench(config: &Config, args: &crate::bench::BenchArgs) -> Result<Ended, Failure> {
     let balanced = on_database(config, IfMissing::Create, async |pool| {
         let server = (*pool.connect_options()).clone();
-        crate::bench::run(args, &server).await.map_err(|error| Failure::new(format!("the bench failed: {error:#}")))
+        let redis = config.redis.url.clone();
+        crate::bench::run(args, &server, redis)
+            .await
+            .map_err(|error| Failure::new(format!("the bench failed: {error:#}")))
     })
     .await?;
     Ok(if balanced { Ended::Well } else { Ended::Unsound })
