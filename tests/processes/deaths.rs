@@ -18,7 +18,7 @@ use workflows::{
 use super::{
     child::Child,
     deployment::{Deployment, client},
-    nightly,
+    eventually, nightly,
     shoppers::with_full_carts,
     stage::stage,
 };
@@ -119,6 +119,17 @@ async fn accepted(pool: &PgPool, shop: &Arc<Shop>, story: Story, count: usize) -
         let most = count * 10;
         assert!(worker.drain(most).await.expect("drained") < most, "runs that never end");
         worker.die().await.expect("dead");
+        // Word of a capture that comes after the cancellation starts a refund run of its own.
+        let orders: Vec<Uuid> = rows.iter().map(|row| row.order_id).collect();
+        eventually(Duration::from_secs(60), "the gateway has told of every capture", async || {
+            let told: i64 = sqlx::query_scalar("select count(*) from webhook_inbox where order_id = any($1)")
+                .bind(&orders)
+                .fetch_one(pool)
+                .await
+                .expect("a count");
+            told >= count.try_into().expect("a few")
+        })
+        .await;
         for row in &mut rows {
             let order_id = row.order_id.into();
             let (by, reason) = ("user:somebody".to_owned(), "a change of mind".to_owned());
