@@ -1,8 +1,8 @@
 //! What holds for every request and answer, whichever route it is for.
 
 use axum::{
-    extract::Request,
-    http::{HeaderMap, StatusCode, header},
+    extract::{MatchedPath, Request},
+    http::{HeaderMap, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -30,6 +30,18 @@ pub(crate) async fn admit_head(request: Request, next: Next) -> Result<Response,
 
 fn weight(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+}
+
+/// Answers an OPTIONS that is no preflight: a route says what it offers, in the `Allow` that axum adds
+/// (RFC 9110 §9.3.7), and where there is no route there is nothing to offer.
+pub(crate) async fn offer_methods(request: Request, next: Next) -> Response {
+    let is_plain =
+        request.method() == Method::OPTIONS && !request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    match request.extensions().get::<MatchedPath>() {
+        Some(_) if is_plain => StatusCode::NO_CONTENT.into_response(),
+        None if is_plain => ApiError::not_found("not-found", "There is nothing here.").into_response(),
+        Some(_) | None => next.run(request).await,
+    }
 }
 
 /// Puts a refusal that a library worded into our own form, keeping its status and what else it said.

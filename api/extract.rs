@@ -117,8 +117,11 @@ fn parse_value(body: &[u8]) -> Result<Value, ApiError> {
             format!("The body is not JSON: line {}, column {}.", error.line(), error.column()),
         )
     })?;
-    match find_nul(&value) {
-        Some(pointer) => Err(ApiError::invalid(vec![FieldError::new(pointer, "contains the character U+0000")])),
+    match find_unfit(&value) {
+        Some((pointer, character)) => {
+            let detail = format!("contains the character U+{:04X}", u32::from(character));
+            Err(ApiError::invalid(vec![FieldError::new(pointer, detail)]))
+        }
         None => Ok(value),
     }
 }
@@ -145,18 +148,24 @@ pub(crate) fn refuse_card_data(value: &Value) -> Result<(), ApiError> {
     }
 }
 
-/// Postgres can store every character but one.
-fn find_nul(value: &Value) -> Option<String> {
+/// Postgres cannot store U+0000; and what turns the direction of writing round (Unicode UAX #9, explicit
+/// formatting) lets a name read as another on a label or a screen.
+fn is_unfit(character: char) -> bool {
+    matches!(character, '\0' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The first character that no text here may have, and where it is.
+fn find_unfit(value: &Value) -> Option<(String, char)> {
+    let of_text = |text: &str| text.chars().find(|character| is_unfit(*character));
     match value {
-        Value::String(text) => text.contains('\0').then(String::new),
-        Value::Array(items) => {
-            items.iter().enumerate().find_map(|(index, item)| find_nul(item).map(|rest| format!("/{index}{rest}")))
-        }
-        Value::Object(members) => members.iter().find_map(|(name, member)| {
-            if name.contains('\0') {
-                return Some(String::new());
-            }
-            find_nul(member).map(|rest| format!("/{}{rest}", escape(name)))
+        Value::String(text) => of_text(text).map(|character| (String::new(), character)),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .find_map(|(index, item)| find_unfit(item).map(|(rest, character)| (format!("/{index}{rest}"), character))),
+        Value::Object(members) => members.iter().find_map(|(name, member)| match of_text(name) {
+            Some(character) => Some((String::new(), character)),
+            None => find_unfit(member).map(|(rest, character)| (format!("/{}{rest}", escape(name)), character)),
         }),
         Value::Null | Value::Bool(_) | Value::Number(_) => None,
     }
@@ -284,9 +293,16 @@ mod tests {
     }
 
     #[test]
-    fn the_character_postgres_cannot_store_is_found_wherever_it_is() {
-        assert_eq!(find_nul(&json!({"a": [{"b": "x\0y"}]})).as_deref(), Some("/a/0/b"));
-        assert_eq!(find_nul(&json!({"a": ["fine", 1, null]})), None);
+    fn a_character_that_cannot_be_stored_or_deceives_is_found_wherever_it_is() {
+        for (value, found) in [
+            (json!({"a": [{"b": "x\0y"}]}), Some(("/a/0/b", '\0'))),
+            (json!({"a/b": "cod.\u{202e}exe"}), Some(("/a~1b", '\u{202e}'))),
+            (json!({"\u{2066}": 1}), Some(("", '\u{2066}'))),
+            (json!({"a": ["नमस्ते \u{200d}", "👩\u{200d}🚀", 1, null]}), None),
+        ] {
+            let place = find_unfit(&value);
+            assert_eq!(place.as_ref().map(|(pointer, character)| (pointer.as_str(), *character)), found, "{value}");
+        }
     }
 
     #[test]

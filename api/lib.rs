@@ -113,6 +113,7 @@ pub fn router(state: AppState) -> Router {
         .layer(from_fn(observe::secure))
         // A preflight is answered here, before anything is looked up.
         .layer(cross_origin)
+        .layer(from_fn(door::offer_methods))
         .layer(from_fn(observe::record))
         .with_state(state)
 }

@@ -169,6 +169,18 @@ async fn a_page_may_ask_only_from_an_origin_that_is_configured() {
 }
 
 #[tokio::test]
+async fn options_says_what_a_route_offers_and_nothing_where_there_is_none() {
+    let state = state(ApiConfig::default());
+    let offered = ask(&state, request(Method::OPTIONS, "/api/checkout")).await;
+    assert_eq!(
+        (offered.status, &offered.headers[header::ALLOW]),
+        (StatusCode::NO_CONTENT, &"POST".parse().expect("a value"))
+    );
+    let nothing = ask(&state, request(Method::OPTIONS, "/api/nothing")).await;
+    assert_eq!((nothing.status.as_u16(), nothing.code()), (404, "not-found"));
+}
+
+#[tokio::test]
 async fn whatever_a_library_refuses_is_a_problem_too() {
     let state = state(ApiConfig::default());
     let long = format!("/api/products?{}", "x".repeat(9 * 1024));

@@ -89,6 +89,19 @@ async fn wrong_passwords_close_an_account_for_minutes_and_not_for_good() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_one_of_many_guesses_under_way_at_once_counts() {
+    let (pool, front) = open().await;
+    register(&front.door, "asha@example.com").await;
+    let guesses = (0..20).map(|_| log_in(&front.door, "asha@example.com", "battery staple"));
+    let answers = futures::future::join_all(guesses).await;
+    let heard = answers.iter().filter(|answer| answer.status == 401).count();
+    assert!(answers.iter().all(|answer| [401, 429].contains(&answer.status)));
+    assert!(heard >= 5, "the first five have no consequence: {heard}");
+    assert_eq!(failures(&pool).await, Some(i32::try_from(heard).expect("few")));
+    front.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_account_that_does_not_exist_is_closed_in_the_same_way() {
     let (pool, front) = open().await;
     let refused = log_in(&front.door, "nobody@example.com", "guess").await;

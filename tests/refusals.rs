@@ -124,6 +124,7 @@ async fn a_body_that_is_no_request_of_ours_is_refused() {
             ("a text", "\"LAP-001\"".to_owned(), 422, "validation-failed"),
             ("an empty object", "{}".to_owned(), 422, "validation-failed"),
             ("U+0000", "{\"variantId\":\"LAP\\u0000\",\"quantity\":1}".to_owned(), 422, "validation-failed"),
+            ("U+202E", "{\"variantId\":\"LAP\\u202e\",\"quantity\":1}".to_owned(), 422, "validation-failed"),
             ("the same field twice", "{\"quantity\":1,\"quantity\":2}".to_owned(), 422, "validation-failed"),
         ] {
             cases.push(case(format!("{name} to {path}"), raw(post(&asha, path), body), status, code));

@@ -1,7 +1,10 @@
 //! What nobody needs any more goes; what is promised to be kept stays, and the books balance.
 
 use serde_json::json;
-use workflows::{checkout::Checkout, retention::Retention};
+use workflows::{
+    checkout::{self, Checkout},
+    retention::Retention,
+};
 
 use super::*;
 
@@ -17,6 +20,10 @@ async fn finished_runs_go_after_a_month_and_their_keys_two_months_later() {
     let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
     let accepted = world.checkout(user, cart, "tok_ok").await.expect("accepted");
     world.settle().await;
+    let shown = async || {
+        checkout::status::read(&world.pool, &rules(), accepted.workflow_id).await.expect("an answer").is_some()
+    };
+    assert!(shown().await);
     let key: String = sqlx::query_scalar("select run_key from engine.finished_runs where id = $1")
         .bind(accepted.workflow_id)
         .fetch_one(&world.pool)
@@ -30,6 +37,7 @@ async fn finished_runs_go_after_a_month_and_their_keys_two_months_later() {
     let left = "select count(*) from engine.finished_runs where id = $1";
     assert_eq!(world.count(left, accepted.workflow_id).await, 0);
     assert_eq!(world.count("select count(*) from engine.journal where run_id = $1", accepted.workflow_id).await, 0);
+    assert!(!shown().await, "who asks how it stands is told that there is no such checkout");
     world.assert_books("after the runs have gone").await;
     assert_eq!(world.order_status(accepted.order_id.into()).await.as_deref(), Some("CONFIRMED"), "an order stays");
     assert!(world.rows("select count(*) from outbox_events").await > 0, "events stay");
