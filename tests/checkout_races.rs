@@ -15,7 +15,7 @@ use rust_decimal::Decimal;
 use sqlx::PgPool;
 use uuid::Uuid;
 use workflows::checkout::{
-    accept::{Accepted, Order},
+    accept::{Accepted, AddressChoice, Order},
     webhook,
 };
 
@@ -192,4 +192,37 @@ async fn word_of_another_payment_neither_confirms_nor_fails_a_checkout() {
     worker.drain(20).await.expect("drained");
     assert_eq!(world.order_status(accepted.order_id.into()).await.as_deref(), Some("CONFIRMED"));
     world.assert_books("after its own payment").await;
+}
+
+#[tokio::test]
+async fn an_address_that_is_deleted_after_the_checkout_was_accepted_loses_no_sale() {
+    let world = World::new().await;
+    let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
+    let address: Uuid = sqlx::query_scalar(
+        "insert into addresses (id, user_id, recipient_name, address_line1, city, state, postal_code, country, phone_number)
+         values ($1, $2, 'Asha Rao', '12 Marine Drive', 'Mumbai', 'Maharashtra', '400001', 'India', '+919876543210')
+         returning id",
+    )
+    .bind(Uuid::now_v7())
+    .bind(Uuid::from(user))
+    .fetch_one(&world.pool)
+    .await
+    .expect("an address");
+    let shipping = AddressChoice::Saved(address.into());
+    let accepted = world.checkout_as(Order { shipping, ..order(user, cart) }).await.expect("accepted");
+    sqlx::query("delete from addresses").execute(&world.pool).await.expect("deleted");
+    worker(&world, true, None).await.drain(50).await.expect("drained");
+    assert_eq!(world.order_status(accepted.order_id.into()).await.as_deref(), Some("CONFIRMED"));
+    world.assert_books("after the address was deleted").await;
+}
+
+#[tokio::test]
+async fn a_cart_that_was_bought_long_ago_still_answers_with_its_order() {
+    let world = World::new().await;
+    let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
+    let accepted = world.checkout(user, cart, "tok_ok").await.expect("accepted");
+    worker(&world, true, None).await.drain(50).await.expect("drained");
+    sqlx::query("delete from engine.finished_runs").execute(&world.pool).await.expect("forgotten");
+    let again = world.checkout(user, cart, "tok_ok").await.expect("the same");
+    assert_eq!(again, Accepted { status: "COMPLETED".to_owned(), ..accepted });
 }

@@ -103,7 +103,7 @@ async fn advance(
         OrderStatus::Pending | OrderStatus::Confirmed | OrderStatus::Cancelled | OrderStatus::Refunded => return Ok(()),
     };
     if to == OrderStatus::Delivered {
-        shipments::capture_cash(conn, order.id, now).await?;
+        shipments::capture_cash(conn, order, now).await?;
     }
     if is_public {
         let data = json!({ "orderId": order.id, "orderNumber": order.number });

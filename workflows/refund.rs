@@ -253,7 +253,7 @@ impl Step for SettleRefund<'_> {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
         let now = tx.now();
-        refunds::settle(tx.conn(), self.order_id, self.refund.refund_id, self.sent, now).await?;
+        refunds::settle(tx.conn(), self.order_id, self.refund, self.sent, now).await?;
         Ok(())
     }
 }

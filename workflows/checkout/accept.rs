@@ -272,7 +272,10 @@ pub async fn accept(conn: &mut PgConnection, shop: &Shop, order: Order) -> Resul
         }
         (CartStatus::Active | CartStatus::Abandoned, _) => {}
         (CartStatus::Checkout | CartStatus::Converted, Some(run_id)) => {
-            return same_run(conn, run_id, &order.fingerprint).await;
+            return match same_run(conn, run_id, &order.fingerprint).await? {
+                Some(accepted) => Ok(accepted),
+                None => long_ago(conn, &cart, run_id).await,
+            };
         }
         (status @ (CartStatus::Checkout | CartStatus::Converted | CartStatus::Expired), _) => {
             return Err(Refusal::CartNotActive(status));
@@ -351,7 +354,7 @@ async fn start(
 /// fresh one: it means the one that was bought.
 async fn already_bought(conn: &mut PgConnection, order: &Order) -> Result<Accepted, Refusal> {
     match orders_of::just_converted(conn, order).await? {
-        Some(run_id) => same_run(conn, run_id, &order.fingerprint).await,
+        Some(run_id) => same_run(conn, run_id, &order.fingerprint).await?.ok_or(Refusal::CartEmpty),
         None => Err(Refusal::CartEmpty),
     }
 }
@@ -373,8 +376,16 @@ fn owns(shopper: &Shopper, cart: &StoredCart) -> bool {
     }
 }
 
-/// An equal request gets the run that has the cart; a different one is told which run that is.
-async fn same_run(conn: &mut PgConnection, run_id: Uuid, fingerprint: &str) -> Result<Accepted, Refusal> {
+/// A run is forgotten after a while; the order it made is not.
+async fn long_ago(conn: &mut PgConnection, cart: &StoredCart, run_id: Uuid) -> Result<Accepted, Refusal> {
+    let (order_id, number) = orders_of::made_of(conn, cart.id).await?.ok_or(Refusal::CartNotActive(cart.status))?;
+    let order_number = number.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+    Ok(Accepted { workflow_id: run_id, order_id, order_number, status: "COMPLETED".to_owned() })
+}
+
+/// An equal request gets the run that has the cart; a different one is told which run that is. None if the
+/// run has been forgotten.
+async fn same_run(conn: &mut PgConnection, run_id: Uuid, fingerprint: &str) -> Result<Option<Accepted>, Refusal> {
     let row = sqlx::query!(
         r#"select input as "input!", status as "status!", waiting_for from engine.runs where id = $1
            union all
@@ -382,20 +393,20 @@ async fn same_run(conn: &mut PgConnection, run_id: Uuid, fingerprint: &str) -> R
         run_id
     )
     .fetch_optional(conn)
-    .await?
-    .ok_or(Refusal::CartInCheckout { workflow_id: run_id })?;
+    .await?;
+    let Some(row) = row else { return Ok(None) };
     let request: Request =
         serde_json::from_value(row.input).map_err(|error| Failure::new("input-unreadable", error.to_string()))?;
     let status = super::status::shown(&row.status, row.waiting_for.as_deref());
     if request.fingerprint != fingerprint && status != "COMPLETED" {
         return Err(Refusal::CartInCheckout { workflow_id: run_id });
     }
-    Ok(Accepted {
+    Ok(Some(Accepted {
         workflow_id: run_id,
         order_id: request.order_id,
         order_number: request.order_number,
         status: status.to_owned(),
-    })
+    }))
 }
 
 fn contact(shopper: &Shopper, owner: Locked) -> Result<(Option<UserId>, String, Option<String>), Refusal> {

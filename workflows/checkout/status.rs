@@ -141,11 +141,34 @@ pub async fn read(pool: &PgPool, rules: &Rules, workflow_id: Uuid) -> Result<Opt
             _ => None,
         },
         // While it compensates, nothing is settled yet.
-        failure: (status == "FAILED" || status == "CANCELLED").then_some(row.failure).flatten(),
+        failure: (status == "FAILED" || status == "CANCELLED").then_some(row.failure).flatten().map(told),
         estimated_delivery: completed.then_some(row.estimated_delivery_date).flatten(),
         tracking_url: number.filter(|_| completed).map(|number| tracking_url(rules, &number)),
     };
     Ok(Some(CheckoutStatus { user_id: row.user_id, session_hash: row.session_hash, view }))
+}
+
+/// What failed by the shop's own fault is told without its inside, which is for operators.
+const OWN_FAULTS: &[&str] = &[
+    "crash-limit",
+    "failed",
+    "input-unreadable",
+    "internal",
+    "journal-diverged",
+    "journal-full",
+    "journal-unreadable",
+    "panicked",
+    "payload-invalid",
+    "payload-too-large",
+    "step-failed",
+];
+
+fn told(mut failure: Value) -> Value {
+    if OWN_FAULTS.iter().any(|code| failure["code"] == *code) {
+        let detail = "The shop could not carry out this checkout. Nothing was bought, and no money is kept.";
+        failure = serde_json::json!({ "code": failure["code"], "detail": detail });
+    }
+    failure
 }
 
 fn wire(amount: Option<rust_decimal::Decimal>, currency: Option<&str>) -> String {

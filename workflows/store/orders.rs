@@ -48,7 +48,10 @@ pub async fn create(
                                 subtotal_amount, discount_amount, tax_amount, shipping_amount, total_amount, currency,
                                 shipping_address, billing_address, shipping_address_id, billing_address_id,
                                 shipping_method, payment_method, estimated_delivery_date, order_date, updated_at)
-            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14::jsonb, coalesce($15, $14::jsonb), $16, $17,
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14::jsonb, coalesce($15, $14::jsonb),
+                    -- A saved address may have been deleted since; the order has its own copy of it.
+                    (select id from addresses where id = $16 for key share),
+                    (select id from addresses where id = $17 for key share),
                     $18, $19, $20, $21, $21)
             returning id),
         payment as (

@@ -1,5 +1,6 @@
 //! Finding a shopper's recent order, and what a gateway's message is about.
 
+use domain::ids::{CartId, OrderId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -24,4 +25,13 @@ pub async fn just_converted(conn: &mut PgConnection, order: &Order) -> Result<Op
     .fetch_optional(conn)
     .await?;
     Ok(latest.filter(|found| found.fingerprint.as_deref() == Some(&order.fingerprint)).map(|found| found.run_id))
+}
+
+/// The order a cart became: its id and number. It outlives the run that made it.
+pub async fn made_of(conn: &mut PgConnection, cart_id: CartId) -> Result<Option<(OrderId, String)>, sqlx::Error> {
+    let made = sqlx::query!(
+        "select id, order_number from orders where cart_id = $1 and order_status <> 'CANCELLED'",
+        Uuid::from(cart_id)
+    );
+    Ok(made.fetch_optional(conn).await?.map(|made| (made.id.into(), made.order_number)))
 }

@@ -4,7 +4,7 @@
 use chrono::{DateTime, Utc};
 use domain::{
     ids::OrderId,
-    money::{Currency, Money},
+    money::{Currency, Money, to_wire},
     order::OrderStatus,
     ports::{GatewayPayment, GatewayRefund},
 };
@@ -338,7 +338,7 @@ pub async fn turn_of(conn: &mut PgConnection, refund: &DueRefund) -> Result<Turn
 pub async fn settle(
     conn: &mut PgConnection,
     order_id: OrderId,
-    refund_id: Uuid,
+    refund: &DueRefund,
     sent: Option<&GatewayRefund>,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
@@ -361,13 +361,14 @@ pub async fn settle(
             update orders o set payment_status = p.payment_status, updated_at = $4 from payment p where o.id = p.order_id)
          insert into outbox_events (event_id, event_type, subject, data, occurred_at)
          select gen_random_uuid(), 'payment.refunded', p.order_id::text,
-                jsonb_build_object('orderId', p.order_id, 'refundId', $2::uuid, 'amount', s.amount::text,
+                jsonb_build_object('orderId', p.order_id, 'refundId', $2::uuid, 'amount', $5::text,
                                    'currency', p.currency, 'byHand', s.by_hand), $4
            from settled s join payments p on p.id = s.payment_id",
         Uuid::from(order_id),
-        refund_id,
+        refund.refund_id,
         sent.map(|sent| sent.gateway_refund_id.as_str()),
-        now
+        now,
+        to_wire(refund.amount, refund.currency)
     )
     .execute(conn)
     .await?;

@@ -1,9 +1,11 @@
 //! `shipments`, `shipment_items`: parcels. Whoever writes here has locked the order.
 
 use chrono::{DateTime, Utc};
-use domain::{ids::OrderId, notification::ParcelLabel, order::ShipmentStatus};
+use domain::{ids::OrderId, money::to_wire, notification::ParcelLabel, order::ShipmentStatus};
 use sqlx::PgConnection;
 use uuid::Uuid;
+
+use super::order_moves::LockedOrder;
 
 /// A line of an order, and how much of it is still to be shipped.
 #[derive(Debug, Clone)]
@@ -168,7 +170,8 @@ pub async fn show(
 ///
 /// # Errors
 /// The database's own.
-pub async fn capture_cash(conn: &mut PgConnection, order_id: OrderId, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+pub async fn capture_cash(conn: &mut PgConnection, order: &LockedOrder, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    let currency = order.currency.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
     sqlx::query!(
         "with payment as (
             update payments set payment_status = 'CAPTURED', captured_amount = amount, updated_at = $2
@@ -178,10 +181,11 @@ pub async fn capture_cash(conn: &mut PgConnection, order_id: OrderId, now: DateT
             update orders o set payment_status = 'CAPTURED', updated_at = $2 from payment p where o.id = p.order_id)
          insert into outbox_events (event_id, event_type, subject, data, occurred_at)
          select gen_random_uuid(), 'payment.captured', order_id::text,
-                jsonb_build_object('orderId', order_id, 'amount', amount::text, 'currency', currency), $2
+                jsonb_build_object('orderId', order_id, 'amount', $3::text, 'currency', currency), $2
            from payment where amount > 0",
-        Uuid::from(order_id),
-        now
+        Uuid::from(order.id),
+        now,
+        to_wire(order.total, currency)
     )
     .execute(conn)
     .await?;
