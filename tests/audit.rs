@@ -110,9 +110,8 @@ const BREAKS: &[Break] = &[
     broken("money_states", "cash taken on the way",
         "update orders set payment_status = 'CAPTURED' where id = story.id('sent'); update payments set payment_status = 'CAPTURED', captured_amount = amount where order_id = story.id('sent');
          insert into outbox_events (event_id, event_type, subject, data, occurred_at) values (gen_random_uuid(), 'payment.captured', story.id('sent')::text, '{}', now())"),
-    broken("money_states", "goods kept, and part of the money",
-        "update refunds set amount = 100 where reference = story.id('back/all')::text; update returns set refund_amount = 100 where id = story.id('back/all');
-         update payments set refund_amount = 100 where order_id = story.id('back')"),
+    broken("money_states", "an order refunded whose payment does not say so",
+        "update orders set payment_status = 'CAPTURED' where id = story.id('back'); update payments set payment_status = 'CAPTURED' where order_id = story.id('back')"),
     broken("orders_parcels", "a piece in two parcels", "update shipment_items set quantity = 2 where shipment_id = story.id('sent/first')"),
     broken("orders_parcels", "a parcel with somebody else's line", "update shipment_items set order_item_id = story.id('card/line') where shipment_id = story.id('sent/first')"),
     broken("orders_parcels", "a parcel for an order that nobody packs",
@@ -122,6 +121,10 @@ const BREAKS: &[Break] = &[
          update orders set shipment_status = 'SHIPPED' where id = story.id('declined')"),
     broken("orders_parcels", "an order that has arrived and does not know",
         "update shipments set status = 'DELIVERED' where order_id = story.id('sent'); update orders set shipment_status = 'DELIVERED' where id = story.id('sent')"),
+    broken("orders_parcels", "an order cancelled on its way", "update shipments set status = 'IN_TRANSIT' where order_id = story.id('unwanted')"),
+    broken("orders_parcels", "a shipped order cancelled of which nothing came back",
+        "delete from shipment_items where order_item_id = story.id('unwanted/line'); delete from shipments where order_id = story.id('unwanted')"),
+    broken("orders_parcels", "an order delivered of which a piece never left", "update shipment_items set quantity = 1 where shipment_id = story.id('cashed/second')"),
     broken("orders_parcels", "an order that shows another place than its parcels are at", "update orders set shipment_status = 'IN_TRANSIT' where id = story.id('sent')"),
     broken("orders_returns", "more returned than was sold", "update return_items set quantity = 2 where return_id = story.id('returned/second')"),
     broken("orders_returns", "a return that nobody settles", "delete from engine.run_keys where workflow = 'return'; delete from engine.runs where workflow = 'return'"),
@@ -129,6 +132,14 @@ const BREAKS: &[Break] = &[
     broken("orders_returns", "a line returned whole for less than it cost", "update return_items set refund_amount = 117 where return_id = story.id('back/all')"),
     broken("orders_returns", "stock put back for a return that was rejected", "update returns set status = 'REJECTED' where id = story.id('returned/first')"),
     broken("orders_returns", "a return settled and not paid back", "update refunds set reference = null where reference = story.id('returned/first')::text"),
+    broken("orders_returns", "a return that says more than was left to pay back",
+        "insert into refunds (id, payment_id, run_id, gateway_payment_id, amount, reason, status, created_at, updated_at)
+         select gen_random_uuid(), id, gen_random_uuid(), 'pay', 50, 'goodwill', 'SUCCEEDED', now(), now() from payments where order_id = story.id('back');
+         update payments set payment_status = 'REFUNDED', refund_amount = 168 where order_id = story.id('back'); update orders set payment_status = 'REFUNDED' where id = story.id('back');
+         insert into outbox_events (event_id, event_type, subject, data, occurred_at) values (gen_random_uuid(), 'payment.refunded', story.id('back')::text, '{}', now());
+         update returns set refund_amount = 168 where id = story.id('back/all')"),
+    broken("orders_returns", "a return paid less than it is worth", "update returns set refund_amount = 50 where id = story.id('returned/first');
+         update refunds set amount = 50 where reference = story.id('returned/first')::text; update payments set refund_amount = 50 where order_id = story.id('returned')"),
     broken("orders_returns", "an order refunded of which a piece was kept", "update return_items set quantity = 1 where return_id = story.id('back/all')"),
     broken("runs_owners", "a run nobody has", "update engine.runs set owner = null, updated_at = now() - interval '61 seconds' where id = story.id('pending/run')"),
     broken("runs_owners", "a run in a dead worker's hands", "delete from engine.workers; update engine.runs set updated_at = now() - interval '61 seconds' where id = story.id('pending/run')"),

@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use domain::{ids::OrderId, order::OrderStatus, payment::PaymentMethod};
+use domain::{
+    ids::OrderId,
+    notification::ParcelLabel,
+    order::{OrderStatus, ShipmentStatus},
+    payment::PaymentMethod,
+};
 use engine::{
     Failure, inspect,
     testing::{Everything, Fault, Faults, Once, Point, Recorder, TestWorker},
@@ -294,6 +299,29 @@ async fn packed(world: &World, fusion: bool, faults: Option<Arc<dyn Faults>>) ->
     let mails = world.mails.about(accepted.order_id);
     assert_eq!(mails.iter().filter(|mail| mail.event == "order.processing").count(), 1, "told once");
     world.order_status(accepted.order_id.into()).await
+}
+
+#[tokio::test]
+async fn of_an_order_with_parcels_only_pieces_that_arrived_may_be_returned_whatever_came_of_them() {
+    let world = World::new().await;
+    let (user, cart) = world.shopper(&[("LAP-001", 1), ("MOU-001", 2)]).await;
+    let order_id = world.checkout(user, cart, "tok_ok").await.expect("accepted").order_id;
+    worker(&world, true, None).await.drain(50).await.expect("drained");
+    let mut tx = world.pool.begin().await.expect("a transaction");
+    let now = store::now(&mut tx).await.expect("the time");
+    let mut order = order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
+    let label = ParcelLabel { courier_service: "Blue Dart".to_owned(), tracking_number: "BD1".to_owned() };
+    let mouse = [(LineName::Variant("MOU-001".to_owned()), 1)];
+    let parcel = fulfilment::ship(&mut tx, &mut order, Some(&mouse), &label, "user:staff", now).await.expect("packed");
+    for (status, mice) in [(None, 0), (Some(ShipmentStatus::Delivered), 1), (Some(ShipmentStatus::Returned), 1)] {
+        if let Some(status) = status {
+            fulfilment::report(&mut tx, parcel, status, now).await.expect("reported");
+        }
+        let lines = returns::returnable(&mut tx, order_id).await.expect("the lines");
+        let mut left: Vec<_> = lines.iter().map(|line| (line.sku.as_str(), line.left)).collect();
+        left.sort_unstable();
+        assert_eq!(left, [("LAP-001", 0), ("MOU-001", mice)], "{status:?}");
+    }
 }
 
 #[tokio::test]

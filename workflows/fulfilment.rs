@@ -131,9 +131,13 @@ pub enum StaffRefusal {
     /// An order is REFUNDED once its goods came back and its money went back.
     #[error("An order is refunded by returning all of it.")]
     NeedsReturn,
+    /// It has parcels, and has gone as far as they have: what waits or is on its way has not arrived.
+    #[error("The order follows its parcels: report on them instead.")]
+    FollowsParcels,
 }
 
-/// Staff move an order along its way: PROCESSING, SHIPPED or DELIVERED.
+/// Staff move an order along its way: PROCESSING, SHIPPED or DELIVERED. The last two only if it has no
+/// parcels: a shop without them moves by hand, and by hand nobody captures cash that no courier brought.
 ///
 /// # Errors
 /// [`StaffRefusal`]; nothing is written then.
@@ -153,11 +157,11 @@ pub async fn staff_move(
         OrderStatus::Cancelled => return Err(StaffRefusal::IsCancellation),
         OrderStatus::Refunded => return Err(StaffRefusal::NeedsReturn),
     };
+    if shown.is_some() && !shipments::statuses(conn, order.id).await.map_err(MoveError::from)?.is_empty() {
+        return Err(StaffRefusal::FollowsParcels);
+    }
     advance(conn, order, to, by, now).await?;
-    // An order that is handed over by hand has no parcel that would tell.
-    if let Some(shown) = shown
-        && shipments::statuses(conn, order.id).await.map_err(MoveError::from)?.is_empty()
-    {
+    if let Some(shown) = shown {
         shipments::show(conn, order.id, shown, now).await.map_err(MoveError::from)?;
     }
     Ok(())

@@ -7,6 +7,7 @@ pub mod desk;
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use domain::{
     ids::{OrderId, VariantId},
     order::OrderStatus,
@@ -94,7 +95,7 @@ impl Workflow for OrderReturn {
             amount: Some(owed.amount),
             reference: Some(return_id.to_string()),
         };
-        let due = flow.tx(ClaimWorth { refund: &refund, amount: owed.amount }).await?;
+        let due = flow.tx(ClaimWorth { return_id, refund: &refund, amount: owed.amount }).await?;
         flow.tx(Restock { request }).await?;
         give_back(&mut flow, shop, &refund, &due).await?;
         flow.tx(CloseReturn { request }).await
@@ -206,7 +207,7 @@ impl Step for AssessGoods<'_> {
     type Output = Owed;
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Owed, StepError> {
-        let (ReturnRequest { return_id, order_id }, now) = (self.request, tx.now());
+        let ReturnRequest { return_id, order_id } = self.request;
         let order = locked(tx, order_id).await?;
         let currency = order.currency.parse().map_err(|error| StepError::Retry(Box::new(error)))?;
         let mut worth = Vec::new();
@@ -221,14 +222,14 @@ impl Step for AssessGoods<'_> {
         if self.shop.rules.return_refunds_shipping && settlement.is_all_back {
             amount += settlement.shipping;
         }
-        returns::set_refund(tx.conn(), return_id, amount, now).await?;
         Ok(Owed { amount, gateway: settlement.gateway })
     }
 }
 
-/// Claims it, or what the staff have left of it by earlier refunds.
+/// Claims it, or what the staff have left of it by earlier refunds; and that is what the return says.
 #[derive(Debug)]
 struct ClaimWorth<'a> {
+    return_id: Uuid,
     refund: &'a RefundRequest,
     amount: Decimal,
 }
@@ -238,10 +239,20 @@ impl Step for ClaimWorth<'_> {
     type Output = Vec<DueRefund>;
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Vec<DueRefund>, StepError> {
+        let now = tx.now();
+        let due = self.claim(tx, now).await?;
+        let claimed = due.iter().map(|refund| refund.amount).sum();
+        returns::set_refund(tx.conn(), self.return_id, claimed, now).await?;
+        Ok(due)
+    }
+}
+
+impl ClaimWorth<'_> {
+    async fn claim(&self, tx: &mut Tx<'_>, now: DateTime<Utc>) -> Result<Vec<DueRefund>, StepError> {
         if self.amount.is_zero() {
             return Ok(Vec::new());
         }
-        let (run_id, now) = (tx.run_id(), tx.now());
+        let run_id = tx.run_id();
         let RefundRequest { order_id, reason, reference, .. } = self.refund;
         let claim = Claim { run_id, order_id: *order_id, reason, reference: reference.as_deref() };
         match refunds::claim_amount(tx.conn(), claim, self.amount, now).await {

@@ -46,7 +46,8 @@ struct StatusBody {
     reason: Option<String>,
 }
 
-/// Moves an order to a status that its present one leads to. Staff only.
+/// Moves an order to a status that its present one leads to; one with parcels is SHIPPED and DELIVERED by
+/// them. Staff only.
 #[utoipa::path(
     post, path = "/api/orders/{id}/status", tag = "Orders", request_body = StatusBody, security(("bearer" = [])),
     params(
@@ -58,7 +59,7 @@ struct StatusBody {
         (status = 200, description = "The order as it is now", body = OrderView),
         (status = 403, description = "`forbidden`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`order-not-found`", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`invalid-transition`, `order-in-checkout`, `cancellation-required`, `return-required`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`invalid-transition`, `order-in-checkout`, `cancellation-required`, `return-required`, `parcels-decide`", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "`precondition-failed`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`validation-failed`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
     )
@@ -100,6 +101,7 @@ fn refuse(refusal: StaffRefusal, id: &str) -> ApiError {
         StaffRefusal::IsCancellation => {
             ApiError::conflict("cancellation-required", detail).with("cancel", format!("/api/orders/{id}/cancel"))
         }
+        StaffRefusal::FollowsParcels => ApiError::conflict("parcels-decide", detail),
         StaffRefusal::NeedsReturn => {
             ApiError::conflict("return-required", detail).with("returns", format!("/api/orders/{id}/returns"))
         }

@@ -23,6 +23,7 @@ select * from (values
     ('returned',  'DELIVERED', 'PARTIALLY_REFUNDED', 'CREDIT_CARD', 0,  168,   59,    'CONFIRMED', 1),
     ('sent',      'SHIPPED',   'PENDING',            'COD',         0,  0,     0,     'CONFIRMED', 0),
     ('cashed',    'DELIVERED', 'CAPTURED',           'COD',         0,  168,   0,     'CONFIRMED', 0),
+    ('unwanted',  'CANCELLED', 'FAILED',             'COD',         0,  0,     0,     'RETURNED',  2),
     ('back',      'REFUNDED',  'PARTIALLY_REFUNDED', 'CREDIT_CARD', 0,  168,   118,   'RETURNED',  2))
     as o (name, status, payment, method, discount, captured, refunded, hold, returned);
 
@@ -88,6 +89,7 @@ select c.n, o.name, c.status from story.orders o, lateral (
     select u.n, u.status from unnest(case
         when o.status = 'PENDING' then array['PENDING']
         when o.name = 'declined' then array['PENDING', 'CANCELLED']
+        when o.name = 'unwanted' then array['PENDING', 'CONFIRMED', 'PROCESSING', 'SHIPPED', 'CANCELLED']
         when o.status = 'SHIPPED' then array['PENDING', 'CONFIRMED', 'PROCESSING', 'SHIPPED']
         when o.status = 'DELIVERED' then array['PENDING', 'CONFIRMED', 'PROCESSING', 'SHIPPED', 'DELIVERED']
         when o.status = 'REFUNDED' then array['PENDING', 'CONFIRMED', 'PROCESSING', 'SHIPPED', 'DELIVERED', 'REFUNDED']
@@ -135,16 +137,19 @@ insert into outbox_events (event_id, event_type, subject, data, occurred_at)
 select gen_random_uuid(), 'cart.abandoned', id::text, jsonb_build_object('cartId', id, 'lastActivityAt', last_activity_at), now()
   from carts where status = 'ABANDONED';
 
--- Half of an order has left; another came back to us once, and arrived the second time.
-insert into shipments (id, order_id, courier_service, tracking_number, status, created_at)
-select story.id(name), story.id(split_part(name, '/', 1)), 'Blue Dart', name, status, now()
-  from (values ('sent/first', 'SHIPPED'), ('sent/second', 'READY'), ('cashed/first', 'RETURNED'), ('cashed/second', 'DELIVERED'))
+-- Half of an order has left; another came back to us once, and arrived the second time; a third came back,
+-- and was called off.
+insert into shipments (id, order_id, courier_service, tracking_number, status, created_at, delivered_at)
+select story.id(name), story.id(split_part(name, '/', 1)), 'Blue Dart', name, status, now(),
+       case when status = 'DELIVERED' then now() end
+  from (values ('sent/first', 'SHIPPED'), ('sent/second', 'READY'), ('cashed/first', 'RETURNED'), ('cashed/second', 'DELIVERED'),
+               ('unwanted/first', 'RETURNED'))
     as p (name, status);
 insert into shipment_items (shipment_id, order_item_id, quantity)
 select story.id(name), story.id(split_part(name, '/', 1) || '/line'), quantity
-  from (values ('sent/first', 1), ('sent/second', 1), ('cashed/first', 2), ('cashed/second', 2)) as p (name, quantity);
-update orders set shipment_status = case id when story.id('sent') then 'SHIPPED' else 'DELIVERED' end
- where id in (story.id('sent'), story.id('cashed'));
+  from (values ('sent/first', 1), ('sent/second', 1), ('cashed/first', 2), ('cashed/second', 2), ('unwanted/first', 2)) as p (name, quantity);
+update orders set shipment_status = case id when story.id('sent') then 'SHIPPED' when story.id('cashed') then 'DELIVERED' else 'RETURNED' end
+ where id in (story.id('sent'), story.id('cashed'), story.id('unwanted'));
 
 -- One pen has come back and the other is asked for; an order came back whole, its shipping charge did not;
 -- and somebody may not return anything.

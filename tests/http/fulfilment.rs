@@ -218,6 +218,57 @@ async fn a_parcel_of_an_order_that_was_cancelled_does_not_leave() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn staff_cancel_a_shipped_order_once_all_that_left_has_come_back() {
+    let server = Server::open().await;
+    let (asha, staff) = (server.shopper("asha").await, server.staff().await);
+    for (request, paid) in [(payment("tok_ok"), "REFUNDED"), (cash(), "FAILED")] {
+        let checkout = bought(&asha, &[("LTD-010", 2)], &request).await;
+        let cancel = format!("/api/orders/{}/cancel", checkout.order_id);
+        let one = json!([{ "variantId": "LTD-010", "quantity": 1 }]);
+        let (first, second) = (ship(&staff, &checkout, Some(one)).await.ok(), ship(&staff, &checkout, None).await.ok());
+        for (parcel, status) in [(&first, "SHIPPED"), (&second, "IN_TRANSIT"), (&first, "RETURNED")] {
+            report(&staff, parcel, status).await.ok();
+            let refused = staff.post(&cancel, &json!({ "reason": "nobody was there" })).await;
+            let problem = refused.refused(409, "order-not-cancellable");
+            assert_eq!(problem["detail"], "Cannot cancel shipped orders", "one of two is {status}");
+        }
+        report(&staff, &second, "RETURNED").await.ok();
+        let refused = asha.post(&cancel, &json!({ "reason": "too late" })).await.refused(409, "order-not-cancellable");
+        assert_eq!(refused["detail"], "Cannot cancel shipped orders");
+        move_to(&staff, &checkout, "CANCELLED").await.refused(409, "cancellation-required");
+        // It may be shipped again, and even then it is only cancelled while that parcel is here.
+        let again = ship(&staff, &checkout, None).await.ok();
+        assert_eq!(staff.post(&cancel, &json!({ "reason": "nobody was there" })).await.status, 202);
+        server.quiet().await;
+        report(&staff, &again, "SHIPPED").await.refused(409, "order-not-shippable");
+        let order = asha.order(&checkout).await;
+        assert_eq!((&order["status"], &order["paymentStatus"]), (&json!("CANCELLED"), &json!(paid)));
+        assert_eq!(asha.history(&checkout).await.last().map(String::as_str), Some("SHIPPED → CANCELLED"));
+        assert_eq!(server.stock("LTD-010").await, (10, 0));
+    }
+    server.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_with_parcels_is_not_shipped_or_delivered_by_hand() {
+    let server = Server::open().await;
+    let (asha, staff) = (server.shopper("asha").await, server.staff().await);
+    let checkout = bought(&asha, &[("LTD-010", 2)], &cash()).await;
+    let one = json!([{ "variantId": "LTD-010", "quantity": 1 }]);
+    let first = ship(&staff, &checkout, Some(one)).await.ok();
+    move_to(&staff, &checkout, "SHIPPED").await.refused(409, "parcels-decide");
+    report(&staff, &first, "DELIVERED").await.ok();
+    move_to(&staff, &checkout, "DELIVERED").await.refused(409, "parcels-decide");
+    let order = asha.order(&checkout).await;
+    assert_eq!((&order["status"], &order["paymentStatus"]), (&json!("SHIPPED"), &json!("PENDING")), "half is paid for");
+    let second = ship(&staff, &checkout, None).await.ok();
+    report(&staff, &second, "DELIVERED").await.ok();
+    let order = asha.order(&checkout).await;
+    assert_eq!((&order["status"], &order["paymentStatus"]), (&json!("DELIVERED"), &json!("CAPTURED")));
+    server.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn staff_find_everybodys_orders_and_customers_their_own() {
     let server = Server::open().await;
     let (asha, ben, staff) = (server.shopper("asha").await, server.shopper("ben").await, server.staff().await);

@@ -126,3 +126,21 @@ async fn cash_goes_back_by_hand() {
     assert_eq!(asha.order(&checkout).await["status"], "REFUNDED");
     server.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_return_says_what_really_goes_back_after_a_goodwill_refund() {
+    let server = Server::open().await;
+    let (asha, staff) = (server.shopper("asha").await, server.staff().await);
+    let checkout = delivered(&server, &asha, &[("LAP-001", 1)], &payment("tok_ok")).await;
+    let goodwill = json!({ "orderId": checkout.order_id, "amount": "58000.00", "reason": "scratched" });
+    assert_eq!(staff.post("/api/payments/refund", &goodwill).await.status, 202);
+    server.quiet().await;
+    let asked = ask(&asha, &checkout, "LAP-001", 1).await.ok();
+    decide(&staff, &asked, "approve").await.ok();
+    decide(&staff, &asked, "receive").await.ok();
+    let done = settled(&server, &checkout, "REFUNDED").await;
+    assert_eq!(done["refundAmount"], "1050.00", "what was left of 59050.00");
+    let order = asha.order(&checkout).await;
+    assert_eq!((&order["status"], &order["payment"]["refundedAmount"]), (&json!("REFUNDED"), &json!("59050.00")));
+    server.close().await;
+}

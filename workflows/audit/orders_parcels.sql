@@ -1,8 +1,10 @@
 -- No piece is in two parcels, unless one of them came back; a parcel is packed only for an order that is
--- being fulfilled, and once one has left its order is on its way; and an order shows where they are.
+-- being fulfilled, and once one has left its order is on its way, unless it came back: only then a shipped
+-- order was cancelled; an order with parcels has arrived when they have; and an order shows where they are.
 with parcels as (
     select s.order_id, count(*) as parcels,
            bool_or(s.status not in ('PENDING', 'READY')) as has_left,
+           bool_or(s.status in ('SHIPPED', 'IN_TRANSIT', 'DELIVERED')) as is_out,
            bool_and(s.status = 'DELIVERED') filter (where s.status <> 'RETURNED') as has_arrived,
            case when bool_or(s.status = 'DELIVERED') then 'DELIVERED'
                 when bool_or(s.status = 'IN_TRANSIT') then 'IN_TRANSIT'
@@ -13,13 +15,15 @@ with parcels as (
       from shipments s group by s.order_id),
 packed as (
     select p.order_item_id, s.order_id,
-           sum(p.quantity) filter (where s.status <> 'RETURNED') as quantity
+           sum(p.quantity) filter (where s.status <> 'RETURNED') as quantity,
+           sum(p.quantity) filter (where s.delivered_at is not null) as delivered
       from shipment_items p join shipments s on s.id = p.shipment_id group by p.order_item_id, s.order_id),
 waiting as (
-    select i.order_id, bool_or(i.quantity > coalesce(p.quantity, 0)) as any
+    select i.order_id, bool_or(i.quantity > coalesce(p.quantity, 0)) as any,
+           bool_or(i.quantity > coalesce(p.delivered, 0)) as is_undelivered
       from order_items i left join packed p on p.order_item_id = i.id group by i.order_id),
 told as (
-    select o.id, o.order_status, o.shipment_status, p.has_left, p.has_arrived and not w.any as has_arrived,
+    select o.id, o.order_status, o.shipment_status, p.has_left, p.is_out, w.is_undelivered, p.has_arrived and not w.any as has_arrived,
            case when p.farthest = 'DELIVERED' and not (p.has_arrived and not w.any) then 'IN_TRANSIT' else p.farthest end as shown
       from parcels p join orders o on o.id = p.order_id join waiting w on w.order_id = o.id),
 breaches (subject, expected, actual) as materialized (
@@ -33,7 +37,15 @@ breaches (subject, expected, actual) as materialized (
        from told where order_status in ('PENDING', 'CONFIRMED')
     union all
     select 'order ' || id, 'SHIPPED or further', format('%s, and a parcel has left', order_status)
-       from told where has_left and order_status in ('PENDING', 'CONFIRMED', 'PROCESSING', 'CANCELLED')
+       from told where has_left and order_status in ('PENDING', 'CONFIRMED', 'PROCESSING') or is_out and order_status = 'CANCELLED'
+    union all
+    select 'order ' || h.order_id, 'a parcel that came back', 'SHIPPED → CANCELLED, and none did'
+       from order_state_history h
+      where h.from_status = 'SHIPPED' and h.to_status = 'CANCELLED'
+        and not exists (select from shipments s where s.order_id = h.order_id and s.status = 'RETURNED')
+    union all
+    select 'order ' || id, 'every piece delivered', format('%s, and a piece never arrived', order_status)
+       from told where is_undelivered and order_status in ('DELIVERED', 'REFUNDED')
     union all
     select 'order ' || id, 'DELIVERED or further', format('%s, and every parcel has arrived', order_status)
        from told where has_arrived and order_status = 'SHIPPED'

@@ -46,12 +46,17 @@ breaches (subject, expected, actual) as materialized (
       where o.order_status in ('DELIVERED', 'REFUNDED')
         and coalesce(b.quantity, 0) not between coalesce(l.settled, 0) and coalesce(l.settled, 0) + coalesce(l.under_way, 0)
     union all
-    -- Less only when the staff had given back the rest of the payment before.
     select 'return ' || r.id, format('%s paid back', r.refund_amount), format('%s paid back', coalesce(f.amount, 0))
-       from returns r join payments p on p.order_id = r.order_id left join paid f on f.reference = r.id::text
-      where r.status = 'REFUNDED'
-        and (coalesce(f.amount, 0) > r.refund_amount
-             or coalesce(f.amount, 0) < r.refund_amount and p.refund_amount < p.captured_amount)
+       from returns r left join paid f on f.reference = r.id::text
+      where r.status = 'REFUNDED' and coalesce(f.amount, 0) is distinct from r.refund_amount
+    union all
+    -- Less than its lines' share only when the staff had promised the rest of the payment before.
+    select 'return ' || r.id, format('%s or more', s.worth), format('%s', r.refund_amount)
+       from returns r join payments p on p.order_id = r.order_id
+       join (select return_id, sum(refund_amount) as worth from items group by return_id) s on s.return_id = r.id
+      where r.status = 'REFUNDED' and r.refund_amount < s.worth
+        and p.captured_amount > (select coalesce(sum(f.amount), 0) from refunds f
+                                  where f.payment_id = p.id and f.status in ('PENDING', 'SUCCEEDED') and not f.is_extra)
     union all
     select 'order ' || o.id, 'everything returned', 'REFUNDED, and something was not'
        from orders o

@@ -16,7 +16,7 @@ use crate::{
     store::{
         cancellations, coupons, inventory, messages,
         order_moves::{self, By, LockedOrder, MoveError},
-        payments,
+        payments, shipments,
     },
 };
 
@@ -34,10 +34,10 @@ pub async fn eligible(
     actor: domain::order::Actor,
     now: DateTime<Utc>,
 ) -> Result<Result<(), CancelRefusal>, sqlx::Error> {
-    let has_left = cancellations::has_left(conn, order.id).await?;
+    let parcels = shipments::statuses(conn, order.id).await?;
     let window = rules.cancel_deadline_s.and_then(|s| i64::try_from(s).ok()).and_then(Duration::try_seconds);
     let deadline = order.confirmed_at.zip(window).and_then(|(from, window)| from.checked_add_signed(window));
-    Ok(order.status.cancellable_by(actor, has_left, deadline, now))
+    Ok(order.status.cancellable_by(actor, &parcels, deadline, now))
 }
 
 async fn lock_eligible(tx: &mut Tx<'_>, request: &CancelRequest, rules: &Rules) -> Result<LockedOrder, StepError> {

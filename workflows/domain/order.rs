@@ -100,13 +100,15 @@ impl OrderStatus {
     }
 
     /// The statuses an order in this one may move to. This is the only table of moves (seed: the
-    /// `canTransitionTo` of every order state).
+    /// `canTransitionTo` of every order state, and SHIPPED → CANCELLED for an order that nobody took: its
+    /// parcels came back, and without this move its money and its stock never would; whether it may be
+    /// made says [`cancellable_by`](Self::cancellable_by)).
     pub fn next(self) -> &'static [Self] {
         match self {
             Self::Pending => &[Self::Confirmed, Self::Cancelled],
             Self::Confirmed => &[Self::Processing, Self::Cancelled],
             Self::Processing => &[Self::Shipped, Self::Cancelled],
-            Self::Shipped => &[Self::Delivered],
+            Self::Shipped => &[Self::Delivered, Self::Cancelled],
             Self::Delivered => &[Self::Refunded],
             Self::Cancelled | Self::Refunded => &[],
         }
@@ -120,28 +122,30 @@ impl OrderStatus {
         if self.next().contains(&to) { Ok(to) } else { Err(InvalidTransition { from: self, to }) }
     }
 
-    /// Whether `actor` may cancel an order in this status at `now`.
+    /// Whether `actor` may cancel an order in this status, with these `parcels`, at `now`.
     ///
     /// Customers cancel what is not being packed yet, until `deadline` if there is one; staff also
-    /// what is being packed, and after the deadline. Nobody cancels once a shipment has left.
+    /// what is being packed, and after the deadline. Nobody cancels once a shipment has left; but when all
+    /// that left has come back, staff either ship it again or cancel.
     ///
     /// # Errors
     /// [`CancelRefusal`] says why not.
     pub fn cancellable_by(
         self,
         actor: Actor,
-        shipment_left: bool,
+        parcels: &[ShipmentStatus],
         deadline: Option<DateTime<Utc>>,
         now: DateTime<Utc>,
     ) -> Result<(), CancelRefusal> {
         match self {
+            Self::Shipped if actor == Actor::Staff && ShipmentStatus::came_back(parcels) => return Ok(()),
             Self::Shipped => return Err(CancelRefusal::Shipped),
             Self::Delivered => return Err(CancelRefusal::Delivered),
             Self::Cancelled => return Err(CancelRefusal::AlreadyCancelled),
             Self::Refunded => return Err(CancelRefusal::Refunded),
             Self::Pending | Self::Confirmed | Self::Processing => {}
         }
-        if shipment_left {
+        if parcels.iter().any(|parcel| parcel.has_left()) {
             return Err(CancelRefusal::Shipped);
         }
         match actor {
@@ -229,6 +233,13 @@ impl ShipmentStatus {
             Self::Pending | Self::Ready => false,
             Self::Shipped | Self::InTransit | Self::Delivered | Self::Returned => true,
         }
+    }
+
+    /// Whether some of an order's parcels left, and each that did is with us again: nothing was delivered,
+    /// and nothing is on its way.
+    pub fn came_back(parcels: &[Self]) -> bool {
+        let mut left = parcels.iter().filter(|parcel| parcel.has_left()).peekable();
+        left.peek().is_some() && left.all(|&parcel| parcel == Self::Returned)
     }
 
     /// Whether a report of `to` is news for a parcel in this status: a parcel only moves on, and may

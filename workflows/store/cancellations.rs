@@ -8,20 +8,6 @@ use uuid::Uuid;
 
 use crate::cancellation::compensate::Owed;
 
-/// Whether a parcel of the order has left the house. Parcels move under the order's lock.
-///
-/// # Errors
-/// The database's own.
-pub async fn has_left(conn: &mut PgConnection, order_id: OrderId) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar!(
-        r#"select exists (select from shipments where order_id = $1
-                              and status in ('SHIPPED', 'IN_TRANSIT', 'DELIVERED', 'RETURNED')) as "yes!""#,
-        Uuid::from(order_id)
-    )
-    .fetch_one(conn)
-    .await
-}
-
 /// Who has the order's money, and whom to tell.
 ///
 /// # Errors

@@ -22,7 +22,7 @@ pub struct Returnable {
     pub variant_id: Uuid,
     /// Its SKU when it was ordered.
     pub sku: String,
-    /// Pieces ordered that are in no return, or in one that was rejected.
+    /// Pieces the customer got that are in no return, or in one that was rejected.
     pub left: i32,
 }
 
@@ -53,7 +53,8 @@ pub struct ReturnHead {
     pub items: Vec<(Uuid, i32)>,
 }
 
-/// Every line of an order, with the pieces that may still be returned.
+/// Every line of an order, with the pieces that may still be returned. Of an order with parcels that is what
+/// was in those that arrived, wherever they are now; one without was handed over whole.
 ///
 /// # Errors
 /// The database's own.
@@ -61,11 +62,18 @@ pub async fn returnable(conn: &mut PgConnection, order_id: OrderId) -> Result<Ve
     sqlx::query_as!(
         Returnable,
         r#"select i.id as order_item_id, i.variant_id, i.sku,
-                  (i.quantity - coalesce(sum(p.quantity) filter (where r.status <> 'REJECTED'), 0))::int as "left!"
+                  (least(i.quantity, d.quantity)
+                   - coalesce(sum(p.quantity) filter (where r.status <> 'REJECTED'), 0))::int as "left!"
              from order_items i
+            cross join lateral (
+                  select case when count(s.id) > 0
+                              then coalesce(sum(c.quantity) filter (where s.delivered_at is not null), 0) end as quantity
+                    from shipments s
+                    left join shipment_items c on c.shipment_id = s.id and c.order_item_id = i.id
+                   where s.order_id = i.order_id) d
              left join return_items p on p.order_item_id = i.id
              left join returns r on r.id = p.return_id
-            where i.order_id = $1 group by i.id order by i.id"#,
+            where i.order_id = $1 group by i.id, d.quantity order by i.id"#,
         Uuid::from(order_id)
     )
     .fetch_all(conn)
@@ -273,7 +281,7 @@ pub async fn assess(
     .await
 }
 
-/// Notes what goes back for a return altogether, in major units.
+/// Notes what goes back for a return altogether, in major units: what was claimed for it.
 ///
 /// # Errors
 /// The database's own.

@@ -12,6 +12,7 @@ fn the_state_machine_has_exactly_the_moves_of_the_table() {
         (Processing, Shipped),
         (Processing, Cancelled),
         (Shipped, Delivered),
+        (Shipped, Cancelled),
         (Delivered, Refunded),
     ];
     for from in OrderStatus::ALL {
@@ -41,7 +42,10 @@ fn every_status_is_read_back_and_is_the_same_on_the_wire() {
 fn customers_cancel_before_packing_and_staff_before_the_parcel_leaves() {
     use Actor::{Customer, Staff};
     let now = DateTime::UNIX_EPOCH;
-    let check = |status: OrderStatus, actor, left| status.cancellable_by(actor, left, None, now);
+    let check = |status: OrderStatus, actor, left| {
+        let parcels: &[_] = if left { &[ShipmentStatus::Shipped] } else { &[] };
+        status.cancellable_by(actor, parcels, None, now)
+    };
     for actor in [Customer, Staff] {
         assert_eq!(check(OrderStatus::Pending, actor, false), Ok(()));
         assert_eq!(check(OrderStatus::Confirmed, actor, false), Ok(()));
@@ -59,10 +63,24 @@ fn customers_cancel_before_packing_and_staff_before_the_parcel_leaves() {
 }
 
 #[test]
+fn staff_may_cancel_a_shipped_order_once_all_that_left_has_come_back() {
+    use ShipmentStatus::{Delivered, InTransit, Ready, Returned, Shipped};
+    let now = DateTime::UNIX_EPOCH;
+    let check = |actor, parcels: &[_]| OrderStatus::Shipped.cancellable_by(actor, parcels, None, now);
+    for back in [&[Returned][..], &[Returned, Returned], &[Returned, Ready]] {
+        assert_eq!(check(Actor::Staff, back), Ok(()), "{back:?}");
+        assert_eq!(check(Actor::Customer, back), Err(CancelRefusal::Shipped), "{back:?}");
+    }
+    for out in [&[][..], &[Ready], &[Returned, Shipped], &[Returned, InTransit], &[Returned, Delivered]] {
+        assert_eq!(check(Actor::Staff, out), Err(CancelRefusal::Shipped), "{out:?}");
+    }
+}
+
+#[test]
 fn the_deadline_binds_customers_but_not_staff() {
     let deadline = DateTime::UNIX_EPOCH;
     let late = deadline + TimeDelta::seconds(1);
-    let check = |actor, now| OrderStatus::Confirmed.cancellable_by(actor, false, Some(deadline), now);
+    let check = |actor, now| OrderStatus::Confirmed.cancellable_by(actor, &[], Some(deadline), now);
     assert_eq!(check(Actor::Customer, deadline), Ok(()));
     assert_eq!(check(Actor::Customer, late), Err(CancelRefusal::DeadlinePassed));
     assert_eq!(check(Actor::Staff, late), Ok(()));
@@ -71,8 +89,10 @@ fn the_deadline_binds_customers_but_not_staff() {
 #[test]
 fn whatever_may_be_cancelled_has_a_move_to_cancelled() {
     for status in OrderStatus::ALL {
-        if status.cancellable_by(Actor::Staff, false, None, DateTime::UNIX_EPOCH).is_ok() {
-            assert_eq!(status.transition(OrderStatus::Cancelled), Ok(OrderStatus::Cancelled));
+        for parcels in [&[][..], &[ShipmentStatus::Returned]] {
+            if status.cancellable_by(Actor::Staff, parcels, None, DateTime::UNIX_EPOCH).is_ok() {
+                assert_eq!(status.transition(OrderStatus::Cancelled), Ok(OrderStatus::Cancelled));
+            }
         }
     }
 }
