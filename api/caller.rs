@@ -56,7 +56,7 @@ pub enum Caller {
     User {
         /// Whose token it is.
         user_id: UserId,
-        /// What he may do, as of when the token was issued.
+        /// What he may do: by the database, but for a customer who only reads.
         role: Role,
     },
     /// Another service of the shop.
@@ -156,11 +156,17 @@ impl FromRequestParts<AppState> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         if parts.headers.contains_key(header::AUTHORIZATION) {
-            return bearer_user(&parts.headers, &state.auth, Utc::now())
-                .map(|(user_id, role)| Caller::User { user_id, role })
-                .ok_or_else(|| {
-                    ApiError::unauthorized("login-required", "The access token is not valid, or not any more.")
-                });
+            let refused =
+                || ApiError::unauthorized("login-required", "The access token is not valid, or not any more.");
+            let (user_id, role) = bearer_user(&parts.headers, &state.auth, Utc::now()).ok_or_else(refused)?;
+            if role == Role::Customer && parts.method.is_safe() {
+                // What one customer may see is his own: for its few minutes the token alone is good for that.
+                return Ok(Caller::User { user_id, role });
+            }
+            // Whoever was switched off, forgotten or given another role since counts as what he is now.
+            let mut conn = state.pool.acquire().await?;
+            let user = users::find_user(&mut conn, user_id).await?.ok_or_else(refused)?;
+            return Ok(Caller::User { user_id, role: user.role });
         }
         if let Some(value) = parts.headers.get("x-api-key") {
             let mut conn = state.pool.acquire().await?;
@@ -188,7 +194,8 @@ impl OptionalFromRequestParts<AppState> for CartSession {
     }
 }
 
-/// A token that cannot be one of ours is no session: the guest gets a new one with his next cart.
+/// A token that cannot be one of ours is no session. Whether it is one is only asked where a cart may be made:
+/// elsewhere nothing is found under a made-up one.
 fn cart_session(headers: &HeaderMap) -> Option<CartSession> {
     let token = headers.get("x-cart-session")?.to_str().ok()?;
     (16..=128).contains(&token.len()).then(|| CartSession { token: token.into(), hash: token_hash(token) })

@@ -92,7 +92,7 @@ struct Verdict {
 }
 
 /// The caller's cart at today's prices; a guest's first call also answers the `cartSession` to send from
-/// then on as `X-Cart-Session`.
+/// then on as `X-Cart-Session`. A session that was not answered here is none, and gets a new one.
 #[utoipa::path(
     get, path = "/api/cart", tag = "Cart", security(("bearer" = []), ("cartSession" = []), ()),
     responses(

@@ -11,6 +11,7 @@ use sqlx::PgConnection;
 use workflows::{
     Shop,
     cart::{self, CartRefusal, CartView, Owner},
+    store::carts,
 };
 
 use super::answer::CartAnswer;
@@ -51,10 +52,12 @@ impl Change {
     }
 }
 
-/// A request about the caller's own cart. A guest without a session is given one; services have no carts.
+/// A request about the caller's own cart. A guest without a session is given one, and so is a guest whose
+/// session no cart has ever had: nobody gets a cart under a secret that somebody else may have made up for
+/// him. Services have no carts.
 pub(super) struct Visit {
     owner: Owner,
-    /// Set for a guest who came without one.
+    /// Set for a guest who came without one that we issued.
     new_session: Option<SecretString>,
     if_match: IfMatch,
     /// The caller's name and key. A guest without a session has no earlier answer that could be his.
@@ -101,7 +104,7 @@ impl FromRequestParts<AppState> for Visit {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let caller = Caller::from_request_parts(parts, state).await?;
+        let caller = issued(Caller::from_request_parts(parts, state).await?, state).await?;
         let Ok(if_match) = IfMatch::from_request_parts(parts, state).await;
         let key = <IdempotencyKey as OptionalFromRequestParts<AppState>>::from_request_parts(parts, state).await?;
         let idempotency = caller.key().ok().zip(key);
@@ -116,4 +119,14 @@ impl FromRequestParts<AppState> for Visit {
         };
         Ok(Visit { owner, new_session, if_match, idempotency })
     }
+}
+
+/// The caller, who is anonymous if his session is none of ours.
+async fn issued(caller: Caller, state: &AppState) -> Result<Caller, ApiError> {
+    if let Caller::Guest(session) = &caller
+        && !carts::is_known_session(&mut *state.pool.acquire().await?, &session.hash).await?
+    {
+        return Ok(Caller::Anonymous);
+    }
+    Ok(caller)
 }

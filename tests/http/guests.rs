@@ -1,6 +1,7 @@
 //! Those who buy without an account, where the shop lets them; and cash, up to a limit.
 
-use serde_json::json;
+use reqwest::Method;
+use serde_json::{Value, json};
 use workflows::Rules;
 
 use crate::server::{Answer, Checkout, Server, Shopper, payment};
@@ -13,6 +14,37 @@ async fn a_guest_cannot_check_out_unless_the_shop_allows_it() {
     let mut request = payment("tok_ok");
     request["contact"] = json!({ "email": "guest@example.com", "phoneNumber": "+919876543210" });
     guest.ask(&request).await.refused(401, "login-required");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_was_made_up_gets_no_cart_and_one_of_ours_outlives_its_cart() {
+    let server = Server::open_idle().await;
+    let made_up = "chosen-by-somebody-who-waits";
+    let add = async |session: &str| {
+        let item = server.door.request(Method::POST, "/api/cart/items").header("x-cart-session", session);
+        Answer::to(item.header("idempotency-key", "one").json(&json!({ "variantId": "LAP-001", "quantity": 1 }))).await
+    };
+    let show = async |session: &str| {
+        Answer::to(server.door.request(Method::GET, "/api/cart").header("x-cart-session", session)).await.ok()
+    };
+    let given = |answer: &Value| answer["cartSession"].as_str().map(str::to_owned);
+
+    let victim = add(made_up).await.ok();
+    let session = given(&victim).expect("a session of his own");
+    assert_ne!(session, made_up);
+    let waiting = show(made_up).await;
+    assert_eq!(waiting["itemCount"], 0, "{waiting}");
+    assert!(given(&waiting).is_some_and(|other| other != made_up && other != session));
+    let replay = add(made_up).await;
+    assert_eq!(replay.header("idempotent-replayed"), None, "an answer is kept for nobody who can be made up");
+
+    let shown = show(&session).await;
+    assert_eq!((&shown["cart"]["cartId"], given(&shown)), (&victim["cart"]["cartId"], None));
+    sqlx::query("update carts set status = 'EXPIRED'").execute(&server.pool).await.expect("carts that are over");
+    let next = add(&session).await.ok();
+    assert_eq!((&next["itemCount"], given(&next)), (&json!(1), None), "the session goes on with a new cart");
+    assert_ne!(next["cart"]["cartId"], victim["cart"]["cartId"]);
     server.stop().await;
 }
 
@@ -64,7 +96,7 @@ async fn cash_is_taken_up_to_the_limit_of_the_shop() {
     asha.add("LTD-010", 2).await;
     asha.ask(&request).await.refused(409, "cod-limit-exceeded");
     assert_eq!(server.stock("LTD-010").await, (10, 0), "nothing is held");
-    let line = asha.request(reqwest::Method::PATCH, "/api/cart/items/LTD-010").json(&json!({ "quantity": 1 }));
+    let line = asha.request(Method::PATCH, "/api/cart/items/LTD-010").json(&json!({ "quantity": 1 }));
     Answer::to(line).await.ok();
     let checkout = Checkout::of(asha.ask(&request).await);
     assert_eq!(asha.end(&checkout).await["status"], "COMPLETED");

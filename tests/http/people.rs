@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::server::{Answer, Server, Shopper};
+use crate::server::{Answer, Server, Shopper, payment};
 
 async fn find(staff: &Shopper, email: &str) -> Value {
     staff.get(&format!("/api/users?email={email}")).await.ok()["items"][0].clone()
@@ -39,6 +39,39 @@ async fn a_user_who_is_switched_off_can_neither_log_in_nor_stay() {
     admin.delete("/api/me").await.refused(409, "own-account");
     admin.patch(&format!("/api/users/{}", Uuid::now_v7()), &json!({})).await.refused(404, "user-not-found");
     server.shopper("ben").await.get("/api/users").await.refused(403, "forbidden");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_worth_no_more_than_its_account_is_now() {
+    let server = Server::open_idle().await;
+    let (admin, fired, asha) = (server.admin().await, server.staff().await, server.shopper("asha").await);
+    let path =
+        async |email: &str| format!("/api/users/{}", find(&admin, email).await["userId"].as_str().expect("an id"));
+    let (his, hers) = (path("staff@").await, path("asha@").await);
+    let key = |name: &str| json!({ "name": name, "scopes": ["inventory"] });
+
+    // The token says STAFF in all that follows.
+    admin.patch(&his, &json!({ "role": "ADMIN" })).await.ok();
+    assert_eq!(fired.post("/api/api-keys", &key("first")).await.status, 201);
+    admin.patch(&his, &json!({ "role": "CUSTOMER" })).await.ok();
+    fired.post("/api/api-keys", &key("second")).await.refused(403, "forbidden");
+    fired.get("/api/users").await.refused(403, "forbidden");
+    admin.patch(&his, &json!({ "role": "ADMIN", "isActive": false })).await.ok();
+    fired.post("/api/api-keys", &key("third")).await.refused(401, "login-required");
+    fired.get("/api/users").await.refused(401, "login-required");
+    admin.patch(&his, &json!({ "isActive": true })).await.ok();
+    fired.get("/api/api-keys").await.ok();
+
+    let address = payment("tok_ok")["shippingAddress"].clone();
+    let saved = asha.post("/api/addresses", &address).await;
+    assert_eq!(saved.status, 201, "{}", saved.body);
+    assert_eq!(admin.delete(&hers).await.status, 204);
+    asha.post("/api/addresses", &address).await.refused(401, "login-required");
+    asha.post("/api/cart/items", &json!({ "variantId": "LAP-001", "quantity": 1 }))
+        .await
+        .refused(401, "login-required");
+    assert_eq!(asha.get("/api/addresses").await.ok()["items"], json!([]), "nothing of hers is kept");
     server.stop().await;
 }
 

@@ -17,7 +17,9 @@ use uuid::Uuid;
 
 use super::inventory::Short;
 
-pub use open::{CartChange, OpenCart, Stamp, create, expire, find_open, find_variant, lock_open, save};
+pub use open::{
+    CartChange, OpenCart, Stamp, create, expire, find_open, find_variant, is_known_session, lock_open, save,
+};
 
 /// A cart with its lines at today's prices and stock.
 #[derive(Debug, Clone, Serialize, Deserialize)]

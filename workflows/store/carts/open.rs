@@ -101,6 +101,16 @@ pub async fn lock_open(conn: &mut PgConnection, owner: &Owner) -> Result<Option<
     open_cart!(conn, owner, "for update")
 }
 
+/// Whether a cart has ever been made under this session, whatever has become of it.
+///
+/// # Errors
+/// The database's own.
+pub async fn is_known_session(conn: &mut PgConnection, session_hash: &[u8]) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(r#"select exists (select from carts where session_hash = $1) as "is_known!""#, session_hash)
+        .fetch_one(conn)
+        .await
+}
+
 /// Makes an empty ACTIVE cart, which only its maker can see before the commit; none if the owner has an
 /// open one by now. It ends `ttl_s` seconds after its last activity.
 ///

@@ -91,7 +91,7 @@ pub async fn lock(conn: &mut PgConnection, ids: &[UserId]) -> Result<Vec<Account
 }
 
 /// Writes names, phone number, role and whether a locked account may log in. Who may not is logged out:
-/// his refresh tokens are revoked, his access token runs out within its minutes.
+/// his refresh tokens are revoked; what is left of his access token is good for a customer's reading only.
 ///
 /// # Errors
 /// The database's own.
