@@ -1,7 +1,7 @@
 //! Refund: money that goes back, however long the gateway takes.
 //!
 //! Started by the undo of a payment, by a webhook that reports money nobody waits for, and by people who
-//! give back a part. Its steps serve other flows too: [`claim_everything`], then [`give_back`].
+//! give back a part. Its steps serve other flows too: `claim_everything`, then `give_back`.
 
 pub mod accept;
 
