@@ -19,7 +19,7 @@ use workflows::checkout::{
     webhook,
 };
 
-use crate::world::{World, order};
+use crate::world::{World, order, somebody_is_blocked};
 
 async fn worker(world: &World, fusion: bool, faults: Option<Arc<dyn Faults>>) -> TestWorker {
     TestWorker::new(&world.pool, workflows::registry(&world.shop), fusion, faults).await.expect("a worker")
@@ -125,9 +125,7 @@ async fn a_payment_that_was_never_noted_is_not_taken_for_cash_and_goes_back_once
 
 /// Waits until somebody waits for a lock.
 async fn until_blocked(pool: &PgPool) {
-    let blocked =
-        "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
-    while !sqlx::query_scalar::<_, bool>(blocked).fetch_one(pool).await.expect("an answer") {
+    while !somebody_is_blocked(pool).await {
         tokio::task::yield_now().await;
     }
 }

@@ -93,6 +93,11 @@ impl ScriptedGateway {
         self.ledger().payments.values().filter(|p| p.order_id == order_id).map(|p| p.captured - p.refunded).sum()
     }
 
+    /// The same for all orders.
+    pub fn holds(&self) -> Decimal {
+        self.ledger().payments.values().map(|p| p.captured - p.refunded).sum()
+    }
+
     /// Payments ever made for an order.
     pub fn payments(&self, order_id: OrderId) -> Vec<GatewayPayment> {
         self.ledger().payments.values().filter(|p| p.order_id == order_id).cloned().collect()

@@ -1,6 +1,6 @@
 //! The shop lived through at random: shoppers who click twice and give up, a gateway that is late, deaf
-//! or away, webhooks in any order, workers that die at any point of any step, a clock that jumps; on few
-//! pieces of few things. Each history is drawn from one seed, is told without waiting for anything, and
+//! or away, webhooks in any order, workers that die at any point of any step or come back from the dead, a
+//! clock that leaps, goods that come back; on few pieces of few things. Each history is drawn from one seed, is told without waiting for anything, and
 //! ends with the storm over, everything carried to its end, and everything counted.
 //!
 //! `SIMULATION_SEED=… cargo test simulation` tells one history again; `SIMULATION_SCHEDULES=100000` tells
@@ -8,11 +8,14 @@
 
 mod actions;
 mod bank;
+mod desk;
 mod floor;
 mod history;
+mod plot;
 mod staff;
 mod storm;
 mod verdict;
+mod zombie;
 
 use std::{
     panic::AssertUnwindSafe,
@@ -113,7 +116,7 @@ async fn every_history_of_the_shop_ends_with_balanced_books() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_same_seed_tells_the_same_history() {
     let floor = Floor::open().await;
     for seed in [3, 14, 159, 2_653] {

@@ -107,6 +107,13 @@ pub async fn database_named() -> (PgPool, String) {
     (pool, cluster.url(&name))
 }
 
+/// Whether anybody waits for a lock in this database.
+pub async fn somebody_is_blocked(pool: &PgPool) -> bool {
+    let blocked =
+        "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
+    sqlx::query_scalar(blocked).fetch_one(pool).await.expect("an answer")
+}
+
 /// A shop of three variants, its gateway and its mailbox, on a database of its own.
 pub struct World {
     pub pool: PgPool,

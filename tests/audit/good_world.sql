@@ -128,7 +128,8 @@ insert into notifications (id, event, subject_id, channel, recipient, message_id
 values (story.id('message'), 'order.confirmed', story.id('card'), 'EMAIL', 'user@example.com', 'm1', 'SENT', 1, now(), now());
 insert into engine.finished_runs (id, workflow, version, run_key, queue, status, input, epoch, crashes, created_at, finished_at)
 values ((lpad(to_hex((extract(epoch from now()) * 1000)::bigint), 12, '0') || '70008000000000000001')::uuid,
-    'notification', 1, 'order.confirmed:' || story.id('card'), 'shop', 'COMPLETED', '{}', 1, 0, now(), now());
+    'notification', 1, 'order.confirmed/' || story.id('card'), 'shop', 'COMPLETED',
+    jsonb_build_object('event', 'order.confirmed', 'orderId', story.id('card')), 1, 0, now(), now());
 
 -- A guest has left a pen behind, two hours ago.
 insert into carts (id, session_hash, status, last_activity_at)

@@ -1,9 +1,6 @@
 //! What can happen in a shop, and how often.
 
-use std::time::Duration;
-
 use domain::payment::PaymentMethod;
-use engine::testing::advance_clock;
 use rand::{RngExt as _, seq::IndexedRandom as _};
 use rust_decimal::Decimal;
 use workflows::{
@@ -19,8 +16,8 @@ use super::{
 use crate::{gateway::Weather, world::order};
 
 /// One kind of thing that happens.
-#[derive(Debug, Clone, Copy)]
-enum Action {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
     AddItem,
     ChangeQuantity,
     UseCoupon,
@@ -47,6 +44,11 @@ enum Action {
     LimitCoupon,
     WeatherTurns,
     LookAtTheBooks,
+    PayAgain,
+    AskToReturn,
+    DecideOnReturn,
+    HoldForService,
+    ReleaseForService,
 }
 
 /// How often, relative to one another.
@@ -58,7 +60,7 @@ const ODDS: &[(Action, u32)] = &[
     (Action::Checkout, 13),
     (Action::ClickAgain, 5),
     (Action::GiveUp, 4),
-    (Action::GiveTurn, 40),
+    (Action::GiveTurn, 50),
     (Action::Sweep, 4),
     (Action::ActAtTheBank, 6),
     (Action::DeliverWebhook, 8),
@@ -77,6 +79,11 @@ const ODDS: &[(Action, u32)] = &[
     (Action::LimitCoupon, 2),
     (Action::WeatherTurns, 3),
     (Action::LookAtTheBooks, 1),
+    (Action::PayAgain, 4),
+    (Action::AskToReturn, 5),
+    (Action::DecideOnReturn, 5),
+    (Action::HoldForService, 2),
+    (Action::ReleaseForService, 1),
 ];
 
 /// How shoppers pay, and how often.
@@ -84,20 +91,22 @@ const TOKENS: &[(&str, u32)] = &[
     ("tok_ok", 5),
     ("tok_3ds", 4),
     ("tok_slow", 2),
-    ("tok_declined", 1),
+    ("tok_declined", 2),
     ("tok_unknown_once", 2),
     ("tok_wrong_amount", 1),
     ("cash", 2),
 ];
 
-fn draw<T: Copy>(history: &mut History, odds: &[(T, u32)]) -> T {
+pub fn draw<T: Copy>(history: &mut History, odds: &[(T, u32)]) -> T {
     odds.choose_weighted(&mut history.rng, |(_, weight)| *weight).expect("something to draw from").0
 }
 
 impl History {
     /// One thing happens.
     pub async fn act(&mut self) -> Result<(), String> {
-        match draw(self, ODDS) {
+        let plot = self.plot;
+        let odds = ODDS.choose_weighted(&mut self.rng, |(action, weight)| weight * plot.urge(*action));
+        match odds.expect("something to draw from").0 {
             Action::AddItem => self.add_item().await,
             Action::ChangeQuantity => self.change_quantity().await,
             Action::UseCoupon => self.use_coupon().await,
@@ -108,7 +117,7 @@ impl History {
             Action::GiveTurn => {
                 let runs = self.live_runs().await;
                 match runs.choose(&mut self.rng).cloned() {
-                    Some(run) => self.give_turn(&run).await,
+                    Some(run) => return self.give_turn(&run).await,
                     None => self.add_item().await,
                 }
             }
@@ -127,8 +136,8 @@ impl History {
             Action::DoubleTicket => {
                 let runs = self.live_runs().await;
                 if let Some(run) = runs.choose(&mut self.rng).cloned() {
-                    self.give_turn(&run).await;
-                    self.give_turn(&run).await;
+                    self.give_turn(&run).await?;
+                    return self.give_turn(&run).await;
                 }
             }
             Action::Restock => self.restock().await,
@@ -140,6 +149,11 @@ impl History {
                 self.world.gateway.set_weather(weather);
             }
             Action::LookAtTheBooks => return self.books_balance_midway().await,
+            Action::PayAgain => return self.pay_again().await,
+            Action::AskToReturn => return self.ask_to_return().await,
+            Action::DecideOnReturn => return self.decide_on_return().await,
+            Action::HoldForService => return self.hold_for_service().await,
+            Action::ReleaseForService => return self.release_for_service().await,
         }
         Ok(())
     }
@@ -150,6 +164,10 @@ impl History {
 
     async fn add_item(&mut self) {
         let (who, what, many) = (self.somebody(), self.rng.random_range(0..SKUS.len()), self.rng.random_range(1..=3));
+        self.put_into_cart(who, what, many).await;
+    }
+
+    pub async fn put_into_cart(&mut self, who: usize, what: usize, many: i64) {
         let mut tx = self.world.pool.begin().await.expect("a transaction");
         let owner = self.people[who].owner.clone();
         let added = cart::add_item(&mut tx, &self.world.shop, &owner, History::sku(what), None, many).await;
@@ -237,7 +255,18 @@ impl History {
             1 => vec!["SAVE20".to_owned(), "FLAT500".to_owned()],
             _ => Vec::new(),
         };
-        let shopper = match &owner {
+        self.buy(who, token, expected_total, coupon_codes).await
+    }
+
+    /// Somebody checks out with what is in the cart.
+    pub async fn buy(
+        &mut self,
+        who: usize,
+        token: &str,
+        expected_total: Option<Decimal>,
+        coupon_codes: Vec<String>,
+    ) -> Result<(), String> {
+        let shopper = match &self.people[who].owner {
             Owner::User(user_id) => Shopper::User(*user_id),
             Owner::Guest { session_hash } => Shopper::Guest {
                 session_hash: session_hash.clone(),
@@ -340,11 +369,16 @@ impl History {
         }
     }
 
-    /// In steps that no deadline of the shop (480, 600, …) lies next to: real time passes too.
+    /// In steps that no deadline of the shop (480, 600, …) lies next to: real time passes too. After a
+    /// leap of days many timers are due at once.
     async fn time_passes(&mut self) {
-        let seconds = draw(self, &[(60, 3), (300, 3), (540, 3), (700, 3), (4_000, 1), (90_000, 1)]);
-        advance_clock(&self.world.pool, Duration::from_secs(seconds)).await.expect("later");
+        let leaps = [(60, 6), (300, 6), (540, 6), (700, 6), (4_000, 3), (90_000, 2), (300_000, 2), (2_700_000, 1)];
+        let seconds = draw(self, &leaps);
+        self.later(seconds).await;
         self.diary.note(format!("{seconds} s pass"));
+        if self.rng.random_bool(0.5) {
+            self.sweep().await;
+        }
     }
 
     async fn lose_ticket(&mut self) {

@@ -1,6 +1,6 @@
 //! The shop's floor: one database for many histories, empty and the same at the start of each.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rust_decimal::Decimal;
 use sqlx::PgPool;
@@ -74,7 +74,18 @@ pub struct Opening {
     pub free_shipping: bool,
     /// Most that may be paid on delivery.
     pub cod_limit: Option<Decimal>,
+    /// How often a shopper may try to pay.
+    pub payment_attempts: u32,
+    /// How long a return waits.
+    pub return_patience: Duration,
+    /// How long a customer may cancel.
+    pub cancel_deadline_s: Option<u64>,
+    /// When an order is packed by itself.
+    pub auto_process_after_s: Option<u64>,
 }
+
+/// The key of the service that holds stock.
+pub const SERVICE: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0400);
 
 /// One database.
 pub struct Floor {
@@ -119,6 +130,9 @@ impl Floor {
                 "insert into users (id, email, password_hash) values ('{user}', 'shopper{index}@example.com', 'x');"
             );
         }
+        sql += &format!(
+            "insert into api_keys (id, name, key_hash, scopes) values ('{SERVICE}', 'a service', 'x', '{{inventory}}');"
+        );
         let coupon = |index: u128| Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0300 + index);
         sql += &format!(
             "insert into coupons (id, code, kind, value, usage_limit, per_user_limit, stackable, auto_apply, buy_quantity, get_quantity, is_active) values
@@ -133,6 +147,10 @@ impl Floor {
             default_gateway: "scripted".to_owned(),
             allow_guest_checkout: true,
             cod_limit: opening.cod_limit,
+            payment_max_attempts: opening.payment_attempts,
+            return_patience_s: opening.return_patience.as_secs(),
+            cancel_deadline_s: opening.cancel_deadline_s,
+            auto_process_after_s: opening.auto_process_after_s,
             ..Rules::default()
         };
         let (gateway, mails) = (Arc::new(ScriptedGateway::default()), Arc::new(Mails::default()));

@@ -27,14 +27,22 @@ use workflows::{
 use super::{
     bank,
     floor::{Floor, Opening, SKUS, user},
+    plot::Plot,
     storm::{Storm, Weathered},
+    zombie::{Reach, Seizure},
 };
-use crate::{gateway::Weather, world::World};
+use crate::{
+    gateway::{Meanwhile, Weather},
+    world::World,
+};
 
 /// After so many rounds of turns with nothing in the way, whatever still lives never ends.
 const ROUNDS: usize = 120;
 /// Real time within which a worker must beat; a history takes less.
-const LEASE: Duration = Duration::from_secs(30);
+pub const LEASE: Duration = Duration::from_secs(30);
+
+/// In seconds.
+const DAY: u64 = 24 * 3_600;
 
 /// What happened, line by line. Without ids and times, so that two tellings can be compared.
 #[derive(Clone, Default)]
@@ -65,6 +73,17 @@ pub struct Bought {
     pub accepted: Accepted,
     pub expected_total: Option<Decimal>,
     pub is_cash: bool,
+}
+
+/// What was promised to somebody, to be compared with what became of it.
+#[derive(Debug, Default)]
+pub struct Promises {
+    /// What the staff give back of an order that stays.
+    pub refunds: BTreeMap<OrderId, Decimal>,
+    /// Orders that were called off, and the run that was to do it.
+    pub cancelled: Vec<(OrderId, Uuid)>,
+    /// Further tries to pay that were taken.
+    pub offers: BTreeMap<OrderId, usize>,
 }
 
 /// A live run, as whoever gives turns sees it.
@@ -101,9 +120,12 @@ pub struct History {
     seen: BTreeMap<Uuid, Live>,
     /// Ticks of all schedules.
     pub ticks: u32,
-    /// What the staff have promised to give back of an order that stays.
-    pub promised: BTreeMap<OrderId, Decimal>,
+    pub plot: Plot,
+    pub promises: Promises,
     pub parcels: Vec<Uuid>,
+    pub returns: Vec<Uuid>,
+    /// What a service of the shop holds.
+    pub holds: Vec<Uuid>,
     /// Orders whose money came after the gateway had said that it would not.
     pub late: Vec<OrderId>,
 }
@@ -111,14 +133,19 @@ pub struct History {
 impl History {
     pub async fn begin(floor: &Floor, seed: u64, diary: Diary) -> History {
         let mut rng = StdRng::seed_from_u64(seed);
+        let plot = Plot::draw(&mut rng);
         let opening = Opening {
             stock: std::array::from_fn(|_| rng.random_range(1..=6)),
             users: rng.random_range(1..=3),
             coupon_limit: rng.random_range(1..=3),
             free_shipping: rng.random_bool(0.3),
             cod_limit: rng.random_bool(0.5).then(|| Decimal::from(10_000)),
+            payment_attempts: if plot == Plot::Declined || rng.random_bool(0.2) { 3 } else { 1 },
+            return_patience: Duration::from_secs([2 * DAY, 30 * DAY][rng.random_range(0..2)]),
+            cancel_deadline_s: rng.random_bool(0.2).then_some(3_600),
+            auto_process_after_s: rng.random_bool(0.2).then_some(7_200),
         };
-        diary.note(format!("seed {seed}: {opening:?}"));
+        diary.note(format!("seed {seed}: {plot:?}, {opening:?}"));
         let world = floor.set_up(&opening).await;
         let mut people: Vec<Somebody> = (0..opening.users)
             .map(|index| Somebody {
@@ -149,8 +176,11 @@ impl History {
             length,
             seen: BTreeMap::new(),
             ticks: 0,
-            promised: BTreeMap::new(),
+            plot,
+            promises: Promises::default(),
             parcels: Vec::new(),
+            returns: Vec::new(),
+            holds: Vec::new(),
             late: Vec::new(),
         };
         for _ in 0..2 {
@@ -162,6 +192,7 @@ impl History {
 
     /// One thing after the other.
     pub async fn live(&mut self) -> Result<(), String> {
+        self.set_the_scene().await?;
         for _ in 0..self.length {
             self.act().await?;
         }
@@ -176,7 +207,7 @@ impl History {
     }
 
     /// One that nothing strikes.
-    async fn healthy(&mut self) -> TestWorker {
+    pub async fn healthy(&mut self) -> TestWorker {
         let fusion = self.rng.random_bool(0.5);
         TestWorker::new(&self.world.pool, self.registry.clone(), fusion, None).await.expect("a worker")
     }
@@ -210,14 +241,18 @@ impl History {
     }
 
     /// A worker takes a run up, through whatever storm there is.
-    pub async fn give_turn(&mut self, run: &Live) {
+    pub async fn give_turn(&mut self, run: &Live) -> Result<(), String> {
         let index = self.rng.random_range(0..self.hands.len());
-        let (seed, is_crossed) = (self.rng.random(), self.rng.random_bool(0.12));
-        self.hands[index].storm.brew(seed, self.odds, run.id, &run.workflow);
-        let crossing = if is_crossed { Some(self.cross(run, index).await) } else { None };
+        let (seed, fate) = (self.rng.random(), self.rng.random_range(0..100));
+        let crossing = if fate < 12 { Some(self.cross(run).await) } else { None };
+        let (seizure, meanwhile) = if (12..30).contains(&fate) { self.seize(run, index) } else { (None, None) };
+        self.hands[index].storm.brew(seed, self.odds, run, meanwhile);
         let turn = self.hands[index].worker.turn(run.id).await.expect("a turn");
         self.world.gateway.meanwhile(None);
-        let (struck, has_crashed) = self.hands[index].storm.passed();
+        let (mut struck, has_crashed) = self.hands[index].storm.passed();
+        if let Some(seizure) = seizure {
+            struck.extend(seizure.passed(&self.hands[index].worker).await?);
+        }
         let became = match turn {
             Turn::Idle => "idle".to_owned(),
             Turn::Ended(status) => status.to_owned(),
@@ -231,6 +266,16 @@ impl History {
             let dead = std::mem::replace(&mut self.hands[index], fresh);
             self.ghosts.push(dead.worker);
         }
+        Ok(())
+    }
+
+    /// Prepares that the worker is stopped somewhere in this turn until another has its run.
+    fn seize(&mut self, run: &Live, index: usize) -> (Option<Seizure>, Option<(u32, Meanwhile)>) {
+        let (after, reach) =
+            (self.rng.random_range(0..16), [Reach::Claims, Reach::CarriesOn][self.rng.random_range(0..2)]);
+        let zombie = &self.hands[index].worker;
+        let (seizure, meanwhile) = Seizure::of(zombie, run.id, &self.world.pool, &self.registry, reach);
+        (Some(seizure), Some((after, meanwhile)))
     }
 
     async fn rest_of(&self, run_id: Uuid) -> String {
@@ -242,12 +287,20 @@ impl History {
             .unwrap_or_else(|| "ended by another".to_owned())
     }
 
+    /// The clock leaps; a gateway keeps its keys for a day.
+    pub async fn later(&self, seconds: u64) {
+        advance_clock(&self.world.pool, Duration::from_secs(seconds)).await.expect("later");
+        if seconds >= DAY {
+            self.world.gateway.forget_keys();
+        }
+    }
+
     /// Prepares what happens while the run talks to the gateway, if it does in this turn.
-    async fn cross(&mut self, run: &Live, index: usize) -> &'static str {
+    async fn cross(&mut self, run: &Live) -> &'static str {
         let (pool, gateway) = (self.world.pool.clone(), Arc::clone(&self.world.gateway));
         let order = self.order_of(run.id);
         let run_id = run.id;
-        let (what, meanwhile): (_, crate::gateway::Meanwhile) = match self.rng.random_range(0..5) {
+        let (what, meanwhile): (_, Meanwhile) = match self.rng.random_range(0..4) {
             0 => (
                 "a webhook that comes before the answer",
                 Box::new(move || {
@@ -274,21 +327,6 @@ impl History {
                 "ten minutes",
                 Box::new(move || async move { drop(advance_clock(&pool, Duration::from_secs(700)).await) }.boxed()),
             ),
-            3 => {
-                let other = self.healthy().await;
-                let incarnation = self.hands[index].worker.engine().incarnation().clone();
-                (
-                    "its worker being given up, and another taking over",
-                    Box::new(move || {
-                        async move {
-                            incarnation.leave(&pool).await.expect("struck off");
-                            other.turn(run_id).await.expect("a turn");
-                            other.die().await.expect("gone");
-                        }
-                        .boxed()
-                    }),
-                )
-            }
             _ => {
                 let (other, expiry) = (self.healthy().await, self.start::<ReservationExpiry>().await);
                 (
@@ -346,6 +384,7 @@ impl History {
         self.unpark().await?;
         let worker = self.healthy().await;
         let mut step = 0;
+        let mut is_tidy = self.holds.is_empty();
         for _ in 0..ROUNDS {
             self.sweep().await;
             let due = self.ticketed_runs().await;
@@ -355,11 +394,17 @@ impl History {
             }
             if due.is_empty() {
                 if self.live_runs().await.is_empty() {
-                    return Ok(());
+                    if is_tidy {
+                        return Ok(());
+                    }
+                    // No service may hold anything for longer than an hour.
+                    self.later(4_000).await;
+                    self.start::<ReservationExpiry>().await;
+                    is_tidy = true;
+                    continue;
                 }
                 step = (step + 1).min(12);
-                let wait = Duration::from_secs(130 << step);
-                advance_clock(&self.world.pool, wait).await.expect("later");
+                self.later(130 << step).await;
             } else {
                 step = 0;
             }
@@ -380,7 +425,7 @@ impl History {
                 .await
                 .expect("what is parked");
         for (id, workflow, failure) in parked {
-            if !self.borne.explains(id) {
+            if failure.is_none() || !self.borne.explains(id) {
                 return Err(format!("a {workflow} run is parked, and no fault explains it: {failure:?}"));
             }
             self.diary.note(format!("an operator unparks a {workflow}"));

@@ -1,7 +1,6 @@
 //! What the staff and the clock do: cancel, refund, pack, hear from couriers, and tidy up.
 
 use domain::{
-    ids::OrderId,
     notification::ParcelLabel,
     order::{Actor, OrderStatus, ShipmentStatus},
 };
@@ -34,10 +33,10 @@ use super::{
     history::{Bought, History},
 };
 
-const CLERK: &str = "user:a clerk";
+pub const CLERK: &str = "user:a clerk";
 
 impl History {
-    fn an_order(&mut self) -> Option<Bought> {
+    pub fn an_order(&mut self) -> Option<Bought> {
         self.bought.choose(&mut self.rng).cloned()
     }
 
@@ -51,6 +50,7 @@ impl History {
         let told = match accept(&mut tx, &self.world.shop.rules, &request, |_| true).await {
             Ok(accepted) => {
                 tx.commit().await.expect("committed");
+                self.promises.cancelled.push((order_id, accepted.workflow_id));
                 format!("{}, {} goes back", accepted.status, accepted.refund_amount)
             }
             Err(CancelError::Database(error)) => return Err(format!("a cancellation: {error}")),
@@ -69,7 +69,7 @@ impl History {
         let told = match refund::accept::accept(&mut tx, order_id, amount, "goodwill").await {
             Ok(_) => {
                 tx.commit().await.expect("committed");
-                *self.promised.entry(order_id).or_default() += amount;
+                *self.promises.refunds.entry(order_id).or_default() += amount;
                 "promised".to_owned()
             }
             Err(ClaimError::Database(error)) => return Err(format!("a refund: {error}")),
@@ -84,6 +84,10 @@ impl History {
         let Some(bought) = self.an_order() else { return Ok(()) };
         let piece = (LineName::Variant(SKUS[self.rng.random_range(0..SKUS.len())].0.to_owned()), 1);
         let items = self.rng.random_bool(0.4).then(|| vec![piece]);
+        self.pack_of(&bought, items).await
+    }
+
+    pub async fn pack_of(&mut self, bought: &Bought, items: Option<Vec<(LineName, i32)>>) -> Result<(), String> {
         let label = ParcelLabel { courier_service: "Blue Dart".to_owned(), tracking_number: "BD1".to_owned() };
         let mut tx = self.world.pool.begin().await.expect("a transaction");
         let now = engine::sweep::engine_now(&mut *tx).await.expect("the time");
@@ -99,7 +103,7 @@ impl History {
             Err(refusal) => refusal.to_string(),
         };
         let what = if items.is_some() { "one piece" } else { "the rest" };
-        self.diary.note(format!("{what} of order {} is packed: {told}", self.number_of(&bought)));
+        self.diary.note(format!("{what} of order {} is packed: {told}", self.number_of(bought)));
         Ok(())
     }
 
@@ -118,6 +122,10 @@ impl History {
             ShipmentStatus::Returned,
         ];
         let to = *seen.choose(&mut self.rng).expect("a status");
+        self.report(index, to).await
+    }
+
+    pub async fn report(&mut self, index: usize, to: ShipmentStatus) -> Result<(), String> {
         let mut tx = self.world.pool.begin().await.expect("a transaction");
         let now = engine::sweep::engine_now(&mut *tx).await.expect("the time");
         let told = match fulfilment::report(&mut tx, self.parcels[index], to, now).await {
@@ -151,11 +159,6 @@ impl History {
         };
         self.diary.note(format!("order {} is moved to {to}: {told}", self.number_of(&bought)));
         Ok(())
-    }
-
-    /// What has been promised back of an order.
-    pub fn promised_of(&self, order_id: OrderId) -> Decimal {
-        self.promised.get(&order_id).copied().unwrap_or_default()
     }
 
     /// Some schedule's tick.

@@ -13,6 +13,9 @@ use engine::{
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use uuid::Uuid;
 
+use super::history::Live;
+use crate::gateway::Meanwhile;
+
 /// Attempts of a step after which the engine gives up on it.
 const ATTEMPTS: u32 = 8;
 
@@ -33,8 +36,22 @@ struct Turn {
     odds: f64,
     run_id: Uuid,
     workflow: String,
+    /// Points it passes before it is stopped, and what happens then.
+    seizure: Option<(u32, Meanwhile)>,
     struck: Vec<String>,
     has_crashed: bool,
+}
+
+impl Turn {
+    /// What happens at this point, while the worker is stopped.
+    fn seized(&mut self) -> Option<Meanwhile> {
+        let (left, _) = self.seizure.as_mut()?;
+        if *left > 0 {
+            *left -= 1;
+            return None;
+        }
+        self.seizure.take().map(|(_, meanwhile)| meanwhile)
+    }
 }
 
 /// The faults of a worker, turn by turn.
@@ -71,6 +88,7 @@ impl Storm {
             odds: 0.0,
             run_id: Uuid::nil(),
             workflow: String::new(),
+            seizure: None,
             struck: Vec::new(),
             has_crashed: false,
         };
@@ -82,12 +100,13 @@ impl Storm {
     }
 
     /// Before a turn: what may strike it.
-    pub fn brew(&self, seed: u64, odds: f64, run_id: Uuid, workflow: &str) {
+    pub fn brew(&self, seed: u64, odds: f64, run: &Live, seizure: Option<(u32, Meanwhile)>) {
         *self.turn() = Turn {
             rng: StdRng::seed_from_u64(seed),
             odds,
-            run_id,
-            workflow: workflow.to_owned(),
+            run_id: run.id,
+            workflow: run.workflow.clone(),
+            seizure,
             struck: Vec::new(),
             has_crashed: false,
         };
@@ -102,6 +121,11 @@ impl Storm {
 
 impl Faults for Storm {
     fn at(&self, point: Point, step: &str) -> Option<Fault> {
+        let seized = self.turn().seized();
+        if let Some(meanwhile) = seized {
+            self.turn().struck.push(format!("{point:?} {step}: is stopped"));
+            block_on(meanwhile());
+        }
         let mut turn = self.turn();
         let odds = turn.odds;
         if odds == 0.0 || !turn.rng.random_bool(odds) {
@@ -130,4 +154,9 @@ impl Faults for Storm {
         turn.struck.push(format!("{point:?} {step}: {name}"));
         Some(fault)
     }
+}
+
+/// Waits on a thread of its own accord: to the one who asks for a fault, all this is one moment.
+pub fn block_on(meanwhile: impl Future<Output = ()>) {
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(meanwhile));
 }

@@ -41,12 +41,30 @@ const EXCUSES: &[&str] = &[
     "an earlier refund of this payment is not settled yet",
 ];
 
+/// What is still kept from others when nothing is under way.
+const LOCKED: &str = "
+    select 'cart ' || id || ' is in CHECKOUT' from carts where status = 'CHECKOUT'
+    union all select 'coupon ' || code || ' is held ' || held_count || ' times' from coupons where held_count <> 0
+    union all select 'a coupon is HELD for order ' || order_id from coupon_redemption_log where status = 'HELD'
+    union all select 'a hold on stock is ACTIVE: ' || id from inventory_reservations where status = 'ACTIVE'
+    union all select 'order ' || id || ' is PENDING' from orders where order_status = 'PENDING'";
+
 #[derive(Debug, sqlx::FromRow)]
 struct Outcome {
     order_status: String,
     total: Decimal,
     refunded: Decimal,
+    /// Paid back for goods that came back.
+    returned: Decimal,
     was_confirmed: bool,
+    has_left: bool,
+}
+
+impl Outcome {
+    /// The shop keeps its money, or what is left of it.
+    fn is_sold(&self) -> bool {
+        ["CONFIRMED", "PROCESSING", "SHIPPED", "DELIVERED", "REFUNDED"].contains(&&*self.order_status)
+    }
 }
 
 impl History {
@@ -73,6 +91,8 @@ impl History {
         self.judge_runs(&mut wrong).await;
         self.judge_orders(&mut wrong).await;
         self.judge_stock(&mut wrong).await;
+        wrong
+            .extend(sqlx::query_scalar::<_, String>(LOCKED).fetch_all(&self.world.pool).await.expect("what is locked"));
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
     }
 
@@ -107,12 +127,17 @@ impl History {
 
     /// Each accepted checkout made a sold order with exactly its money, or none.
     async fn judge_orders(&self, wrong: &mut Vec<String>) {
+        let mut all = Decimal::ZERO;
         for bought in &self.bought {
             let order_id = bought.accepted.order_id;
             let number = self.number_of(bought);
             let outcome: Option<Outcome> = sqlx::query_as(
-                "select o.order_status, o.total_amount as total,
-                        coalesce(p.refund_amount, 0) as refunded, o.confirmed_at is not null as was_confirmed
+                "select o.order_status, o.total_amount as total, coalesce(p.refund_amount, 0) as refunded,
+                        (select coalesce(sum(r.refund_amount), 0) from returns r
+                          where r.order_id = o.id and r.status = 'REFUNDED') as returned,
+                        o.confirmed_at is not null as was_confirmed,
+                        exists (select from shipments s where s.order_id = o.id
+                                   and s.status not in ('READY', 'RETURNED', 'CANCELLED')) as has_left
                    from orders o left join payments p on p.order_id = o.id where o.id = $1",
             )
             .bind(Uuid::from(order_id))
@@ -120,31 +145,42 @@ impl History {
             .await
             .expect("an order");
             let (net, payments) = (self.world.gateway.net(order_id), self.world.gateway.payments(order_id));
-            if payments.len() > 1 {
-                wrong.push(format!("checkout {number} was charged more than once: {payments:?}"));
+            all += net;
+            let tries = 1 + self.promises.offers.get(&order_id).copied().unwrap_or_default();
+            if payments.len() > tries || payments.iter().filter(|p| p.captured > p.refunded).count() > 1 {
+                wrong.push(format!("checkout {number} was charged more than once in {tries} tries: {payments:?}"));
             }
-            let is_sold = outcome.as_ref().is_some_and(|o| {
-                matches!(o.order_status.as_str(), "CONFIRMED" | "PROCESSING" | "SHIPPED" | "DELIVERED")
-            });
-            let due = match &outcome {
-                Some(outcome) if is_sold && !bought.is_cash => outcome.total - self.promised_of(order_id),
+            let promised = self.promises.refunds.get(&order_id).copied().unwrap_or_default();
+            let sold = outcome.as_ref().filter(|outcome| outcome.is_sold());
+            let due = match sold {
+                Some(sold) if !bought.is_cash => sold.total - promised - sold.returned,
                 Some(_) | None => Decimal::ZERO,
             };
-            if let Some(outcome) = outcome.as_ref().filter(|o| is_sold && o.refunded != self.promised_of(order_id)) {
-                wrong.push(format!("checkout {number}: {} was promised back: {outcome:?}", self.promised_of(order_id)));
+            if let Some(sold) = sold.filter(|sold| sold.refunded != promised + sold.returned) {
+                wrong.push(format!("checkout {number}: {promised} was promised back: {sold:?}"));
             }
             if net != due {
                 wrong.push(format!("checkout {number}: the gateway has {net}, and {due} is due: {outcome:?}"));
             }
             if let Some(outcome) = &outcome {
-                if !is_sold && !matches!(outcome.order_status.as_str(), "CANCELLED" | "REFUNDED") {
+                if !outcome.is_sold() && outcome.order_status != "CANCELLED" {
                     wrong.push(format!("checkout {number} ended {outcome:?}"));
                 }
                 if let Some(expected) = bought.expected_total.filter(|expected| outcome.total > *expected) {
                     wrong.push(format!("checkout {number} cost {}, {expected} was agreed to", outcome.total));
                 }
+                let cancelled = self.promises.cancelled.iter().find(|(order, _)| *order == order_id);
+                if let Some((_, run)) = cancelled
+                    && (outcome.order_status != "CANCELLED" || outcome.has_left)
+                    && !self.borne.explains(*run)
+                {
+                    wrong.push(format!("checkout {number} was called off, and ended {outcome:?}"));
+                }
             }
             self.judge_mails(number, order_id, outcome.as_ref().is_some_and(|o| o.was_confirmed), wrong).await;
+        }
+        if self.world.gateway.holds() != all {
+            wrong.push(format!("the gateway holds {}, {all} of it for orders", self.world.gateway.holds()));
         }
     }
 
@@ -180,7 +216,10 @@ impl History {
                 "select i.available_quantity, i.reserved_quantity,
                         (select coalesce(sum(l.quantity), 0) from order_items l join orders o on o.id = l.order_id
                           where l.variant_id = i.variant_id
-                            and o.order_status in ('CONFIRMED', 'PROCESSING', 'SHIPPED', 'DELIVERED'))
+                            and o.order_status in ('CONFIRMED', 'PROCESSING', 'SHIPPED', 'DELIVERED', 'REFUNDED'))
+                      - (select coalesce(sum(b.quantity), 0) from return_items b
+                           join returns r on r.id = b.return_id and r.status = 'REFUNDED'
+                           join order_items l on l.id = b.order_item_id where l.variant_id = i.variant_id)
                    from inventory i where i.variant_id = $1",
             )
             .bind(variant(index))

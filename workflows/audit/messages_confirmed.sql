@@ -1,11 +1,9 @@
--- The buyer of a confirmed order was told, once the run that tells is over. Only a day's runs are
+-- The buyer of a confirmed order was told, once the run that tells of it is over. Only a day's runs are
 -- looked at: their messages outlive them, and reading every finished run would take too long.
 with told as materialized (
-    select distinct named[1]::uuid as order_id
-      from engine.finished_runs f,
-           regexp_matches(f.run_key || ' ' || f.input::text,
-               '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}', 'g') as named
-     where f.workflow = 'notification' and f.status = 'COMPLETED'
+    select distinct (f.input ->> 'orderId')::uuid as order_id
+      from engine.finished_runs f
+     where f.workflow = 'notification' and f.status = 'COMPLETED' and f.input ->> 'event' = 'order.confirmed'
        and f.id >= (lpad(to_hex((extract(epoch from now() - interval '1 day') * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid),
 breaches (subject, expected, actual) as materialized (
     select 'order ' || o.id, 'a message order.confirmed', 'none, though its notification run has finished'
