@@ -30,10 +30,13 @@ create table engine.workers (
 -- The first run of a business key wins for ever (until retention): starting twice returns it.
 create table engine.run_keys (
     workflow text not null,
-    run_key text not null,
+    run_key text collate "C" not null,  -- bytewise, so that all keys of an order are one range
     run_id uuid not null,
+    expires_at timestamptz,             -- set when a run's own row goes before its key's time is over
     primary key (workflow, run_key)
 );
+create index run_keys_run on engine.run_keys (run_id);
+create index run_keys_expiry on engine.run_keys (expires_at) where expires_at is not null;
 
 -- Live runs only. A step changes nothing that is indexed here, so its update stays HOT; wake_at is
 -- the one indexed moment: when the sweep must issue a ticket unless something else did before.
@@ -41,7 +44,7 @@ create table engine.runs (
     id uuid primary key,
     workflow text not null,             -- family, e.g. checkout
     version int not null,               -- 1 in checkout/v1
-    run_key text not null,
+    run_key text collate "C" not null,
     queue text not null,
     parent_id uuid,
     status text not null default 'PENDING' check (status in
@@ -64,19 +67,19 @@ create table engine.runs (
 create index runs_wake_at on engine.runs (wake_at);
 
 -- Append-only: what each step answered, each failed attempt, each intent to call the outside.
--- Keyed by run id, which is time-ordered (uuid v7): partitions by range of id can be dropped whole.
+-- Keyed by run id, which is time-ordered (uuid v7): a day of it is a partition, and goes whole.
 create table engine.journal (
     run_id uuid not null,
     seq int not null,
     kind text not null check (kind in
-        ('TX', 'INTENT', 'CALL', 'WAIT', 'SIGNAL', 'START', 'VALUE', 'NO_RETURN', 'UNDO', 'ATTEMPT', 'FAILED')),
+        ('TX', 'INTENT', 'CALL', 'WAIT', 'SIGNAL', 'START', 'VALUE', 'NO_RETURN', 'UNDO', 'ATTEMPT', 'FAILED', 'RESUMED')),
     name text not null,
     output jsonb,
     error jsonb,
     epoch int not null,
     recorded_at timestamptz not null,
     primary key (run_id, seq)
-);
+) partition by range (run_id);
 
 -- A signal may arrive before the wait for it; it is consumed once, known by its key.
 create table engine.signals (
@@ -90,12 +93,12 @@ create table engine.signals (
     unique (run_id, name, signal_key)
 );
 
--- Runs move here in the transaction that finishes them.
+-- Runs move here in the transaction that finishes them. Partitioned as the journal is.
 create table engine.finished_runs (
     id uuid primary key,
     workflow text not null,
     version int not null,
-    run_key text not null,
+    run_key text collate "C" not null,
     queue text not null,
     parent_id uuid,
     status text not null check (status in ('COMPLETED', 'FAILED', 'CANCELLED')),
@@ -106,7 +109,117 @@ create table engine.finished_runs (
     crashes int not null,
     created_at timestamptz not null,
     finished_at timestamptz not null
-);
+) partition by range (id);
+-- For operators: the few that did not end well, and the newest of a rare workflow.
+create index finished_runs_unwell on engine.finished_runs (status, id) where status <> 'COMPLETED';
+create index finished_runs_workflow on engine.finished_runs (workflow, id);
+-- What may outlive its day: see engine.detach_day.
+create index finished_runs_slow on engine.finished_runs (id) where finished_at - created_at > interval '24 hours';
+
+-- What no day takes: ids of a day that was not made in time, and what outlived its day.
+create table engine.journal_rest partition of engine.journal default;
+create table engine.finished_runs_rest partition of engine.finished_runs default;
+
+-- The least id (uuid v7) that can be drawn at a moment. Ids are drawn in real time.
+create function engine.first_id(moment timestamptz) returns uuid language sql immutable as $$
+    select (lpad(to_hex((extract(epoch from moment) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
+$$;
+
+-- The functions below belong to whoever migrates: a worker needs no right to create or drop tables.
+-- None waits for a lock for long, because whoever comes after it would wait with it; a caller that
+-- hears `false` comes again.
+
+-- Makes the partitions of one UTC day. False when they are there, when somebody is in the way, or when
+-- rows of that day have come already: those stay with the rest, and so does their day.
+create function engine.make_day(day date) returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '200ms' as $$
+declare
+    parent text;
+    part text;
+begin
+    if to_regclass(format('engine.journal_%s', to_char(day, 'YYYYMMDD'))) is not null then
+        return false;
+    end if;
+    foreach parent in array array['journal', 'finished_runs'] loop
+        part := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
+        -- Attaching lets others read and write the table meanwhile, creating in place does not.
+        execute format('create table engine.%I (like engine.%I including all)', part, parent);
+        execute format('alter table engine.%I attach partition engine.%I for values from (%L) to (%L)', parent, part,
+            engine.first_id(day::timestamp at time zone 'UTC'), engine.first_id((day + 1)::timestamp at time zone 'UTC'));
+    end loop;
+    return true;
+exception
+    when lock_not_available or check_violation or duplicate_table then return false;
+end $$;
+
+-- Makes today's partitions and those of `ahead` days to come; says how many days it made.
+create function engine.make_days(ahead int) returns bigint language sql volatile as $$
+    select count(*) filter (where engine.make_day((now() at time zone 'UTC')::date + n)) from generate_series(0, ahead) as n
+$$;
+
+-- Takes a day out of both tables. Runs that still live, or ended at `kept_since` or later, stay: they go
+-- to the rest with their journals. Such a run took more than a day, because the day ended a day before
+-- `kept_since`. False when somebody is in the way, or when more runs would have to be moved than can be
+-- in a moment: then the day stays whole until fewer of them are left.
+create function engine.detach_day(day date, kept_since timestamptz) returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '200ms' as $$
+declare
+    most constant int := 2000;
+    suffix constant text := to_char(day, 'YYYYMMDD');
+    low constant uuid := engine.first_id(day::timestamp at time zone 'UTC');
+    high constant uuid := engine.first_id((day + 1)::timestamp at time zone 'UTC');
+    live uuid[];
+    late uuid[];
+begin
+    if (day + 2)::timestamp at time zone 'UTC' > kept_since then
+        raise exception 'the day % is too young to go', day;
+    end if;
+    if not exists (select from pg_inherits where inhrelid = to_regclass('engine.journal_' || suffix)) then
+        return true;
+    end if;
+    execute format('alter table engine.journal detach partition engine.journal_%s', suffix);
+    execute format('alter table engine.finished_runs detach partition engine.finished_runs_%s', suffix);
+    -- From here on nobody writes to either table, so what is read now is all there is.
+    live := array(select id from engine.runs where id >= low and id < high limit most + 1);
+    execute format('select array(select id from engine.finished_runs_%s
+                     where finished_at - created_at > interval ''24 hours'' and finished_at >= $1 limit $2)', suffix)
+       into late using kept_since, most + 1;
+    if cardinality(live) + cardinality(late) > most then
+        raise lock_not_available;
+    end if;
+    -- By index, whatever the planner believes of the day's size: one of the arrays' ids at a time.
+    for i in 1 .. cardinality(live || late) loop
+        execute format('insert into engine.journal select * from engine.journal_%s where run_id = $1', suffix)
+          using (live || late)[i];
+    end loop;
+    for i in 1 .. cardinality(late) loop
+        execute format('insert into engine.finished_runs select * from engine.finished_runs_%s where id = $1', suffix)
+          using late[i];
+    end loop;
+    return true;
+exception
+    when lock_not_available or deadlock_detected then return false;
+end $$;
+
+-- Drops the days that were taken out; says how many tables. Nobody reads them, so nobody is held up.
+create function engine.drop_detached() returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '200ms' as $$
+declare
+    part regclass;
+    dropped bigint := 0;
+begin
+    for part in
+        select c.oid::regclass from pg_class c
+         where c.relnamespace = 'engine'::regnamespace and c.relkind = 'r' and not c.relispartition
+           and c.relname ~ '^(journal|finished_runs)_[0-9]{8}$'
+    loop
+        execute format('drop table %s', part);
+        dropped := dropped + 1;
+    end loop;
+    return dropped;
+end $$;
+
+select engine.make_days(3);
 
 -- When each schedule last fired; the tick itself is the key of the run it started.
 create table engine.schedules (

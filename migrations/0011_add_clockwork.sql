@@ -7,16 +7,6 @@ alter table engine.schedules
     add column next_tick timestamptz,               -- the first after last_tick; null until one has looked
     add column run_requested_at timestamptz;
 
--- RESUMED: a parked run was let go on, by whom and why. Every row that was there satisfies the new rule.
-alter table engine.journal drop constraint journal_kind_check;
-alter table engine.journal add constraint journal_kind_check check (kind in
-    ('TX', 'INTENT', 'CALL', 'WAIT', 'SIGNAL', 'START', 'VALUE', 'NO_RETURN', 'UNDO', 'ATTEMPT', 'FAILED', 'RESUMED'))
-    not valid;
-
--- A key outlives its run: set when the run's own row is deleted.
-alter table engine.run_keys add column expires_at timestamptz;
-create index run_keys_expiry on engine.run_keys (expires_at) where expires_at is not null;
-
 -- How far a reader of the outbox has come: past every event of an older transaction, so that one that
 -- commits late is not skipped.
 create table outbox_readers (

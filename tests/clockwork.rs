@@ -2,6 +2,7 @@
 //! books balance after it.
 
 mod carts;
+mod days;
 mod faults;
 mod payments;
 mod rescue;

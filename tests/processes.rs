@@ -31,6 +31,6 @@ async fn eventually(patience: Duration, what: &str, mut happened: impl AsyncFnMu
 }
 
 /// Whether the long variants were asked for: `CART_ENGINE_NIGHTLY=1`.
-fn nightly() -> bool {
+pub(crate) fn nightly() -> bool {
     std::env::var("CART_ENGINE_NIGHTLY").is_ok_and(|value| value == "1")
 }

@@ -280,7 +280,7 @@ struct OldRun {
 
 impl Story for OldRun {
     type Flow = Retention;
-    const STEPS: &'static [&'static str] = &["RetireRuns", "DeleteSpentRows"];
+    const STEPS: &'static [&'static str] = &["MakeDays", "FindDueDays", "RetireRuns", "DeleteSpentRows"];
 
     async fn prepare(world: &World) -> Self {
         let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;

@@ -2,7 +2,7 @@
 
 use rust_decimal::Decimal;
 use serde_json::json;
-use workflows::{checkout::accept::Accepted, payment_reconciliation::PaymentReconciliation};
+use workflows::{checkout::accept::Accepted, payment_reconciliation::PaymentReconciliation, store::reconciliation};
 
 use super::*;
 use crate::gateway::Weather;
@@ -124,4 +124,36 @@ async fn every_payment_is_compared_once_a_pass_however_many_there_are() {
     world.later(20 * MINUTE).await;
     assert_eq!(world.compared().await, (45, 0, 0));
     assert_eq!(world.compared().await, (0, 0, 0));
+}
+
+/// Whether money is on its way is asked of the order's keys, however many runs live.
+#[tokio::test]
+async fn comparing_an_orders_books_reads_no_runs_of_others() {
+    let world = World::with(rules()).await;
+    let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
+    let accepted = world.checkout(user, cart, "tok_ok").await.expect("accepted");
+    world.settle().await;
+    for sql in [
+        "with others as (
+            insert into engine.runs (id, workflow, version, run_key, queue, input, wake_at, created_at, updated_at)
+            select gen_random_uuid(), 'refund', 1, gen_random_uuid()::text, 'refund', '{}', now(), now(), now()
+              from generate_series(1, 5000)
+            returning workflow, run_key, id)
+         insert into engine.run_keys (workflow, run_key, run_id) select * from others",
+        "analyze engine.runs",
+        "analyze engine.run_keys",
+    ] {
+        sqlx::query(sql).execute(&world.pool).await.expect("others");
+    }
+    let mut tx = world.pool.begin().await.expect("a transaction");
+    let booked = reconciliation::booked(&mut tx, accepted.order_id).await.expect("read").expect("an order");
+    assert!(!booked.is_settling);
+    let read: i64 = sqlx::query_scalar(
+        "select coalesce(sum(seq_tup_read), 0)::bigint from pg_stat_xact_user_tables
+          where schemaname = 'engine' and relname in ('runs', 'run_keys')",
+    )
+    .fetch_one(&mut *tx)
+    .await
+    .expect("what was read");
+    assert_eq!(read, 0, "rows read one after the other");
 }

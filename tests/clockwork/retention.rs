@@ -9,7 +9,7 @@ use workflows::{
 use super::*;
 
 impl World {
-    async fn rows(&self, sql: &'static str) -> i64 {
+    pub(super) async fn rows(&self, sql: &'static str) -> i64 {
         sqlx::query_scalar(sql).fetch_one(&self.pool).await.expect("a count")
     }
 }
@@ -91,13 +91,13 @@ async fn more_than_a_batch_goes_in_one_run_past_those_that_stay() {
         "insert into engine.finished_runs (id, workflow, version, run_key, queue, status, input, epoch, crashes, created_at, finished_at)
          select gen_random_uuid(), 'refund', 1, n::text, 'refund', 'COMPLETED', '{}', 1, 0,
                 engine.now() - interval '40 days', engine.now() - case when n % 3 = 0 then interval '1 day' else interval '39 days' end
-           from generate_series(1, 1500) as n",
+           from generate_series(1, 6000) as n",
     )
     .execute(&world.pool)
     .await
     .expect("old runs");
-    assert_eq!(world.tick::<Retention>().await["runs"], 1_000);
-    assert_eq!(world.rows("select count(*) from engine.finished_runs where workflow = 'refund'").await, 500);
+    assert_eq!(world.tick::<Retention>().await["runs"], 4_000);
+    assert_eq!(world.rows("select count(*) from engine.finished_runs where workflow = 'refund'").await, 2_000);
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn spent_rows_go_and_those_that_may_be_asked_for_stay() {
     .await
     .expect("rows of all ages");
     // 24 to 27 hours; 30 to 34 days; 24 to 27 hours; 24 to 28 hours past their end.
-    assert_eq!(world.tick::<Retention>().await, json!({ "runs": 0, "rows": 4 + 5 + 4 + 5 }));
+    assert_eq!(world.tick::<Retention>().await, json!({ "days": 0, "runs": 0, "rows": 4 + 5 + 4 + 5 }));
     assert_eq!(
         world.rows("select count(*) from idempotency_keys where created_at < now() - interval '24 hours'").await,
         0
@@ -135,6 +135,6 @@ async fn spent_rows_go_and_those_that_may_be_asked_for_stay() {
         27,
         "a used token gives a thief away until it runs out"
     );
-    assert_eq!(world.tick::<Retention>().await, json!({ "runs": 0, "rows": 0 }));
+    assert_eq!(world.tick::<Retention>().await, json!({ "days": 0, "runs": 0, "rows": 0 }));
     world.assert_books("after the retention").await;
 }

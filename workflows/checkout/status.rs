@@ -103,7 +103,7 @@ pub async fn read(pool: &PgPool, rules: &Rules, workflow_id: Uuid) -> Result<Opt
                o.order_status as "order_status?", o.payment_status as "payment_status?", o.total_amount as "total_amount?",
                o.currency as "currency?", o.estimated_delivery_date, a.next_action,
                (select j.name from engine.journal j
-                 where j.run_id = r.id and j.kind <> 'ATTEMPT' order by j.seq desc limit 1) as step
+                 where j.run_id = $1 and j.kind <> 'ATTEMPT' order by j.seq desc limit 1) as step
           from run r
           left join carts c on c.id = (r.input ->> 'cartId')::uuid
           left join orders o on o.id = (r.input ->> 'orderId')::uuid

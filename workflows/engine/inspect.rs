@@ -81,6 +81,19 @@ pub async fn run(pool: &PgPool, run_id: Uuid) -> Result<Option<Run>, sqlx::Error
     .await
 }
 
+/// Which runs are looked for; by default all.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sought<'a> {
+    /// Of this family only.
+    pub workflow: Option<&'a str>,
+    /// Of this status only.
+    pub status: Option<&'a str>,
+    /// Started at this moment of real time or later.
+    pub since: Option<DateTime<Utc>>,
+    /// Started before this moment of real time.
+    pub until: Option<DateTime<Utc>>,
+}
+
 /// Runs, newest first; `status` and `workflow` narrow the list.
 pub async fn runs(
     pool: &PgPool,
@@ -88,30 +101,96 @@ pub async fn runs(
     status: Option<&str>,
     limit: i64,
 ) -> Result<Vec<Run>, sqlx::Error> {
-    sqlx::query_as!(
-        Run,
-        r#"
-        (select id as "id!", workflow as "workflow!", version as "version!", run_key as "run_key!",
-               status as "status!", input as "input!", null::jsonb as output, failure, waiting_for,
-               nullif(wake_at, 'infinity') as wake_at, epoch as "epoch!", crashes as "crashes!",
-               created_at as "created_at!", null::timestamptz as finished_at
-          from engine.runs
-         where ($1::text is null or workflow = $1) and ($2::text is null or status = $2)
-         order by id desc limit $3)
-        union all
-        (select id, workflow, version, run_key, status, input, output, failure, null, null, epoch, crashes,
-               created_at, finished_at
-          from engine.finished_runs
-         where ($1::text is null or workflow = $1) and ($2::text is null or status = $2)
-         order by id desc limit $3)
-        order by 1 desc limit $3
-        "#,
-        workflow,
-        status,
-        limit
-    )
-    .fetch_all(pool)
-    .await
+    search(pool, Sought { workflow, status, ..Sought::default() }, limit).await
+}
+
+/// A statement for each set of filters: one that fits all (`$1 is null or …`) is planned for none.
+macro_rules! listed {
+    (live where $filter:literal, $($argument:expr),+) => {
+        sqlx::query_as!(
+            Run,
+            "select id, workflow, version, run_key, status, input, null::jsonb as output, failure, waiting_for,
+                    nullif(wake_at, 'infinity') as wake_at, epoch, crashes, created_at, null::timestamptz as finished_at
+               from engine.runs where id >= $1 and id < $2 " + $filter + " order by id desc limit $3",
+            $($argument),+
+        )
+    };
+    (finished where $filter:literal, $($argument:expr),+) => {
+        sqlx::query_as!(
+            Run,
+            "select id, workflow, version, run_key, status, input, output, failure, null::text as waiting_for,
+                    null::timestamptz as wake_at, epoch, crashes, created_at, finished_at as \"finished_at?\"
+               from engine.finished_runs where id >= $1 and id < $2 " + $filter + " order by id desc limit $3",
+            $($argument),+
+        )
+    };
+}
+
+/// The newest `limit` runs of those sought. How many there are is not counted: that would read them all.
+pub async fn search(pool: &PgPool, sought: Sought<'_>, limit: i64) -> Result<Vec<Run>, sqlx::Error> {
+    let Sought { workflow, status, .. } = sought;
+    let since = sought.since.map_or(Uuid::nil(), first_id);
+    let until = sought.until.map_or(Uuid::max(), first_id);
+    let has_ended = status.map(|status| matches!(status, "COMPLETED" | "FAILED" | "CANCELLED"));
+    let mut found = Vec::new();
+    if has_ended != Some(true) {
+        let live = match (workflow, status) {
+            (None, None) => listed!(live where "", since, until, limit).fetch_all(pool).await,
+            (Some(workflow), None) => {
+                listed!(live where "and workflow = $4", since, until, limit, workflow).fetch_all(pool).await
+            }
+            (None, Some(status)) => {
+                listed!(live where "and status = $4", since, until, limit, status).fetch_all(pool).await
+            }
+            (Some(workflow), Some(status)) => {
+                listed!(live where "and workflow = $4 and status = $5", since, until, limit, workflow, status)
+                    .fetch_all(pool)
+                    .await
+            }
+        };
+        found.extend(live?);
+    }
+    if has_ended != Some(false) {
+        let ended = match (workflow, status) {
+            (None, None) => listed!(finished where "", since, until, limit).fetch_all(pool).await,
+            (Some(workflow), None) => {
+                listed!(finished where "and workflow = $4", since, until, limit, workflow).fetch_all(pool).await
+            }
+            (None, Some("COMPLETED")) => {
+                listed!(finished where "and status = 'COMPLETED'", since, until, limit).fetch_all(pool).await
+            }
+            // The index is on those that did not end well, and the planner must be able to tell.
+            (None, Some(status)) => {
+                listed!(finished where "and status <> 'COMPLETED' and status = $4", since, until, limit, status)
+                    .fetch_all(pool)
+                    .await
+            }
+            (Some(workflow), Some("COMPLETED")) => {
+                listed!(finished where "and status = 'COMPLETED' and workflow = $4", since, until, limit, workflow)
+                    .fetch_all(pool)
+                    .await
+            }
+            (Some(workflow), Some(status)) => {
+                listed!(
+                    finished where "and status <> 'COMPLETED' and status = $4 and workflow = $5",
+                    since, until, limit, status, workflow
+                )
+                .fetch_all(pool)
+                .await
+            }
+        };
+        found.extend(ended?);
+    }
+    found.sort_unstable_by_key(|run| std::cmp::Reverse(run.id));
+    found.truncate(usize::try_from(limit).unwrap_or_default());
+    Ok(found)
+}
+
+/// The least id (uuid v7) that can be drawn at a moment: ids are in the order of their starts, so a window
+/// of time needs no index of its own.
+fn first_id(moment: DateTime<Utc>) -> Uuid {
+    let milliseconds = u128::try_from(moment.timestamp_millis()).unwrap_or_default();
+    Uuid::from_u128(milliseconds << 80)
 }
 
 /// A run's journal, in order.

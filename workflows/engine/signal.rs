@@ -98,7 +98,7 @@ pub async fn is_unwinding(conn: &mut PgConnection, run_id: Uuid) -> Result<bool,
              where r.id = $1
                and (r.status = 'COMPENSATING'
                     or r.status = 'STUCK' and exists (
-                        select from engine.journal j where j.run_id = r.id and j.kind = 'FAILED'))) as "yes!""#,
+                        select from engine.journal j where j.run_id = $1 and j.kind = 'FAILED'))) as "yes!""#,
         run_id
     )
     .fetch_one(conn)

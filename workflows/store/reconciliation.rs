@@ -222,9 +222,12 @@ pub async fn booked(conn: &mut PgConnection, order_id: OrderId) -> Result<Option
         r#"
         select o.order_status, o.payment_id, p.gateway_payment_id as "gateway_payment_id?",
                coalesce(p.captured_amount, 0) as "captured!",
-               exists (select from engine.runs r
-                        where r.workflow in ('refund', 'cancellation', 'return')
-                          and (starts_with(r.run_key, o.id::text) or r.input ->> 'orderId' = o.id::text)) as "is_settling!",
+               -- By their keys, which begin with the order's id: runs themselves are not indexed by order.
+               exists (select from engine.run_keys k join engine.runs r on r.id = k.run_id
+                        where k.workflow in ('refund', 'cancellation')
+                          and (k.run_key = o.id::text or k.run_key >= o.id || '/' and k.run_key < o.id || '0'))
+               or exists (select from returns t join engine.runs r on r.id = t.run_id
+                           where t.order_id = o.id) as "is_settling!",
                array(select substr(k.run_key, length(o.id::text) + 7) from engine.run_keys k
                       where k.workflow = 'refund' and k.run_key >= o.id || '/late/' and k.run_key < o.id || '/late0') as "refused!"
           from orders o left join payments p on p.order_id = o.id
