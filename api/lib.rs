@@ -34,6 +34,7 @@ mod orders;
 mod payments;
 mod preferences;
 mod products;
+mod refunds;
 mod returns;
 mod schedules;
 mod shipments;
@@ -80,6 +81,7 @@ fn resources(state: &AppState) -> OpenApiRouter<AppState> {
         .merge(checkout::routes())
         .merge(orders::routes())
         .merge(payments::routes())
+        .merge(refunds::routes())
         .merge(events::routes())
         .merge(shipments::routes())
         .merge(returns::routes())

@@ -86,6 +86,9 @@ POST   /api/products                               401       401   403   403    
 GET    /api/products/{id}                          yes       yes   yes   yes     yes   yes   yes
 PATCH  /api/products/{id}                          401       401   403   403     403   yes   yes
 POST   /api/products/{id}/variants                 401       401   403   403     403   yes   yes
+GET    /api/refunds                                401       401   403   403     403   yes   yes
+POST   /api/refunds/{id}/resend                    401       401   403   403     403   yes   yes   409
+POST   /api/refunds/{id}/settle                    401       401   403   403     403   403   yes   409
 POST   /api/returns/{id}/approve                   401       401   403   403     403   yes   yes
 POST   /api/returns/{id}/receive                   401       401   403   403     403   yes   yes
 POST   /api/returns/{id}/reject                    401       401   403   403     403   yes   yes

@@ -1,27 +1,28 @@
 //! Refund: money that goes back, however long the gateway takes.
 //!
 //! Started by the undo of a payment, by a webhook that reports money nobody waits for, and by people who
-//! give back a part. Its steps serve other flows too: `claim_everything`, then `give_back`.
+//! give back a part. Its steps serve other flows too: `claim_everything`, then `give_back`. What the gateway
+//! refuses to send waits, claimed and without a worker, for a person's word ([`desk`]).
 
 pub mod accept;
+pub mod desk;
+mod send;
 
 use std::{sync::Arc, time::Duration};
 
 use domain::{
     ids::OrderId,
-    money::Money,
-    ports::{GatewayPayment, GatewayRefund, PaymentGateway},
+    ports::{GatewayPayment, PaymentGateway},
 };
-use engine::{Call, CallContext, Flow, Forward, Result, RetryPolicy, Start, Step, StepError, Tx, Workflow};
+use engine::{Call, CallContext, Flow, Forward, Result, RetryPolicy, Step, StepError, Tx, Workflow};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
 
+pub(crate) use self::send::give_back;
 pub use crate::store::refunds::DueRefund;
 use crate::{
     Shop,
     checkout::pay::{configured, unless_refused},
-    notification::{Notice, Notification, Refunded},
     store::refunds::{self, Claim},
 };
 
@@ -82,35 +83,6 @@ pub(crate) async fn claim_everything(
         None => Vec::new(),
     };
     flow.tx(ClaimRefunds { request, payments: &payments }).await
-}
-
-/// Sends back what this run has claimed, however long that takes, settles each refund, and tells the
-/// shopper. Cash is not sent: it is recorded as paid back by hand.
-///
-/// # Errors
-/// Ends the turn, or parks the run when the gateway refuses.
-pub(crate) async fn give_back(
-    flow: &mut Forward<'_>,
-    shop: &Shop,
-    request: &RefundRequest,
-    due: &[DueRefund],
-) -> Result<()> {
-    let order_id = request.order_id;
-    let gateway = request.gateway.as_deref().and_then(|name| shop.gateway(name));
-    for refund in due {
-        let sent = match &refund.gateway_payment_id {
-            Some(payment_id) => {
-                let pool = flow.pool().clone();
-                Some(flow.call(SendRefund { order_id, refund, payment_id, gateway, pool }).await?)
-            }
-            None => None,
-        };
-        flow.tx(SettleRefund { order_id, refund, sent: sent.as_ref() }).await?;
-        let refunded = Refunded { refund_id: refund.refund_id, order_id, amount: refund.amount };
-        let notice = Notice::of_refund(refunded);
-        flow.start(Start::<Notification>::new(notice.key(), &notice)).await?;
-    }
-    Ok(())
 }
 
 /// Passes the point of no return; there is nothing else to do yet.
@@ -197,63 +169,5 @@ impl RefundRequest {
     fn claim(&self, tx: &Tx<'_>) -> Claim<'_> {
         let RefundRequest { order_id, reason, reference, .. } = self;
         Claim { run_id: tx.run_id(), order_id: *order_id, reason, reference: reference.as_deref() }
-    }
-}
-
-/// Sends one refund, those of a payment in the order they were claimed.
-struct SendRefund<'a> {
-    order_id: OrderId,
-    refund: &'a DueRefund,
-    payment_id: &'a str,
-    gateway: Option<&'a Arc<dyn PaymentGateway>>,
-    pool: PgPool,
-}
-
-impl Call for SendRefund<'_> {
-    const NAME: &'static str = "SendRefund";
-    type Output = GatewayRefund;
-
-    fn policy(&self) -> RetryPolicy {
-        PATIENT
-    }
-
-    async fn run(&self, context: &CallContext) -> Result<GatewayRefund, StepError> {
-        let gateway = configured(self.gateway)?;
-        let amount = Money::rounded(self.refund.amount, self.refund.currency);
-        let turn = {
-            let mut conn = self.pool.acquire().await?;
-            refunds::turn_of(&mut conn, self.refund).await?
-        };
-        if turn.must_wait {
-            return Err(StepError::Unknown("an earlier refund of this payment is not settled yet".into()));
-        }
-        // A gateway forgets idempotency keys. Well before that we first ask whether it went through.
-        let age = (context.now - context.intended_at).to_std().unwrap_or_default();
-        if age > gateway.key_lifetime() / 2 {
-            let found = gateway.find(self.order_id).await.map_err(unless_refused)?;
-            let refunded = found.iter().find(|found| found.gateway_payment_id == self.payment_id).map(|f| f.refunded);
-            if refunded.is_some_and(|refunded| refunded >= turn.settled + amount.amount()) {
-                // Its own id of it was in the answer that never came.
-                return Ok(GatewayRefund { gateway_refund_id: format!("unheard-{}", context.idempotency_key), amount });
-            }
-        }
-        gateway.refund(context.idempotency_key, self.payment_id, &amount).await.map_err(unless_refused)
-    }
-}
-
-struct SettleRefund<'a> {
-    order_id: OrderId,
-    refund: &'a DueRefund,
-    sent: Option<&'a GatewayRefund>,
-}
-
-impl Step for SettleRefund<'_> {
-    const NAME: &'static str = "SettleRefund";
-    type Output = ();
-
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
-        let now = tx.now();
-        refunds::settle(tx.conn(), self.order_id, self.refund, self.sent, now).await?;
-        Ok(())
     }
 }

@@ -17,13 +17,16 @@ use uuid::Uuid;
 
 use crate::{
     notification::{Notice, Notification},
-    store::audit_log::{self, Action},
+    store::{
+        audit_log::{self, Action},
+        refunds::held::{self, Held},
+    },
 };
 
-/// Parked runs looked at by one commit.
-const BATCH: i64 = 50;
-/// Commits of one run; what is left then is the next run's.
-const BATCHES: usize = 20;
+/// Parked runs, or refunds, looked at by one commit.
+const BATCH: i64 = 100;
+/// Commits of one run for each kind. The next begins anew, so this is as many as a journal holds.
+const BATCHES: usize = 400;
 /// Times a run is let go on before it is a person's.
 const TIMES: i64 = 5;
 /// Under which name.
@@ -40,7 +43,7 @@ pub struct Rescued {
     pub woken: u64,
     /// Parked runs let go on.
     pub resumed: u64,
-    /// Parked runs the staff was told of.
+    /// Parked runs, and refunds that wait for one, that the staff was told of.
     pub reported: u64,
 }
 
@@ -62,6 +65,14 @@ impl Workflow for StuckRunRescue {
             let batch = flow.tx(RescueParkedRuns { after: id }).undo(Nothing).await?;
             flow.checkpoint().await?;
             rescued.resumed += batch.resumed;
+            rescued.reported += batch.reported;
+            after = batch.next_after;
+        }
+        let mut after = Some(Uuid::nil());
+        for _ in 0..BATCHES {
+            let Some(id) = after else { break };
+            let batch = flow.tx(ReportHeldRefunds { after: id }).undo(Nothing).await?;
+            flow.checkpoint().await?;
             rescued.reported += batch.reported;
             after = batch.next_after;
         }
@@ -117,6 +128,38 @@ impl Step for RescueParkedRuns {
     }
 }
 
+/// Tells the staff, once each, of refunds behind an earlier one whose run is parked: nothing else shows that
+/// they cannot get on. Of what the gateway refused they have been told by its run.
+#[derive(Debug)]
+struct ReportHeldRefunds {
+    after: Uuid,
+}
+
+impl Step for ReportHeldRefunds {
+    const NAME: &'static str = "ReportHeldRefunds";
+    type Output = Batch;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Batch, StepError> {
+        let refunds = held::held(tx.conn(), self.after, BATCH).await?;
+        let mut batch = Batch::default();
+        for Held { refund_id, order_id, run_id, amount, currency, waits_for, waits_for_run, since, .. } in &refunds {
+            let (Some(earlier), Some(parked)) = (waits_for, waits_for_run) else { continue };
+            let text = format!(
+                "A refund has waited since {since} for another of its payment, whose run is parked.\n\n\
+                 Refund: {refund_id}\nOrder: {order_id}\nAmount: {amount} {currency}\nRun: {run_id}\n\
+                 Waits for: refund {earlier}\nParked run: {parked}\n\n\
+                 Both go on when that run does: `cart-engine inspect run {parked}` shows why it does not.\n"
+            );
+            let subject = format!("A refund of {amount} {currency} waits for a parked run");
+            let notice = Notice::to_staff("refund.held", StaffReport { id: *refund_id, subject, text });
+            batch.reported += u64::from(tx.start(Start::<Notification>::new(notice.key(), &notice)?).await?.is_new);
+        }
+        let is_full = i64::try_from(refunds.len()).unwrap_or_default() == BATCH;
+        batch.next_after = refunds.last().filter(|_| is_full).map(|refund| refund.refund_id);
+        Ok(batch)
+    }
+}
+
 /// What is to be done about a parked run.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
@@ -160,7 +203,8 @@ async fn report(tx: &mut Tx<'_>, run: &Parked) -> Result<bool, StepError> {
     let text = format!(
         "A run of {workflow} was parked at {parked_at} and needs a person.\n\n\
          Run: {run_id}\nKey: {run_key}\nWhy: {why}\n\n\
-         What it was doing is half done until somebody lets it go on: `cart-engine inspect run {run_id}` shows it.\n"
+         What it was doing is half done until somebody lets it go on: `cart-engine inspect run {run_id}` shows it, \
+         `cart-engine run resume {run_id} --reason …` does it.\n"
     );
     let subject = format!("A {workflow} run is stuck");
     let notice = Notice::to_staff("run.stuck", StaffReport { id: *run_id, subject, text });

@@ -54,12 +54,19 @@ impl Cast {
                 shopper.add("LAP-001", 1).await;
             }
         }
-        let about_orders = ["/api/orders/", "/api/dev/gateway", "/api/payments/", "/api/shipments/", "/api/returns/"];
+        let about_orders =
+            ["/api/orders/", "/api/dev/gateway", "/api/payments/", "/api/refunds", "/api/shipments/", "/api/returns/"];
         if about_orders.into_iter().any(|start| path.starts_with(start)) {
             let order = self.buy("tok_ok").await;
             assert_eq!(self.owner.end(&order).await["status"], "COMPLETED");
             self.things.push(("/api/orders/{id}", order.order_id.clone()));
             self.things.push(("orderId", order.order_id));
+        }
+        if path.starts_with("/api/refunds/") {
+            let part = json!({ "orderId": self.thing("orderId"), "amount": "1.00", "reason": "Scratched" });
+            self.staff.post("/api/payments/refund", &part).await.ok();
+            let refunds = self.staff.get("/api/refunds?limit=1").await.ok();
+            self.things.push(("/api/refunds/{id}", text(&refunds["items"][0], "refundId")));
         }
         if path.starts_with("/api/shipments/") {
             let parcel = json!({ "courierService": "Blue Dart", "trackingNumber": "BD123456789IN" });

@@ -2,7 +2,8 @@
 -- nor is more than that claimed. Money captured besides what pays for an order goes back beside its books.
 with given_back as (
     select payment_id, sum(amount) filter (where status = 'SUCCEEDED') as amount,
-           sum(amount) filter (where status in ('PENDING', 'SUCCEEDED')) as claimed
+           -- What a gateway refused is owed all the same, and so claimed.
+           sum(amount) as claimed
       from refunds where not is_extra group by payment_id),
 breaches (subject, expected, actual) as materialized (
     select 'order ' || p.order_id,

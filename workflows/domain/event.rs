@@ -30,6 +30,8 @@ pub enum EventType {
     PaymentFailed,
     /// Money has gone back to the shopper, all of it or a part.
     PaymentRefunded,
+    /// The gateway will not give money back: a person must, or must have it sent again.
+    RefundFailed,
     /// Stock is held for an order that is not confirmed yet.
     InventoryReserved,
     /// Held stock is sold.
@@ -46,7 +48,7 @@ pub enum EventType {
 
 impl EventType {
     /// Every type there is, in the order of a shopper's journey.
-    pub const ALL: [EventType; 15] = [
+    pub const ALL: [EventType; 16] = [
         EventType::CartAbandoned,
         EventType::OrderCreated,
         EventType::OrderConfirmed,
@@ -56,6 +58,7 @@ impl EventType {
         EventType::PaymentCaptured,
         EventType::PaymentFailed,
         EventType::PaymentRefunded,
+        EventType::RefundFailed,
         EventType::InventoryReserved,
         EventType::InventoryCommitted,
         EventType::InventoryReleased,
@@ -77,6 +80,7 @@ impl EventType {
             EventType::PaymentCaptured => "payment.captured",
             EventType::PaymentFailed => "payment.failed",
             EventType::PaymentRefunded => "payment.refunded",
+            EventType::RefundFailed => "refund.failed",
             EventType::InventoryReserved => "inventory.reserved",
             EventType::InventoryCommitted => "inventory.committed",
             EventType::InventoryReleased => "inventory.released",

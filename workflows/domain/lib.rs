@@ -19,6 +19,7 @@ pub mod payment;
 pub mod phone;
 pub mod ports;
 pub mod pricing;
+pub mod refund;
 pub mod returns;
 
 /// A text that names no member of one of our enumerations.

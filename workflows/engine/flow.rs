@@ -505,6 +505,11 @@ impl Forward<'_> {
         self.0.start(start).await
     }
 
+    /// As [`Flow::checkpoint`].
+    pub async fn checkpoint(&mut self) -> Result<()> {
+        self.0.checkpoint().await
+    }
+
     /// As [`Flow::call`]; one that keeps failing parks the run.
     pub async fn call<C: crate::Call>(&mut self, call: C) -> Result<C::Output> {
         self.0.call(call).undo(crate::Nothing).await

@@ -36,7 +36,7 @@ pub async fn refundable(
     sqlx::query_scalar!(
         r#"select p.captured_amount - coalesce((
                       select sum(r.amount) from refunds r
-                       where r.payment_id = p.id and r.status in ('PENDING', 'SUCCEEDED') and not r.is_extra
+                       where r.payment_id = p.id and not r.is_extra
                          and r.run_id is distinct from $2), 0) as "left!"
              from payments p where p.order_id = $1"#,
         Uuid::from(order_id),

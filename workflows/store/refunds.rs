@@ -1,5 +1,8 @@
 //! `refunds`: what goes back of a payment is claimed first, under the locks of its order and payment, so
-//! that Σ refunds never passes what was captured; then it is sent; then it is settled.
+//! that Σ refunds never passes what was captured; then it is sent; then it is settled, or refused by the
+//! gateway. What was refused stays claimed: it is owed until a person has paid it, or had it sent again.
+
+pub mod held;
 
 use chrono::{DateTime, Utc};
 use domain::{
@@ -7,6 +10,7 @@ use domain::{
     money::{Currency, Money, to_wire},
     order::OrderStatus,
     ports::{GatewayPayment, GatewayRefund},
+    refund::RefundStatus,
 };
 use engine::{Failure, StepError};
 use rust_decimal::Decimal;
@@ -142,7 +146,7 @@ async fn claimed(
 ) -> Result<Decimal, sqlx::Error> {
     sqlx::query_scalar!(
         r#"select coalesce(sum(amount), 0) as "sum!" from refunds
-            where payment_id = $1 and gateway_payment_id is not distinct from $2 and status in ('PENDING', 'SUCCEEDED')"#,
+            where payment_id = $1 and gateway_payment_id is not distinct from $2"#,
         payment_id,
         gateway_payment_id
     )
@@ -218,7 +222,7 @@ pub async fn claim_everything(
     sqlx::query!(
         "with extra as (
             select coalesce(sum(amount), 0) as amount from refunds
-             where payment_id = $1 and is_extra and status in ('PENDING', 'SUCCEEDED')),
+             where payment_id = $1 and is_extra),
          payment as (
             update payments p
                set captured_amount = $2 - e.amount, updated_at = $3,
@@ -264,7 +268,7 @@ pub async fn claim_amount(
     // All of it, whichever payment it goes back to: one that its checkout never noted has no id here.
     let claimed = sqlx::query_scalar!(
         r#"select coalesce(sum(amount), 0) as "sum!" from refunds
-            where payment_id = $1 and not is_extra and status in ('PENDING', 'SUCCEEDED')"#,
+            where payment_id = $1 and not is_extra"#,
         order.payment_id
     )
     .fetch_one(&mut *conn)
@@ -330,8 +334,29 @@ pub async fn turn_of(conn: &mut PgConnection, refund: &DueRefund) -> Result<Turn
     .await
 }
 
-/// A refund has gone through: PENDING → SUCCEEDED, once, and the payment, the order and an event follow.
-/// One without `sent` is paid back by hand.
+/// How the money of a refund went back.
+#[derive(Debug, Clone, Copy)]
+pub enum PaidBack<'a> {
+    /// By the gateway, as it says.
+    ByGateway(&'a GatewayRefund),
+    /// By hand, as cash always is.
+    InCash,
+    /// By hand, because the gateway had refused to.
+    Instead,
+}
+
+impl PaidBack<'_> {
+    /// Where the refund stood.
+    fn from(self) -> RefundStatus {
+        match self {
+            PaidBack::ByGateway(_) | PaidBack::InCash => RefundStatus::Pending,
+            PaidBack::Instead => RefundStatus::Failed,
+        }
+    }
+}
+
+/// A refund has gone through: → SUCCEEDED, once, and the payment, the order and an event follow. False when
+/// it did not stand where it would have to.
 ///
 /// # Errors
 /// The database's own.
@@ -339,16 +364,20 @@ pub async fn settle(
     conn: &mut PgConnection,
     order_id: OrderId,
     refund: &DueRefund,
-    sent: Option<&GatewayRefund>,
+    paid: PaidBack<'_>,
     now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
+) -> Result<bool, sqlx::Error> {
+    let sent = match paid {
+        PaidBack::ByGateway(sent) => Some(sent.gateway_refund_id.as_str()),
+        PaidBack::InCash | PaidBack::Instead => None,
+    };
+    let settled = sqlx::query!(
         "with locked as materialized (
             -- The order before its payment, as everybody takes them.
             select id from orders where id = $1 for no key update),
          settled as (
-            update refunds set status = 'SUCCEEDED', gateway_refund_id = $3, updated_at = $4
-             where id = $2 and status = 'PENDING' and exists (select from locked)
+            update refunds set status = 'SUCCEEDED', gateway_refund_id = $3, by_hand = $3::text is null, updated_at = $4
+             where id = $2 and status = $6 and exists (select from locked)
             returning payment_id, amount, is_extra, by_hand),
          payment as (
             update payments p
@@ -366,11 +395,60 @@ pub async fn settle(
            from settled s join payments p on p.id = s.payment_id",
         Uuid::from(order_id),
         refund.refund_id,
-        sent.map(|sent| sent.gateway_refund_id.as_str()),
+        sent,
         now,
-        to_wire(refund.amount, refund.currency)
+        to_wire(refund.amount, refund.currency),
+        paid.from().as_str()
+    )
+    .execute(conn)
+    .await?;
+    Ok(settled.rows_affected() == 1)
+}
+
+/// The gateway has refused a refund: PENDING → FAILED, and an event. Its amount stays claimed.
+///
+/// # Errors
+/// The database's own.
+pub async fn fail(
+    conn: &mut PgConnection,
+    order_id: OrderId,
+    refund: &DueRefund,
+    why: &str,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "with failed as (
+            update refunds set status = 'FAILED', failure = $3, updated_at = $4
+             where id = $2 and status = 'PENDING'
+            returning id)
+         insert into outbox_events (event_id, event_type, subject, data, occurred_at)
+         select gen_random_uuid(), 'refund.failed', $1::uuid::text,
+                jsonb_build_object('orderId', $1::uuid, 'refundId', id, 'amount', $5::text, 'currency', $6::text,
+                                   'reason', $3::text), $4
+           from failed",
+        Uuid::from(order_id),
+        refund.refund_id,
+        why,
+        now,
+        to_wire(refund.amount, refund.currency),
+        refund.currency.as_str()
     )
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// What was refused is to be sent again: FAILED → PENDING. False when it had not been refused.
+///
+/// # Errors
+/// The database's own.
+pub async fn reopen(conn: &mut PgConnection, refund_id: Uuid, now: DateTime<Utc>) -> Result<bool, sqlx::Error> {
+    let reopened = sqlx::query!(
+        "update refunds set status = 'PENDING', updated_at = $2 where id = $1 and status = 'FAILED'",
+        refund_id,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(reopened.rows_affected() == 1)
 }

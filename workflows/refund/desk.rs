@@ -1,0 +1,122 @@
+//! What people make of a refund that the gateway has refused.
+
+use domain::{
+    ids::OrderId,
+    refund::{InvalidRefundTransition, RefundStatus},
+};
+use engine::Delivery;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::store::{
+    audit_log::{self, Action},
+    order_moves,
+    refunds::{
+        self, PaidBack,
+        held::{self, RefundHead},
+    },
+};
+
+/// A person's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Decision {
+    /// It is sent again, under a key of its own.
+    Resend,
+    /// It was paid by other means.
+    Settle,
+}
+
+impl Decision {
+    /// Where it leads.
+    pub fn leads_to(self) -> RefundStatus {
+        match self {
+            Decision::Resend => RefundStatus::Pending,
+            Decision::Settle => RefundStatus::Succeeded,
+        }
+    }
+
+    /// As the audit log names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Decision::Resend => "refund.resend",
+            Decision::Settle => "refund.settle",
+        }
+    }
+}
+
+/// Why nothing came of it.
+#[derive(Debug, thiserror::Error)]
+pub enum RefundRefusal {
+    /// There is no such refund.
+    #[error("there is no such refund")]
+    NotFound,
+    /// It was not refused, or somebody has decided already.
+    #[error(transparent)]
+    Invalid(#[from] InvalidRefundTransition),
+    /// Its run is not there to hear of it.
+    #[error("the run of this refund does not wait for a decision")]
+    NobodyWaits,
+    /// Postgres.
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+/// The signal a refused refund's run waits for.
+pub(super) fn signal_of(refund_id: Uuid) -> String {
+    format!("refund:{refund_id}")
+}
+
+/// A person decides: the refund moves, its run hears of it, and the audit log says who and why; or none of it.
+///
+/// # Errors
+/// [`RefundRefusal`]; the caller rolls back then.
+pub async fn decide(
+    conn: &mut PgConnection,
+    refund_id: Uuid,
+    decision: Decision,
+    by: &str,
+    reason: &str,
+) -> Result<RefundHead, RefundRefusal> {
+    let found = held::find(conn, refund_id).await?.ok_or(RefundRefusal::NotFound)?;
+    let order_id = OrderId::from(found.order_id);
+    order_moves::lock(conn, order_id).await?;
+    // Again: what the lock's last holder wrote is visible to no earlier statement.
+    let found = held::find(conn, refund_id).await?.ok_or(RefundRefusal::NotFound)?;
+    let from = found.status;
+    // PENDING → SUCCEEDED is an arrow too, but the gateway's.
+    if from != RefundStatus::Failed {
+        return Err(InvalidRefundTransition { from, to: decision.leads_to() }.into());
+    }
+    from.transition(decision.leads_to())?;
+    let now = engine::sweep::engine_now(&mut *conn).await?;
+    let has_moved = match decision {
+        Decision::Resend => refunds::reopen(conn, refund_id, now).await?,
+        Decision::Settle => refunds::settle(conn, order_id, &found.due(), PaidBack::Instead, now).await?,
+    };
+    if !has_moved {
+        return Err(RefundRefusal::NobodyWaits);
+    }
+    let key = Uuid::now_v7().to_string();
+    match engine::signal(conn, found.run_id, &signal_of(refund_id), &key, &decision).await? {
+        Delivery::Delivered => {}
+        Delivery::Duplicate | Delivery::Finished | Delivery::Refused | Delivery::Unknown => {
+            return Err(RefundRefusal::NobodyWaits);
+        }
+    }
+    // It may have waited too long, and been parked.
+    engine::unpark(conn, found.run_id, by, reason).await?;
+    let (subject, details) =
+        (format!("refund:{refund_id}"), json!({ "orderId": found.order_id, "was": found.failure }));
+    let action = Action {
+        actor: by,
+        action: decision.as_str(),
+        subject: &subject,
+        reason: Some(reason),
+        details: Some(&details),
+    };
+    audit_log::record(conn, action).await?;
+    held::find(conn, refund_id).await?.ok_or(RefundRefusal::NotFound)
+}

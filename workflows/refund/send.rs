@@ -1,0 +1,230 @@
+//! Sending back what a run has claimed: until it has arrived, or a person has paid it instead.
+
+use std::{sync::Arc, time::Duration};
+
+use domain::{
+    ids::OrderId,
+    money::{Money, to_wire},
+    notification::StaffReport,
+    ports::{GatewayError, GatewayRefund, PaymentGateway},
+};
+use engine::{Call, CallContext, Failure, Forward, Result, RetryPolicy, Start, Step, StepError, Tx};
+use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::{
+    PATIENT, RefundRequest,
+    desk::{Decision, signal_of},
+};
+use crate::{
+    Shop,
+    checkout::pay::configured,
+    notification::{Notice, Notification, Refunded},
+    store::refunds::{self, DueRefund, PaidBack},
+};
+
+/// How long a refund that was refused waits for a person's word before its run is parked.
+const STAFF_PATIENCE: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// Sends back what this run has claimed, however long that takes, settles each refund, and tells the
+/// shopper. Cash is not sent: it is recorded as paid back by hand. What the gateway refuses is FAILED, and
+/// holds up no other; at the end the run waits until a person has had it sent again, or has paid it.
+///
+/// # Errors
+/// Ends the turn, or parks the run when nobody says anything of a refused refund for [`STAFF_PATIENCE`].
+pub(crate) async fn give_back(
+    flow: &mut Forward<'_>,
+    shop: &Shop,
+    request: &RefundRequest,
+    due: &[DueRefund],
+) -> Result<()> {
+    let gateway = request.gateway.as_deref().and_then(|name| shop.gateway(name));
+    let sending = Sending { order_id: request.order_id, gateway };
+    let mut refused = Vec::new();
+    for refund in due {
+        if !sending.send(flow, refund, 1).await? {
+            refused.push(refund);
+        }
+    }
+    for refund in refused {
+        sending.wait_for_staff(flow, refund).await?;
+    }
+    Ok(())
+}
+
+/// What all refunds of a run have in common.
+#[derive(Clone, Copy)]
+struct Sending<'a> {
+    order_id: OrderId,
+    gateway: Option<&'a Arc<dyn PaymentGateway>>,
+}
+
+impl Sending<'_> {
+    /// Sends one refund; false when the gateway has refused it, of which the staff hears each time.
+    async fn send(&self, flow: &mut Forward<'_>, refund: &DueRefund, time: u32) -> Result<bool> {
+        let order_id = self.order_id;
+        let sent = match &refund.gateway_payment_id {
+            Some(payment_id) => {
+                let (gateway, pool) = (self.gateway, flow.pool().clone());
+                Some(flow.call(SendRefund { order_id, refund, payment_id, gateway, pool }).await?)
+            }
+            None => None,
+        };
+        let paid = match &sent {
+            Some(Sent::Accepted(sent)) => PaidBack::ByGateway(sent),
+            Some(Sent::Refused { why }) => {
+                flow.tx(FailRefund { order_id, refund, why }).await?;
+                let notice = refused(order_id, refund, why, time);
+                flow.start(Start::<Notification>::new(notice.key(), &notice)).await?;
+                return Ok(false);
+            }
+            None => PaidBack::InCash,
+        };
+        flow.tx(SettleRefund { order_id, refund, paid }).await?;
+        self.tell(flow, refund).await?;
+        Ok(true)
+    }
+
+    /// Until a person has said what becomes of it. Each round needs their word, and one more is heard of.
+    async fn wait_for_staff(&self, flow: &mut Forward<'_>, refund: &DueRefund) -> Result<()> {
+        let mut time = 1;
+        loop {
+            let heard = flow.wait_for::<Decision>(&signal_of(refund.refund_id), STAFF_PATIENCE).await?;
+            // Whoever decides has the order before this run, whose row we have heard at.
+            flow.checkpoint().await?;
+            time += 1;
+            match heard {
+                Some(Decision::Settle) => return self.tell(flow, refund).await,
+                Some(Decision::Resend) if self.send(flow, refund, time).await? => return Ok(()),
+                Some(Decision::Resend) => {}
+                None => {
+                    let detail = format!("the gateway refused refund {}, and nobody has decided", refund.refund_id);
+                    return Err(Failure::new("refund-refused", detail));
+                }
+            }
+        }
+    }
+
+    async fn tell(&self, flow: &mut Forward<'_>, refund: &DueRefund) -> Result<()> {
+        let refunded = Refunded { refund_id: refund.refund_id, order_id: self.order_id, amount: refund.amount };
+        let notice = Notice::of_refund(refunded);
+        flow.start(Start::<Notification>::new(notice.key(), &notice)).await?;
+        Ok(())
+    }
+}
+
+/// What the staff is told, each time the gateway refuses.
+fn refused(order_id: OrderId, refund: &DueRefund, why: &str, time: u32) -> Notice {
+    let DueRefund { refund_id, gateway_payment_id, amount, currency } = refund;
+    let amount = to_wire(*amount, *currency);
+    let payment = gateway_payment_id.as_deref().unwrap_or_default();
+    let text = format!(
+        "The gateway refuses to give money back, and it is owed all the same.\n\n\
+         Refund: {refund_id}\nOrder: {order_id}\nPayment: {payment}\nAmount: {amount} {currency}\nWhy: {why}\n\n\
+         Mend what it complains of and send it again (POST /api/refunds/{refund_id}/resend), or pay by other \
+         means and say so (POST /api/refunds/{refund_id}/settle). Until then it waits.\n"
+    );
+    let id = Uuid::new_v5(refund_id, &time.to_be_bytes());
+    let subject = format!("A refund of {amount} {currency} was refused");
+    Notice::to_staff("refund.failed", StaffReport { id, subject, text })
+}
+
+/// What came of sending a refund.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Sent {
+    /// The gateway gives it back.
+    Accepted(GatewayRefund),
+    /// It certainly does not.
+    Refused {
+        /// Its words.
+        why: String,
+    },
+}
+
+/// Sends one refund, those of a payment in the order they were claimed. Sent again after a refusal it has
+/// another key: the call is another.
+struct SendRefund<'a> {
+    order_id: OrderId,
+    refund: &'a DueRefund,
+    payment_id: &'a str,
+    gateway: Option<&'a Arc<dyn PaymentGateway>>,
+    pool: PgPool,
+}
+
+impl Call for SendRefund<'_> {
+    const NAME: &'static str = "SendRefund";
+    type Output = Sent;
+
+    fn policy(&self) -> RetryPolicy {
+        PATIENT
+    }
+
+    async fn run(&self, context: &CallContext) -> Result<Sent, StepError> {
+        let gateway = configured(self.gateway)?;
+        let amount = Money::rounded(self.refund.amount, self.refund.currency);
+        let turn = {
+            let mut conn = self.pool.acquire().await?;
+            refunds::turn_of(&mut conn, self.refund).await?
+        };
+        if turn.must_wait {
+            return Err(StepError::Unknown("an earlier refund of this payment is not settled yet".into()));
+        }
+        // A gateway forgets idempotency keys. Well before that we first ask whether it went through.
+        let age = (context.now - context.intended_at).to_std().unwrap_or_default();
+        if age > gateway.key_lifetime() / 2 {
+            // Refusing to say whether is not refusing to give back.
+            let found = gateway.find(self.order_id).await.map_err(|error| StepError::Unknown(error.into()))?;
+            let refunded = found.iter().find(|found| found.gateway_payment_id == self.payment_id).map(|f| f.refunded);
+            if refunded.is_some_and(|refunded| refunded >= turn.settled + amount.amount()) {
+                // Its own id of it was in the answer that never came.
+                let gateway_refund_id = format!("unheard-{}", context.idempotency_key);
+                return Ok(Sent::Accepted(GatewayRefund { gateway_refund_id, amount }));
+            }
+        }
+        match gateway.refund(context.idempotency_key, self.payment_id, &amount).await {
+            Ok(sent) => Ok(Sent::Accepted(sent)),
+            Err(GatewayError::Refused { code, detail }) => {
+                // Postgres keeps no NUL.
+                Ok(Sent::Refused { why: format!("{code}: {detail}").replace('\0', "\u{fffd}") })
+            }
+            Err(GatewayError::Unknown(why)) => Err(StepError::Unknown(why.into())),
+        }
+    }
+}
+
+struct SettleRefund<'a> {
+    order_id: OrderId,
+    refund: &'a DueRefund,
+    paid: PaidBack<'a>,
+}
+
+impl Step for SettleRefund<'_> {
+    const NAME: &'static str = "SettleRefund";
+    type Output = ();
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
+        let now = tx.now();
+        refunds::settle(tx.conn(), self.order_id, self.refund, self.paid, now).await?;
+        Ok(())
+    }
+}
+
+struct FailRefund<'a> {
+    order_id: OrderId,
+    refund: &'a DueRefund,
+    why: &'a str,
+}
+
+impl Step for FailRefund<'_> {
+    const NAME: &'static str = "FailRefund";
+    type Output = ();
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
+        let now = tx.now();
+        refunds::fail(tx.conn(), self.order_id, self.refund, self.why, now).await?;
+        metrics::counter!("cart_engine_refunds_failed_total").increment(1);
+        Ok(())
+    }
+}
