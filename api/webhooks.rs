@@ -7,10 +7,12 @@ use axum::{
     http::HeaderMap,
 };
 use chrono::Utc;
+use domain::ports::Webhook;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
+use workflows::checkout::webhook;
 
 use crate::{
     error::ApiError,
@@ -19,8 +21,6 @@ use crate::{
     state::AppState,
 };
 
-mod inbox;
-
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(receive))
 }
@@ -28,11 +28,12 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
 /// What became of an event.
 #[derive(Serialize, ToSchema)]
 struct Receipt {
-    /// SIGNALLED, STARTED_REFUND, IGNORED or DUPLICATE.
+    /// SIGNALLED, STARTED_REFUND, COMPARED, IGNORED, UNMATCHED, UNREADABLE or DUPLICATE.
     outcome: &'static str,
 }
 
-/// Takes a gateway's webhook. Whatever was delivered once is answered 200 ever after.
+/// Takes a gateway's webhook. Whatever is rightly signed is kept, whether it is understood or not; and what was
+/// delivered once is answered 200 ever after.
 #[utoipa::path(
     post, path = "/api/webhooks/{gateway}", tag = "Payments",
     params(("gateway" = String, Path, description = "stripe, razorpay, paypal or sandbox")),
@@ -53,21 +54,31 @@ async fn receive(
     };
     let headers = named_values(request.headers());
     let body = read_body(request, &state).await?;
-    let event = gateway.verify_webhook(&headers, &body, Utc::now()).map_err(|error| {
+    let signed = gateway.verify_webhook(&headers, &body, Utc::now()).map_err(|error| {
         ApiError::bad_request("bad-signature", "The webhook is not authentic, or too old.").caused_by(error)
     })?;
-    // It was verified and understood, so it is JSON; should a gateway ever differ, its text is kept.
-    let raw = serde_json::from_slice(&body).unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&body)));
-
+    let raw = as_it_came(&body);
+    let name = gateway.name();
     let mut tx = state.pool.begin().await?;
-    if !inbox::keep(&mut tx, gateway.name(), &event, &raw).await? {
-        return Ok(Json(Receipt { outcome: "DUPLICATE" }));
-    }
-    let outcome = workflows::checkout::webhook::receive(&mut tx, gateway.name(), &event).await?;
-    inbox::record_outcome(&mut tx, gateway.name(), &event.event_id, outcome).await?;
+    let (event_id, outcome) = match &signed {
+        Webhook::Event(event) => (&event.event_id, webhook::keep(&mut tx, name, event, &raw).await?),
+        Webhook::Unreadable { event_id, why } => {
+            tracing::warn!(gateway = name, event_id, why, "a webhook that nobody understands; kept");
+            let is_new = webhook::keep_unreadable(&mut tx, name, event_id, why, &raw).await?;
+            (event_id, is_new.then_some(webhook::UNREADABLE))
+        }
+    };
     tx.commit().await?;
-    tracing::info!(gateway = gateway.name(), event_id = event.event_id, outcome, "webhook received");
+    let outcome = outcome.unwrap_or("DUPLICATE");
+    tracing::info!(gateway = name, event_id, outcome, "webhook received");
     Ok(Json(Receipt { outcome }))
+}
+
+/// The body as JSON, or else its text: also of what no JSON of Postgres' holds.
+fn as_it_came(body: &[u8]) -> Value {
+    let text = String::from_utf8_lossy(body).replace('\0', "\u{fffd}");
+    let json = if text.contains("\\u0000") { None } else { serde_json::from_str(&text).ok() };
+    json.unwrap_or(Value::String(text))
 }
 
 /// Header values that are not text cannot be part of a signature scheme.

@@ -49,7 +49,12 @@ create table webhook_inbox (
     order_id uuid,
     body jsonb not null,
     received_at timestamptz not null default now(),
-    outcome text not null,              -- SIGNALLED, STARTED_REFUND, IGNORED
+    event jsonb,                        -- what was understood of it; null when nothing was
+    outcome text not null check (outcome in
+        ('SIGNALLED', 'STARTED_REFUND', 'COMPARED', 'IGNORED', 'REFUSED', 'UNMATCHED', 'UNREADABLE')),
+    attempts int not null default 0,    -- times it was handed on
+    try_at timestamptz,                 -- when one that found no order is tried again; in the engine's time
     constraint webhook_inbox_once unique (gateway, event_id)
 );
 create index webhook_inbox_received on webhook_inbox (received_at);
+create index webhook_inbox_unplaced on webhook_inbox (outcome, try_at) where outcome in ('UNMATCHED', 'UNREADABLE');

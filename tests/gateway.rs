@@ -2,7 +2,7 @@
 //! remember everything, so that a test can count the money.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -13,13 +13,16 @@ use domain::{
     ids::OrderId,
     money::Money,
     ports::{
-        Email, GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, MailError, Mailer, NextAction,
-        PaymentGateway, PaymentRequest, WebhookError, WebhookEvent,
+        Email, GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, ListedPayment, MailError, Mailer,
+        NextAction, PaymentGateway, PaymentPage, PaymentRequest, Webhook, WebhookError, Window,
     },
 };
 use futures::future::BoxFuture;
 use rust_decimal::Decimal;
 use uuid::Uuid;
+
+/// Payments of one page of its list.
+const PAGE: usize = 3;
 
 /// How reachable the gateway is.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
@@ -43,6 +46,13 @@ struct Ledger {
     refunds: HashMap<Uuid, GatewayRefund>,
     calls: usize,
     weather: Weather,
+    /// Orders of which nothing is to be heard.
+    mute_about: HashSet<OrderId>,
+    /// When each payment was made, by the gateway's clock.
+    made_at: BTreeMap<String, DateTime<Utc>>,
+    clock: Option<DateTime<Utc>>,
+    refuses_refunds: bool,
+    refunds_asked: Vec<Uuid>,
     meanwhile: Option<Meanwhile>,
 }
 
@@ -60,6 +70,44 @@ impl ScriptedGateway {
     /// From now on it is as reachable as this.
     pub fn set_weather(&self, weather: Weather) {
         self.ledger().weather = weather;
+    }
+
+    /// It does not answer about this order, whoever asks; about others it does.
+    pub fn be_mute_about(&self, order_id: OrderId) {
+        self.ledger().mute_about.insert(order_id);
+    }
+
+    /// Its clock stands at this.
+    pub fn set_time(&self, now: DateTime<Utc>) {
+        self.ledger().clock = Some(now);
+    }
+
+    /// It answers about every order.
+    pub fn be_mute_no_more(&self) {
+        self.ledger().mute_about.clear();
+    }
+
+    /// Somebody pays who never asked the shop: for this order, if it is one.
+    pub fn charge_unasked(&self, order_id: OrderId, amount: Money) -> String {
+        let request = PaymentRequest {
+            order_id,
+            attempt: 1,
+            amount,
+            method: domain::payment::PaymentMethod::Upi,
+            token: Some("tok_ok".to_owned()),
+            return_url: None,
+        };
+        self.ledger().charge(Uuid::now_v7(), &request).0.gateway_payment_id
+    }
+
+    /// From now on it gives nothing back, or does again.
+    pub fn refuse_refunds(&self, refuses: bool) {
+        self.ledger().refuses_refunds = refuses;
+    }
+
+    /// The keys under which refunds were asked for, each once.
+    pub fn refund_keys(&self) -> Vec<Uuid> {
+        self.ledger().refunds_asked.clone()
     }
 
     /// Lets this happen inside the next call that is heard.
@@ -192,6 +240,7 @@ impl Ledger {
             failure,
         };
         self.by_key.insert(key, id.clone());
+        self.made_at.insert(id.clone(), self.clock.unwrap_or_else(Utc::now));
         self.payments.insert(id, payment.clone());
         (payment, true)
     }
@@ -235,7 +284,33 @@ impl PaymentGateway for ScriptedGateway {
 
     async fn find(&self, order_id: OrderId) -> Result<Vec<GatewayPayment>, GatewayError> {
         self.heard()?;
+        if self.ledger().mute_about.contains(&order_id) {
+            return Err(GatewayError::Unknown("it does not say".to_owned()));
+        }
         self.answer(self.payments(order_id)).await
+    }
+
+    async fn list(&self, window: Window, page: Option<&str>) -> Result<PaymentPage, GatewayError> {
+        self.heard()?;
+        let mut payments: Vec<ListedPayment> = {
+            let ledger = self.ledger();
+            let is_in = |id: &String| ledger.made_at.get(id).is_some_and(|at| window.from <= *at && *at < window.until);
+            let past = |id: &String| page.is_none_or(|page| id.as_str() > page);
+            let listed = ledger.payments.iter().filter(|(id, _)| is_in(id) && past(id)).map(|(id, payment)| {
+                let captured = Money::rounded(payment.captured, payment.amount.currency());
+                ListedPayment {
+                    gateway_payment_id: id.clone(),
+                    order_id: Some(payment.order_id),
+                    reference: Some(payment.order_id.to_string()),
+                    captured: Some(captured),
+                }
+            });
+            listed.take(PAGE + 1).collect()
+        };
+        let has_more = payments.len() > PAGE;
+        payments.truncate(PAGE);
+        let next = payments.last().filter(|_| has_more).map(|last| last.gateway_payment_id.clone());
+        self.answer(PaymentPage { payments, next }).await
     }
 
     async fn close(&self, _: Uuid, order_id: OrderId) -> Result<Vec<GatewayPayment>, GatewayError> {
@@ -250,11 +325,21 @@ impl PaymentGateway for ScriptedGateway {
 
     async fn refund(&self, key: Uuid, gateway_payment_id: &str, amount: &Money) -> Result<GatewayRefund, GatewayError> {
         self.heard()?;
-        let refund = self.ledger().give_back(key, gateway_payment_id, amount);
+        let refund = {
+            let mut ledger = self.ledger();
+            if !ledger.refunds_asked.contains(&key) {
+                ledger.refunds_asked.push(key);
+            }
+            if ledger.refuses_refunds {
+                let (code, detail) = ("charge-too-old".to_owned(), "it was long ago".to_owned());
+                return Err(GatewayError::Refused { code, detail });
+            }
+            ledger.give_back(key, gateway_payment_id, amount)
+        };
         self.answer(refund).await
     }
 
-    fn verify_webhook(&self, _: &[(String, String)], _: &[u8], _: DateTime<Utc>) -> Result<WebhookEvent, WebhookError> {
+    fn verify_webhook(&self, _: &[(String, String)], _: &[u8], _: DateTime<Utc>) -> Result<Webhook, WebhookError> {
         Err(WebhookError::BadSignature)
     }
 }

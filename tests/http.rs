@@ -18,3 +18,4 @@ mod returns;
 mod rush;
 mod schedules;
 mod staff;
+mod webhooks;

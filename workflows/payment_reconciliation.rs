@@ -1,40 +1,48 @@
-//! Payment reconciliation: what the books say of money, held against what the gateway says.
+//! Payment reconciliation: what the books say of money, held against what the gateway says, both ways.
 //!
 //! Webhooks get lost, answers too. What the gateway knows and nobody here does is passed on as if its
 //! webhook came now, so that the checkout run, or a refund run, does what it always does; nothing is
 //! written over. What no run can mend is counted, logged, and told to the staff, once.
+//!
+//! - [`mod@ask`]: each payment and refund of ours is asked about in its time. One that cannot be compared is
+//!   set aside and tried again later; it holds up no other, and says nothing of the gateway's health.
+//! - [`listing`]: each payment that the gateway lists is looked for on our books.
+//! - [`unmatched`]: what a gateway said of an order we did not know is tried again.
 
+mod ask;
 mod compare;
+mod listing;
+mod unmatched;
 
-use std::{sync::Arc, time::Duration};
+pub mod lag;
 
-use chrono::TimeDelta;
-use domain::{
-    ids::OrderId,
-    notification::StaffReport,
-    ports::{GatewayError, GatewayPayment, PaymentGateway},
-};
-use engine::{Call, CallContext, Flow, Nothing, Result, RetryPolicy, Start, Step, StepError, Tx, Workflow};
+use std::sync::Arc;
+
+use domain::{ids::OrderId, notification::StaffReport};
+use engine::{Flow, Nothing, Result, Start, StepError, Tx, Workflow};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use self::compare::{Finding, compare};
 pub use self::compare::{Mismatch, MismatchKind};
+pub(crate) use self::unmatched::delay;
+use self::{
+    ask::{CompareBooks, FindPayments, PickPayments, PutBack, Walk},
+    listing::{ListPayments, Listed, Listing, MatchPayments, OpenListing},
+    unmatched::MatchWebhooks,
+};
 use crate::{
     Shop,
-    checkout::webhook,
     notification::{Notice, Notification},
-    rules::Reconciliation,
-    store::reconciliation::{self, Pass, Pick, Reached},
+    store::reconciliation::checks::Pass,
 };
 
-/// Payments asked about by one call.
-const BATCH: i64 = 20;
-/// Calls of one pass in one run; what is left then is the next run's. All passes together stay well
-/// below the journal's limit for up to fifteen gateways.
-const BATCHES: usize = 5;
-/// How long the gateway may take over one payment. All of a batch fit into one attempt of the call.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Looks for something to compare in one run, whatever the number of gateways: a look costs one journal entry,
+/// and three more when it finds something. What is left then is for the run that follows at once.
+const LOOKS: usize = 140;
+/// Pages of payments listed in one run.
+const PAGES: usize = 24;
+/// Batches of unmatched webhooks tried in one run.
+const WEBHOOKS: usize = 10;
 
 /// What a reconciliation did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,9 +54,23 @@ pub struct Reconciled {
     pub told: u64,
     /// Differences reported to the staff.
     pub mismatches: u64,
+    /// Comparisons that did not succeed, and are tried again later.
+    pub set_aside: u64,
+    /// Payments that the gateway has and our books had not.
+    pub unbooked: u64,
 }
 
-/// `payment_reconciliation/v1`, started by its schedule.
+impl std::ops::AddAssign for Reconciled {
+    fn add_assign(&mut self, other: Self) {
+        self.compared += other.compared;
+        self.told += other.told;
+        self.mismatches += other.mismatches;
+        self.set_aside += other.set_aside;
+        self.unbooked += other.unbooked;
+    }
+}
+
+/// `payment_reconciliation/v1`, started by its schedule; and by itself, at once, when it has not caught up.
 #[derive(Debug, Clone)]
 pub struct PaymentReconciliation(pub Arc<Shop>);
 
@@ -60,175 +82,104 @@ impl Workflow for PaymentReconciliation {
 
     async fn run(&self, flow: &mut Flow, (): ()) -> Result<Reconciled> {
         let mut sum = Reconciled::default();
+        let mut has_more = false;
         // Journalled: another worker may be configured otherwise.
         let gateways: Vec<String> = flow.value("gateways", || self.0.gateways.keys().cloned().collect()).await?;
+        let share = |all: usize| (all / gateways.len().max(1)).max(Pass::ALL.len());
         for name in &gateways {
+            let compared = self.compare_all(flow, name, share(LOOKS), &mut sum).await?;
+            let listed = match compared {
+                Progress::Away => Progress::Away,
+                Progress::CaughtUp | Progress::Behind => self.list_all(flow, name, share(PAGES), &mut sum).await?,
+            };
+            has_more |= compared == Progress::Behind || listed == Progress::Behind;
+        }
+        for _ in 0..WEBHOOKS {
+            let tried = flow.tx(MatchWebhooks).undo(Nothing).await?;
+            flow.checkpoint().await?;
+            sum += tried.done;
+            if !tried.is_full {
+                break;
+            }
+        }
+        if has_more {
+            // Each does what the one before has left; a gateway that is away has left nothing to do.
+            flow.start(Start::<PaymentReconciliation>::new(format!("after/{}", flow.id()), &())).await?;
+        }
+        Ok(sum)
+    }
+}
+
+/// How far a run has come with one gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Nothing is due.
+    CaughtUp,
+    /// More is due than one run does.
+    Behind,
+    /// It does not answer.
+    Away,
+}
+
+impl PaymentReconciliation {
+    /// The passes in turn, round and round, so that none waits for all of another.
+    async fn compare_all(&self, flow: &mut Flow, name: &str, looks: usize, sum: &mut Reconciled) -> Result<Progress> {
+        let mut left = looks;
+        loop {
+            let mut is_done = true;
             for pass in Pass::ALL {
-                for _ in 0..BATCHES {
-                    let gateway = Walk { name, pass, rules: &self.0.rules.reconciliation };
-                    let found = flow.tx(PickPayments(gateway)).undo(Nothing).await?;
-                    if found.picks.is_empty() {
-                        break;
-                    }
-                    let picks = &found.picks;
-                    let answers =
-                        flow.call(FindPayments { picks, gateway: self.0.gateway(name) }).undo(Nothing).await?;
-                    // The gateway is away: it is asked again by the next run.
-                    let Some(answers) = answers else { break };
-                    let compared =
-                        flow.tx(CompareBooks { walk: gateway, found: &found, answers: &answers }).undo(Nothing).await?;
-                    flow.checkpoint().await?;
-                    sum.compared += compared.compared;
-                    sum.told += compared.told;
-                    sum.mismatches += compared.mismatches;
-                    if found.is_last {
-                        break;
-                    }
+                if left == 0 {
+                    return Ok(Progress::Behind);
+                }
+                left -= 1;
+                let walk = Walk { name, pass, rules: &self.0.rules.reconciliation };
+                let found = flow.tx(PickPayments(walk)).undo(PutBack { patience: walk.patience() }).await?;
+                is_done &= found.checks.is_empty() && !found.has_more;
+                if found.checks.is_empty() {
+                    continue;
+                }
+                let gateway = self.0.gateway(name);
+                let asked = flow.call(FindPayments { checks: &found.checks, gateway }).undo(Nothing).await?;
+                *sum += flow.tx(CompareBooks { walk, found: &found, asked: &asked }).undo(Nothing).await?;
+                flow.checkpoint().await?;
+                if asked.is_away {
+                    return Ok(Progress::Away);
+                }
+            }
+            if is_done {
+                return Ok(Progress::CaughtUp);
+            }
+        }
+    }
+
+    async fn list_all(&self, flow: &mut Flow, name: &str, pages: usize, sum: &mut Reconciled) -> Result<Progress> {
+        let mut left = pages;
+        for listing in Listing::ALL {
+            loop {
+                if left == 0 {
+                    return Ok(Progress::Behind);
+                }
+                left -= 1;
+                let rules = &self.0.rules.reconciliation;
+                let place = flow.tx(OpenListing { name, listing, rules }).undo(Nothing).await?;
+                if place.window.is_empty() {
+                    break;
+                }
+                let gateway = self.0.gateway(name);
+                let listed = flow.call(ListPayments { place: &place, gateway }).undo(Nothing).await?;
+                let listed = match &listed {
+                    Listed::Page(page) => Some(page),
+                    Listed::Forgotten => None,
+                    Listed::Nothing => return Ok(Progress::Away),
+                };
+                *sum += flow.tx(MatchPayments { name, listing, place: &place, listed }).undo(Nothing).await?;
+                flow.checkpoint().await?;
+                if listed.is_none() {
+                    return Ok(Progress::Away);
                 }
             }
         }
-        Ok(sum)
-    }
-}
-
-/// One gateway, one pass.
-#[derive(Debug, Clone, Copy)]
-struct Walk<'a> {
-    name: &'a str,
-    pass: Pass,
-    rules: &'a Reconciliation,
-}
-
-/// The next payments of a pass.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Picked {
-    from: Reached,
-    picks: Vec<Pick>,
-    is_last: bool,
-}
-
-/// Reads on where the pass stands. Changes nothing: the pass moves when they have been compared.
-#[derive(Debug)]
-struct PickPayments<'a>(Walk<'a>);
-
-impl Step for PickPayments<'_> {
-    const NAME: &'static str = "PickPayments";
-    type Output = Picked;
-
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<Picked, StepError> {
-        let Walk { name, pass, rules } = self.0;
-        let now = tx.now();
-        let after = |seconds: u32| now - TimeDelta::seconds(seconds.into());
-        let settled = after(rules.settled_after_s);
-        let from = reconciliation::reached(tx.conn(), name, pass).await?;
-        let picks = match pass {
-            Pass::Open => {
-                reconciliation::open_payments(tx.conn(), name, from, after(rules.open_after_s), BATCH).await?
-            }
-            Pass::Settled => reconciliation::payments_made(tx.conn(), name, from, settled, BATCH).await?,
-            Pass::DayOld => {
-                reconciliation::payments_made(tx.conn(), name, from, settled - TimeDelta::days(1), BATCH).await?
-            }
-            Pass::Refunds => reconciliation::refunds_made(tx.conn(), name, from, settled, BATCH).await?,
-        };
-        let is_last = i64::try_from(picks.len()).unwrap_or_default() < BATCH;
-        if picks.is_empty() && pass == Pass::Open && from != Reached::default() {
-            // Round it goes.
-            reconciliation::move_on(tx.conn(), name, pass, from, Reached::default()).await?;
-        }
-        Ok(Picked { from, picks, is_last })
-    }
-}
-
-/// What the gateway knows of one order; none when it would not say.
-type Answer = Option<Vec<GatewayPayment>>;
-
-/// Asks the gateway about each, without touching anything there.
-struct FindPayments<'a> {
-    picks: &'a [Pick],
-    gateway: Option<&'a Arc<dyn PaymentGateway>>,
-}
-
-impl Call for FindPayments<'_> {
-    const NAME: &'static str = "FindPayments";
-    /// In the order of the picks; none when the gateway is away.
-    type Output = Option<Vec<Answer>>;
-
-    fn policy(&self) -> RetryPolicy {
-        RetryPolicy { timeout: Duration::from_secs(120), ..RetryPolicy::default() }
-    }
-
-    async fn run(&self, _: &CallContext) -> Result<Option<Vec<Answer>>, StepError> {
-        let Some(gateway) = self.gateway else { return Ok(None) };
-        let mut answers = Vec::with_capacity(self.picks.len());
-        for pick in self.picks {
-            let found = tokio::time::timeout(PATIENCE, gateway.find(pick.order_id)).await;
-            let answer = match found.unwrap_or_else(|_| Err(GatewayError::Unknown("it took too long".to_owned()))) {
-                Ok(found) => Some(found),
-                Err(GatewayError::Refused { code, detail }) => {
-                    tracing::warn!(order_id = %pick.order_id, code, detail, "the gateway will not say what it knows");
-                    None
-                }
-                // Not one answer: it is away. After some: it has a difficulty with this one.
-                Err(GatewayError::Unknown(why)) if answers.iter().all(Option::is_none) => {
-                    tracing::info!(gateway = gateway.name(), why, "the gateway is away; the comparison waits");
-                    return Ok(None);
-                }
-                Err(GatewayError::Unknown(why)) => {
-                    tracing::warn!(order_id = %pick.order_id, why, "the gateway cannot say what it knows");
-                    None
-                }
-            };
-            answers.push(answer);
-        }
-        Ok(Some(answers))
-    }
-}
-
-/// Passes on what nobody knew, reports what nobody can mend, and moves the pass, in one commit.
-struct CompareBooks<'a> {
-    walk: Walk<'a>,
-    found: &'a Picked,
-    answers: &'a [Answer],
-}
-
-impl Step for CompareBooks<'_> {
-    const NAME: &'static str = "CompareBooks";
-    type Output = Reconciled;
-
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<Reconciled, StepError> {
-        let Walk { name, pass, .. } = self.walk;
-        let mut sum = Reconciled::default();
-        for (pick, answer) in self.found.picks.iter().zip(self.answers) {
-            let Some(booked) = reconciliation::booked(tx.conn(), pick.order_id).await? else { continue };
-            sum.compared += 1;
-            let findings = match answer {
-                Some(found) => compare(&booked, found),
-                None => vec![Finding::Mismatch(Mismatch {
-                    kind: MismatchKind::Unanswered,
-                    detail: "the gateway would not say what it knows".to_owned(),
-                })],
-            };
-            for finding in findings {
-                match finding {
-                    Finding::Untold(event) => {
-                        let outcome = webhook::receive(tx.conn(), name, &event).await?;
-                        tracing::info!(order_id = %pick.order_id, payment = event.gateway_payment_id, outcome,
-                            "the gateway's word had not been heard; passed on");
-                        sum.told += u64::from(outcome != "IGNORED");
-                    }
-                    Finding::Mismatch(mismatch) => {
-                        sum.mismatches += u64::from(report(tx, name, pick.order_id, &mismatch).await?);
-                    }
-                }
-            }
-        }
-        if let Some(last) = self.found.picks.last() {
-            // Where another run was faster, it has compared the same; both have done no harm.
-            reconciliation::move_on(tx.conn(), name, pass, self.found.from, last.reached).await?;
-        }
-        Ok(sum)
+        Ok(Progress::CaughtUp)
     }
 }
 

@@ -2,6 +2,7 @@
 //! whoever calls them owns the transaction.
 
 pub mod addresses;
+pub mod alone;
 pub mod attempts;
 pub mod audit_log;
 pub mod cancellations;
@@ -26,6 +27,7 @@ pub mod returns;
 pub mod schedules;
 pub mod shipments;
 pub mod users;
+pub mod webhook_inbox;
 
 /// Now, on the engine's clock. Inside a flow it is [`engine::Tx::now`].
 ///

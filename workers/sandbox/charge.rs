@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use crate::Gateway;
 use crate::payment::{self, Payment};
 use crate::refusal::Refusal;
-use crate::request::{Body, IdempotencyKey, OfOrder, Query, bounded};
+use crate::request::{Body, IdempotencyKey, OfOrder, Query, Wanted, bounded};
 use crate::token::{Answer, Plan};
 
 /// How long the connection of a charge that "never answers" is held.
@@ -149,13 +149,22 @@ async fn replay(gateway: &Gateway, payment_id: &str, fingerprint: &str) -> Resul
     Ok(Json(known.view(&gateway.config.public_url)).into_response())
 }
 
-pub(crate) async fn find(
-    State(gateway): State<Gateway>,
-    Query(OfOrder { order_id }): Query<OfOrder>,
-) -> Result<Json<Value>, Refusal> {
-    let payments = payment::of_order(&gateway.pool, &order_id).await?;
-    let items: Vec<_> = payments.iter().map(|payment| payment.view(&gateway.config.public_url)).collect();
-    Ok(Json(json!({ "items": items })))
+pub(crate) async fn find(State(gateway): State<Gateway>, Query(wanted): Query<Wanted>) -> Result<Json<Value>, Refusal> {
+    let view = |payment: &Payment| json!(payment.view(&gateway.config.public_url));
+    match wanted {
+        Wanted { order_id: Some(order_id), .. } => {
+            let items: Vec<_> = payment::of_order(&gateway.pool, &order_id).await?.iter().map(view).collect();
+            Ok(Json(json!({ "items": items })))
+        }
+        Wanted { from: Some(from), until: Some(until), after, .. } => {
+            let made = payment::made_in(&gateway.pool, &from, &until, after.as_deref()).await?;
+            let items: Vec<_> = made.iter().map(view).collect();
+            let is_full = items.len() == payment::PAGE;
+            let next = made.last().filter(|_| is_full).map(|last| last.payment_id.as_str());
+            Ok(Json(json!({ "items": items, "next": next })))
+        }
+        Wanted { .. } => Err(Refusal::Invalid("orderId, or from and until, must be given")),
+    }
 }
 
 pub(crate) async fn dev_list(

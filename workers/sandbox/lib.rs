@@ -16,6 +16,7 @@
 //! |---|---|
 //! | `POST /v1/payments {orderId,attempt,amount,currency,method,token?,returnUrl?}` | 201 (known key: 200) a payment; declined ones too |
 //! | `GET /v1/payments?orderId=` | `{items:[payment]}`, oldest first |
+//! | `GET /v1/payments?from=&until=&after=` | `{items:[payment],next}`: those made in a stretch of time (RFC 3339), oldest first, a hundred at a time; `next` is the `after` of the next page, null on the last |
 //! | `POST /v1/payments/close {orderId}` | `{items:[payment]}`: every open payment of the order is now CLOSED, the others as they ended |
 //! | `POST /v1/payments/{id}/refunds {amount}` | 201 `{gatewayRefundId,gatewayPaymentId,status:"SUCCEEDED",amount,currency}`; 409 `payment-not-captured`; 422 `refund-exceeds-captured` |
 //! | `GET /pay/{id}`, `POST /pay/{id}/approve`, `…/decline` | the shopper's 3-D Secure page; 409 once decided otherwise, 410 once closed |

@@ -146,6 +146,40 @@ pub(crate) async fn of_order(
     .await
 }
 
+/// Payments of one page of a list.
+pub(crate) const PAGE: usize = 100;
+
+/// Payments made from one moment up to another (RFC 3339), oldest first, past the one named `after`.
+pub(crate) async fn made_in(
+    pool: &PgPool,
+    from: &str,
+    until: &str,
+    after: Option<&str>,
+) -> Result<Vec<Payment>, Refusal> {
+    let made = sqlx::query_as(
+        "select payment_id, order_id, attempt, amount, currency, method, return_url, status, failure,
+                captured_amount, refunded_amount
+           from sandbox.payments
+          where created_at >= $1::text::timestamptz and created_at < $2::text::timestamptz
+            and ($3::text is null
+                 or (created_at, payment_id) > (select created_at, payment_id from sandbox.payments where payment_id = $3))
+          order by created_at, payment_id limit $4",
+    )
+    .bind(from)
+    .bind(until)
+    .bind(after)
+    .bind(i64::try_from(PAGE).unwrap_or(i64::MAX))
+    .fetch_all(pool)
+    .await;
+    match made {
+        // Classes 22007 and 22008 of SQLSTATE: it is no time, or none there is.
+        Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code.starts_with("2200")) => {
+            Err(Refusal::Invalid("from and until must be times (RFC 3339)"))
+        }
+        made => Ok(made?),
+    }
+}
+
 /// Reads a positive decimal amount of at most three decimals (no currency has more).
 pub(crate) fn parse_amount(text: &str) -> Result<Decimal, Refusal> {
     match Decimal::from_str_exact(text) {

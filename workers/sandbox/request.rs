@@ -24,6 +24,16 @@ pub(crate) struct OfOrder {
     pub(crate) order_id: String,
 }
 
+/// `?orderId=`, or a stretch of time.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Wanted {
+    pub(crate) order_id: Option<String>,
+    pub(crate) from: Option<String>,
+    pub(crate) until: Option<String>,
+    pub(crate) after: Option<String>,
+}
+
 /// The `Idempotency-Key` header of a call that changes something.
 pub(crate) struct IdempotencyKey(pub(crate) String);
 

@@ -44,6 +44,7 @@ create table if not exists sandbox.payments (
     constraint refunds_within_capture check (refunded_amount between 0 and captured_amount)
 );
 create index if not exists payments_by_order on sandbox.payments (order_id);
+create index if not exists payments_by_time on sandbox.payments (created_at, payment_id);
 create index if not exists payments_due on sandbox.payments (capture_at) where capture_at is not null;
 
 create table if not exists sandbox.refunds (

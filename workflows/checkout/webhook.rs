@@ -1,14 +1,79 @@
 //! What a gateway says after its answer: duplicates, out of order, late, or about nothing we know.
 
-use domain::ports::{WebhookEvent, WebhookKind};
+use domain::{
+    notification::StaffReport,
+    ports::{WebhookEvent, WebhookKind},
+};
 use engine::{Delivery, Start};
+use serde_json::Value;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::pay::{PaymentOutcome, SIGNAL};
 use crate::{
+    notification::Notice,
+    payment_reconciliation,
     refund::{RefundPayment, RefundRequest},
-    store::payments,
+    store::{self, payments, reconciliation::checks, webhook_inbox},
 };
+
+/// It is about an order, or a payment, that we do not know: it is tried again for a while, and then the staff's.
+pub const UNMATCHED: &str = "UNMATCHED";
+/// It was rightly signed, and says nothing that we understand.
+pub const UNREADABLE: &str = "UNREADABLE";
+
+/// Keeps a verified event, and hands it to whom it concerns, in one transaction. Answers what became of it;
+/// none when it was kept before.
+///
+/// # Errors
+/// The database's own.
+pub async fn keep(
+    conn: &mut PgConnection,
+    gateway: &str,
+    event: &WebhookEvent,
+    raw: &Value,
+) -> Result<Option<&'static str>, sqlx::Error> {
+    if !webhook_inbox::keep(conn, gateway, &event.event_id, Some(event), raw).await? {
+        return Ok(None);
+    }
+    let outcome = receive(conn, gateway, event).await?;
+    let try_at = if outcome == UNMATCHED {
+        metrics::counter!("cart_engine_webhooks_unmatched_total", "gateway" => gateway.to_owned()).increment(1);
+        Some(store::now(conn).await? + payment_reconciliation::delay(0))
+    } else {
+        None
+    };
+    webhook_inbox::record_outcome(conn, gateway, &event.event_id, outcome, try_at).await?;
+    Ok(Some(outcome))
+}
+
+/// Keeps what was rightly signed and cannot be read, and tells the staff of it, once a gateway and day. False
+/// when it was kept before.
+///
+/// # Errors
+/// The database's own.
+pub async fn keep_unreadable(
+    conn: &mut PgConnection,
+    gateway: &str,
+    event_id: &str,
+    why: &str,
+    raw: &Value,
+) -> Result<bool, sqlx::Error> {
+    if !webhook_inbox::keep(conn, gateway, event_id, None, raw).await? {
+        return Ok(false);
+    }
+    metrics::counter!("cart_engine_webhooks_unreadable_total", "gateway" => gateway.to_owned()).increment(1);
+    let day = store::now(conn).await?.date_naive();
+    let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{gateway}/{day}").as_bytes());
+    let subject = format!("The gateway {gateway} says what the shop does not understand");
+    let text = format!(
+        "A webhook was rightly signed, and is of no shape that the shop knows. It was kept; nothing came of it.\n\n\
+         Gateway: {gateway}\nEvent: {event_id}\nWhy: {why}\n\n\
+         `cart-engine inspect money` shows it, and what else came that day.\n"
+    );
+    Notice::to_staff("webhook.unreadable", StaffReport { id, subject, text }).tell(conn).await?;
+    Ok(true)
+}
 
 /// Turns a verified webhook into a signal for the run it concerns, in the transaction that keeps it.
 /// Money for an order that is not to be had starts a refund. Answers what became of it.
@@ -18,17 +83,18 @@ pub async fn receive(
     event: &WebhookEvent,
 ) -> Result<&'static str, sqlx::Error> {
     let (captured, failure) = match &event.kind {
+        // Of how much it does not say, and it is no decline: the gateway is asked.
+        WebhookKind::PaymentCaptured if event.amount.is_none() => return compare_again(conn, event).await,
         WebhookKind::PaymentCaptured => (event.amount.clone(), None),
         WebhookKind::PaymentFailed => (None, Some(event.failure.clone().unwrap_or_else(|| "declined".to_owned()))),
-        WebhookKind::PaymentAuthorized
-        | WebhookKind::RefundSucceeded
-        | WebhookKind::RefundFailed
-        | WebhookKind::Other(_) => {
+        // The books may say that it went through.
+        WebhookKind::RefundFailed => return compare_again(conn, event).await,
+        WebhookKind::PaymentAuthorized | WebhookKind::RefundSucceeded | WebhookKind::Other(_) => {
             return Ok("IGNORED");
         }
     };
-    let Some(order_id) = event.order_id else { return Ok("IGNORED") };
-    let Some(order) = payments::order_of(conn, order_id).await? else { return Ok("IGNORED") };
+    let Some(order_id) = event.order_id else { return Ok(UNMATCHED) };
+    let Some(order) = payments::order_of(conn, order_id).await? else { return Ok(UNMATCHED) };
     let is_captured = captured.is_some();
     let outcome =
         PaymentOutcome { gateway_payment_id: event.gateway_payment_id.clone(), captured, failure, expired: false };
@@ -64,4 +130,14 @@ pub async fn receive(
         .map_err(|failure| sqlx::Error::Encode(Box::new(failure)))?;
     engine::start(conn, &start).await?;
     Ok("STARTED_REFUND")
+}
+
+/// The word alone does not say what to do: the order's books are compared with the gateway.
+async fn compare_again(conn: &mut PgConnection, event: &WebhookEvent) -> Result<&'static str, sqlx::Error> {
+    let Some(order_id) = event.order_id else { return Ok(UNMATCHED) };
+    if payments::order_of(conn, order_id).await?.is_none() {
+        return Ok(UNMATCHED);
+    }
+    checks::check_again(conn, order_id).await?;
+    Ok("COMPARED")
 }

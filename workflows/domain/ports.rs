@@ -90,6 +90,66 @@ pub struct GatewayRefund {
     pub amount: Money,
 }
 
+/// A stretch of time: from its beginning up to, and without, its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// Its beginning.
+    pub from: DateTime<Utc>,
+    /// Its end.
+    pub until: DateTime<Utc>,
+}
+
+impl Window {
+    /// There is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.from >= self.until
+    }
+}
+
+/// A payment as a gateway lists it, whoever it was for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedPayment {
+    /// The gateway's id of it.
+    pub gateway_payment_id: String,
+    /// The order it pays, if its reference is one.
+    pub order_id: Option<OrderId>,
+    /// What it was made for, in the gateway's words.
+    pub reference: Option<String>,
+    /// How much was taken; none if that could not be read.
+    pub captured: Option<Money>,
+}
+
+impl ListedPayment {
+    /// Certainly no money was taken.
+    pub fn took_nothing(&self) -> bool {
+        self.captured.as_ref().is_some_and(|captured| captured.amount().is_zero())
+    }
+}
+
+/// Some of the payments that a gateway lists.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PaymentPage {
+    /// The payments.
+    pub payments: Vec<ListedPayment>,
+    /// What names the next page; none on the last.
+    pub next: Option<String>,
+}
+
+/// What a gateway has signed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Webhook {
+    /// An event.
+    Event(WebhookEvent),
+    /// Something of a shape that this adapter does not know.
+    Unreadable {
+        /// The gateway's id of it: the same may arrive many times.
+        event_id: String,
+        /// What is strange about it.
+        why: String,
+    },
+}
+
 /// Something the gateway told us of its own accord, its signature verified.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WebhookEvent {
@@ -147,7 +207,12 @@ pub trait PaymentGateway: Send + Sync {
     /// Sends `amount` of a captured payment back; the same `key` never sends it twice.
     async fn refund(&self, key: Uuid, gateway_payment_id: &str, amount: &Money) -> Result<GatewayRefund, GatewayError>;
 
-    /// Checks the signature over the raw body and its age against `now`, then reads the event.
+    /// Payments made in a stretch of the gateway's time, in any order, a page at a time: the first, or the one
+    /// that `page` names. A payment that it has all along is on one of them.
+    async fn list(&self, window: Window, page: Option<&str>) -> Result<PaymentPage, GatewayError>;
+
+    /// Checks the signature over the raw body and its age against `now`, then reads the event. What is
+    /// rightly signed is never an error, whatever it says.
     ///
     /// # Errors
     /// [`WebhookError`]: nothing of the body may be trusted.
@@ -156,7 +221,7 @@ pub trait PaymentGateway: Send + Sync {
         headers: &[(String, String)],
         body: &[u8],
         now: DateTime<Utc>,
-    ) -> Result<WebhookEvent, WebhookError>;
+    ) -> Result<Webhook, WebhookError>;
 }
 
 /// Why a gateway call gave no answer.
@@ -184,9 +249,6 @@ pub enum WebhookError {
     /// Rightly signed, but so long ago that it may be a replay.
     #[error("the webhook was signed too long ago")]
     TooOld,
-    /// Rightly signed, but not understood.
-    #[error("the webhook cannot be read: {0}")]
-    Malformed(String),
 }
 
 /// A copy of what Postgres said of a cart, so that reading the cart again asks less.

@@ -79,7 +79,8 @@ fn compare_one(booked: &Booked, payment: &GatewayPayment) -> Option<Finding> {
         };
     }
     let of_payment = booked.refunds.iter().find(|refunds| refunds.gateway_payment_id == *id);
-    let settled = of_payment.map_or(Decimal::ZERO, |refunds| refunds.settled);
+    let by_hand = of_payment.map_or(Decimal::ZERO, |refunds| refunds.by_hand);
+    let settled = of_payment.map_or(Decimal::ZERO, |refunds| refunds.settled) - by_hand;
     if booked.is_settling || of_payment.is_some_and(|refunds| refunds.pending > Decimal::ZERO) {
         return None;
     }
@@ -91,7 +92,7 @@ fn compare_one(booked: &Booked, payment: &GatewayPayment) -> Option<Finding> {
         );
     }
     // Money that stands for no order goes back, once; what is owed beyond that nobody knows.
-    let is_owed = !stands_for_order && payment.captured > payment.refunded.max(settled);
+    let is_owed = !stands_for_order && payment.captured - by_hand > payment.refunded.max(settled);
     if is_owed && !booked.refused.contains(id) {
         return Some(Finding::Untold(word(payment, WebhookKind::PaymentCaptured)));
     }
@@ -153,7 +154,16 @@ mod tests {
     }
 
     fn refunded(settled: i64, pending: i64) -> Vec<BookedRefunds> {
-        vec![BookedRefunds { gateway_payment_id: "pay".to_owned(), settled: settled.into(), pending: pending.into() }]
+        vec![BookedRefunds {
+            gateway_payment_id: "pay".to_owned(),
+            settled: settled.into(),
+            by_hand: Decimal::ZERO,
+            pending: pending.into(),
+        }]
+    }
+
+    fn by_hand(settled: i64) -> Vec<BookedRefunds> {
+        refunded(settled, 0).into_iter().map(|refunds| BookedRefunds { by_hand: settled.into(), ..refunds }).collect()
     }
 
     /// `told` for a word that is passed on, the mismatch's kind, or nothing.
@@ -214,6 +224,13 @@ mod tests {
                 "refunded-differs",
             ),
             ("all went back", &given_back, payment(Captured, 100, 100), ""),
+            (
+                "it was paid back by hand",
+                &Booked { refunds: by_hand(100), ..booked("CANCELLED", 100) },
+                payment(Captured, 100, 0),
+                "",
+            ),
+            ("a part of it was", &Booked { refunds: by_hand(10), ..confirmed.clone() }, payment(Captured, 100, 0), ""),
             ("it never arrived", &given_back, payment(Captured, 100, 0), "refunded-differs"),
         ] {
             assert_eq!(finding(booked, &[found]), follows, "{case}");

@@ -5,6 +5,8 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
+use crate::store::reconciliation::checks::Pass;
+
 /// `[shop.abandonment]`: carts left behind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -50,6 +52,17 @@ pub struct Reconciliation {
 impl Default for Reconciliation {
     fn default() -> Self {
         Reconciliation { open_after_s: 120, settled_after_s: 900 }
+    }
+}
+
+impl Reconciliation {
+    /// How old a payment, or a refund, must be to be compared in a pass.
+    pub fn patience(&self, pass: Pass) -> TimeDelta {
+        match pass {
+            Pass::Open => TimeDelta::seconds(self.open_after_s.into()),
+            Pass::Settled | Pass::Refund => TimeDelta::seconds(self.settled_after_s.into()),
+            Pass::DayOld => TimeDelta::seconds(self.settled_after_s.into()) + TimeDelta::days(1),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! `outbox_events`, `notifications`, `webhook_inbox`: what the shop tells others, and hears from them.
+//! `outbox_events`, `notifications`: what the shop tells others.
 
 use chrono::{DateTime, Utc};
 use domain::{money::to_wire, pricing::Quote};

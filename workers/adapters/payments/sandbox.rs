@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 use domain::ids::OrderId;
 use domain::money::{Currency, Money, to_wire};
 use domain::ports::{
-    GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, NextAction, PaymentGateway, PaymentRequest,
-    WebhookError, WebhookEvent, WebhookKind,
+    GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, ListedPayment, NextAction, PaymentGateway,
+    PaymentPage, PaymentRequest, Webhook, WebhookError, WebhookEvent, WebhookKind, Window,
 };
 use reqwest::{Client, RequestBuilder};
 use rust_decimal::Decimal;
@@ -109,16 +109,24 @@ impl PaymentGateway for SandboxGateway {
         })
     }
 
+    async fn list(&self, window: Window, page: Option<&str>) -> Result<PaymentPage, GatewayError> {
+        let mut url = self.url(&["v1", "payments"]);
+        url.query_pairs_mut()
+            .append_pair("from", &window.from.to_rfc3339())
+            .append_pair("until", &window.until.to_rfc3339())
+            .extend_pairs(page.map(|page| ("after", page)));
+        let Listing { items, next } = exchange(self.client.get(url)).await?;
+        Ok(PaymentPage { payments: items.iter().map(listed).collect(), next })
+    }
+
     fn verify_webhook(
         &self,
         headers: &[(String, String)],
         body: &[u8],
         now: DateTime<Utc>,
-    ) -> Result<WebhookEvent, WebhookError> {
+    ) -> Result<Webhook, WebhookError> {
         let event_id = self.key.verify(headers, body, now)?;
-        let webhook: Webhook =
-            serde_json::from_slice(body).map_err(|error| WebhookError::Malformed(error.to_string()))?;
-        webhook.parse(event_id)
+        Ok(read(event_id, body))
     }
 }
 
@@ -214,7 +222,46 @@ struct Refund {
 }
 
 #[derive(Deserialize)]
-struct Webhook {
+struct Listing {
+    /// Each is read by itself, so that a strange one hides no other.
+    items: Vec<serde_json::Value>,
+    next: Option<String>,
+}
+
+fn listed(item: &serde_json::Value) -> ListedPayment {
+    let text = |name: &str| item[name].as_str().map(str::to_owned);
+    let captured = text("capturedAmount").and_then(|amount| amount.parse().ok());
+    let captured = captured.zip(text("currency")).and_then(|(amount, currency)| money(amount, &currency).ok());
+    let id = text("gatewayPaymentId").filter(|id| id.len() <= MAX_ID);
+    ListedPayment {
+        // One without an id is somebody's money too.
+        gateway_payment_id: id
+            .unwrap_or_else(|| Uuid::new_v5(&Uuid::NAMESPACE_OID, item.to_string().as_bytes()).to_string()),
+        order_id: text("orderId").and_then(|id| id.parse().ok()),
+        reference: text("orderId"),
+        captured,
+    }
+}
+
+/// Longest id of an event or a payment, in bytes.
+const MAX_ID: usize = 255;
+
+/// What was rightly signed, read as far as it can be.
+fn read(event_id: &str, body: &[u8]) -> Webhook {
+    // An id that is too long for an index still names its event.
+    let event_id = match event_id.len() {
+        0..=MAX_ID => event_id.to_owned(),
+        _ => Uuid::new_v5(&Uuid::NAMESPACE_OID, event_id.as_bytes()).to_string(),
+    };
+    let read = serde_json::from_slice::<Told>(body).map_err(|error| error.to_string());
+    match read.and_then(|told| told.parse(&event_id)) {
+        Ok(event) => Webhook::Event(event),
+        Err(why) => Webhook::Unreadable { event_id, why },
+    }
+}
+
+#[derive(Deserialize)]
+struct Told {
     #[serde(rename = "type")]
     kind: String,
     data: WebhookData,
@@ -231,12 +278,18 @@ struct WebhookData {
     failure: Option<String>,
 }
 
-impl Webhook {
-    fn parse(self, event_id: &str) -> Result<WebhookEvent, WebhookError> {
+impl Told {
+    fn parse(self, event_id: &str) -> Result<WebhookEvent, String> {
+        let data = &self.data;
+        let texts = [Some(&self.kind), Some(&data.gateway_payment_id), data.failure.as_ref()];
+        if texts.into_iter().flatten().any(|text| text.contains('\0')) {
+            return Err("a text with a NUL".to_owned());
+        }
+        if data.gateway_payment_id.is_empty() || data.gateway_payment_id.len() > MAX_ID {
+            return Err(format!("a payment's id has 1 to {MAX_ID} bytes"));
+        }
         let amount = match (self.data.amount, self.data.currency) {
-            (Some(amount), Some(currency)) => {
-                Some(money(amount, &currency).map_err(|error| WebhookError::Malformed(error.to_string()))?)
-            }
+            (Some(amount), Some(currency)) => Some(money(amount, &currency).map_err(|error| error.to_string())?),
             (Some(_), None) | (None, _) => None,
         };
         Ok(WebhookEvent {
@@ -269,7 +322,7 @@ mod tests {
 
     const SENT: i64 = 1_800_000_000;
 
-    fn webhook(body: &str) -> Result<WebhookEvent, WebhookError> {
+    fn webhook(body: &str) -> Result<Webhook, WebhookError> {
         let key = VerifyingKey::parse(&SecretString::from("whsec_ZGV2LXNlY3JldA==")).expect("a key");
         let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"dev-secret").expect("a key");
         mac.update(format!("evt_1.{SENT}.{body}").as_bytes());
@@ -281,19 +334,22 @@ mod tests {
         ]
         .map(|(name, value)| (name.to_owned(), value));
         let now = DateTime::from_timestamp(SENT, 0).expect("a time");
-        let event_id = key.verify(&headers, body.as_bytes(), now)?;
-        serde_json::from_str::<Webhook>(body)
-            .map_err(|error| WebhookError::Malformed(error.to_string()))?
-            .parse(event_id)
+        Ok(read(key.verify(&headers, body.as_bytes(), now)?, body.as_bytes()))
+    }
+
+    fn event(body: &str) -> WebhookEvent {
+        match webhook(body).expect("rightly signed") {
+            Webhook::Event(event) => event,
+            Webhook::Unreadable { why, .. } => panic!("{why}"),
+        }
     }
 
     #[test]
     fn a_signed_webhook_becomes_an_event() {
         let order_id = OrderId::generate();
-        let event = webhook(&format!(
+        let event = event(&format!(
             r#"{{"type":"payment.failed","data":{{"gatewayPaymentId":"sbx_1","orderId":"{order_id}","amount":"59050.00","currency":"INR","failure":"card_declined"}}}}"#
-        ))
-        .expect("an event");
+        ));
         assert_eq!(event.event_id, "evt_1");
         assert_eq!(event.kind, WebhookKind::PaymentFailed);
         assert_eq!(event.order_id, Some(order_id));
@@ -303,17 +359,43 @@ mod tests {
 
     #[test]
     fn an_unknown_type_or_a_strange_order_id_is_still_an_event() {
-        let event = webhook(r#"{"type":"dispute.opened","data":{"gatewayPaymentId":"sbx_1","orderId":"42"}}"#)
-            .expect("an event");
+        let event = event(r#"{"type":"dispute.opened","data":{"gatewayPaymentId":"sbx_1","orderId":"42"}}"#);
         assert_eq!(event.kind, WebhookKind::Other("dispute.opened".to_owned()));
         assert_eq!((event.order_id, event.amount), (None, None));
     }
 
     #[test]
-    fn an_amount_that_does_not_fit_its_currency_is_malformed() {
-        let body =
-            r#"{"type":"payment.captured","data":{"gatewayPaymentId":"sbx_1","amount":"1.234","currency":"INR"}}"#;
-        assert!(matches!(webhook(body), Err(WebhookError::Malformed(_))));
+    fn what_is_rightly_signed_is_kept_whatever_it_says() {
+        let long = "x".repeat(MAX_ID + 1);
+        for body in [
+            "not JSON",
+            "{}",
+            r#"{"type":"payout.paid","data":{"payout":"po_1"}}"#,
+            r#"{"type":"payment.captured","data":{"gatewayPaymentId":"sbx_1","amount":"1.234","currency":"INR"}}"#,
+            r#"{"type":"payment.captured\u0000","data":{"gatewayPaymentId":"sbx_1"}}"#,
+            &format!(r#"{{"type":"payment.captured","data":{{"gatewayPaymentId":"{long}"}}}}"#),
+        ] {
+            let signed = webhook(body).expect("rightly signed");
+            assert!(
+                matches!(&signed, Webhook::Unreadable { event_id, .. } if event_id == "evt_1"),
+                "{body}: {signed:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_strange_payment_in_a_list_hides_no_other() {
+        let order_id = OrderId::generate();
+        let good = listed(
+            &json!({ "gatewayPaymentId": "sbx_1", "orderId": order_id, "capturedAmount": "10.00", "currency": "INR" }),
+        );
+        assert_eq!((good.order_id, good.took_nothing()), (Some(order_id), false));
+        for strange in
+            [json!({}), json!(7), json!({ "gatewayPaymentId": "sbx_2", "capturedAmount": 3, "currency": "XXL" })]
+        {
+            let read = listed(&strange);
+            assert!(!read.gateway_payment_id.is_empty() && !read.took_nothing(), "{read:?}");
+        }
     }
 
     #[test]

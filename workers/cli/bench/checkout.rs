@@ -14,8 +14,8 @@ use domain::{
     money::Money,
     payment::PaymentMethod,
     ports::{
-        GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, PaymentGateway, PaymentRequest,
-        WebhookError, WebhookEvent,
+        GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, PaymentGateway, PaymentPage, PaymentRequest,
+        Webhook, WebhookError, Window,
     },
     pricing::ShippingMethod,
 };
@@ -368,7 +368,11 @@ impl PaymentGateway for Instantly {
         Err(GatewayError::Refused { code: "nothing-to-refund".to_owned(), detail: "nothing fails here".to_owned() })
     }
 
-    fn verify_webhook(&self, _: &[(String, String)], _: &[u8], _: DateTime<Utc>) -> Result<WebhookEvent, WebhookError> {
+    async fn list(&self, _: Window, _: Option<&str>) -> Result<PaymentPage, GatewayError> {
+        Ok(PaymentPage::default())
+    }
+
+    fn verify_webhook(&self, _: &[(String, String)], _: &[u8], _: DateTime<Utc>) -> Result<Webhook, WebhookError> {
         Err(WebhookError::BadSignature)
     }
 }

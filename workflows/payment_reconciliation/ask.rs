@@ -1,0 +1,267 @@
+//! Payments and refunds of ours, each asked about in its time.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::ports::{GatewayError, GatewayPayment, PaymentGateway, Window};
+use engine::{Call, CallContext, RetryPolicy, Step, StepError, Tx, Undo};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Reconciled,
+    compare::{Finding, Mismatch, MismatchKind, compare},
+    report,
+};
+use crate::{
+    checkout::webhook,
+    rules::Reconciliation,
+    store::{
+        alone,
+        reconciliation::{
+            booked,
+            checks::{self, Check, Pass},
+        },
+    },
+};
+
+/// Payments asked about by one call.
+const BATCH: i64 = 50;
+/// Of them at the same time.
+const AT_ONCE: usize = 5;
+/// How long the gateway may take over one payment. All of a batch fit into one attempt of the call.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Which try of a comparison the staff hears of, when it does not succeed.
+const TOLD_AT: i32 = 3;
+/// An open payment is not asked about more often than this, whatever its patience.
+const OPEN_AGAIN: TimeDelta = TimeDelta::seconds(60);
+
+/// One gateway, one pass.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Walk<'a> {
+    pub(super) name: &'a str,
+    pub(super) pass: Pass,
+    pub(super) rules: &'a Reconciliation,
+}
+
+impl Walk<'_> {
+    /// How old what is compared must be.
+    pub(super) fn patience(&self) -> TimeDelta {
+        self.rules.patience(self.pass)
+    }
+}
+
+/// The next comparisons of a pass.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Picked {
+    pub(super) checks: Vec<Check>,
+    /// More has moved on unasked than one commit moves.
+    pub(super) has_more: bool,
+}
+
+/// Takes them in hand.
+#[derive(Debug)]
+pub(super) struct PickPayments<'a>(pub(super) Walk<'a>);
+
+impl Step for PickPayments<'_> {
+    const NAME: &'static str = "PickPayments";
+    type Output = Picked;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Picked, StepError> {
+        let Walk { name, pass, .. } = self.0;
+        let before = tx.now() - self.0.patience();
+        let has_more = match pass {
+            Pass::Open => checks::settle_opened(tx.conn(), name, before).await?,
+            Pass::Settled | Pass::DayOld | Pass::Refund => false,
+        };
+        Ok(Picked { checks: checks::take(tx.conn(), name, pass, before, BATCH).await?, has_more })
+    }
+}
+
+/// The run comes to nothing: what it had in hand and has not compared is for another.
+#[derive(Debug)]
+pub(super) struct PutBack {
+    pub(super) patience: TimeDelta,
+}
+
+impl Undo<Picked> for PutBack {
+    const NAME: Option<&'static str> = Some("PutBack");
+
+    async fn undo(&self, tx: &mut Tx<'_>, picked: &Picked) -> Result<(), StepError> {
+        let before = tx.now() - self.patience;
+        let why = tx.failure().map_or_else(String::new, |failure| failure.detail.clone());
+        Ok(checks::give_up(tx.conn(), &picked.checks, before, &why).await?)
+    }
+}
+
+/// What the gateway knows of one order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Answer {
+    /// These payments.
+    Found(Vec<GatewayPayment>),
+    /// It will not say.
+    Refused(String),
+    /// It did not say.
+    Unknown(String),
+    /// It was not asked.
+    Unasked,
+}
+
+/// What the gateway said of a batch.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Asked {
+    /// In the order of the checks.
+    answers: Vec<Answer>,
+    /// It answers nothing at all: none of these are to blame.
+    pub(super) is_away: bool,
+}
+
+/// Asks the gateway about each, without touching anything there. When it answers to none of those asked
+/// together, it is asked about something else: only then is it away, and not one of these bad.
+pub(super) struct FindPayments<'a> {
+    pub(super) checks: &'a [Check],
+    pub(super) gateway: Option<&'a Arc<dyn PaymentGateway>>,
+}
+
+impl Call for FindPayments<'_> {
+    const NAME: &'static str = "FindPayments";
+    type Output = Asked;
+
+    fn policy(&self) -> RetryPolicy {
+        RetryPolicy { timeout: Duration::from_secs(120), ..RetryPolicy::default() }
+    }
+
+    async fn run(&self, context: &CallContext) -> Result<Asked, StepError> {
+        let mut asked = Asked { answers: vec![Answer::Unasked; self.checks.len()], is_away: false };
+        let Some(gateway) = self.gateway else {
+            // Another worker of the pool may have it.
+            asked.is_away = true;
+            return Ok(asked);
+        };
+        for (checks, answers) in self.checks.chunks(AT_ONCE).zip(asked.answers.chunks_mut(AT_ONCE)) {
+            let found = futures::future::join_all(checks.iter().map(|check| find(&**gateway, check))).await;
+            for (answer, found) in answers.iter_mut().zip(found) {
+                *answer = found;
+            }
+            let is_silent = answers.iter().all(|answer| matches!(answer, Answer::Unknown(_)));
+            if is_silent && !is_there(&**gateway, context.now).await {
+                tracing::info!(gateway = gateway.name(), "the gateway is away; the comparison waits");
+                asked.is_away = true;
+                break;
+            }
+        }
+        Ok(asked)
+    }
+}
+
+async fn find(gateway: &dyn PaymentGateway, check: &Check) -> Answer {
+    let found = tokio::time::timeout(PATIENCE, gateway.find(check.order_id)).await;
+    match found.unwrap_or_else(|_| Err(GatewayError::Unknown("it took too long".to_owned()))) {
+        Ok(found) => Answer::Found(found),
+        Err(error @ GatewayError::Refused { .. }) => {
+            tracing::warn!(order_id = %check.order_id, %error, "the gateway will not say what it knows");
+            Answer::Refused(legible(&error))
+        }
+        Err(error @ GatewayError::Unknown(_)) => {
+            tracing::info!(order_id = %check.order_id, %error, "the gateway does not say what it knows");
+            Answer::Unknown(legible(&error))
+        }
+    }
+}
+
+/// Whether it answers at all: asked what was paid a moment ago, a refusal is an answer too.
+pub(super) async fn is_there(gateway: &dyn PaymentGateway, now: DateTime<Utc>) -> bool {
+    let window = Window { from: now - TimeDelta::seconds(1), until: now };
+    let listed = tokio::time::timeout(PATIENCE, gateway.list(window, None)).await;
+    match listed {
+        Ok(Ok(_) | Err(GatewayError::Refused { .. })) => true,
+        Ok(Err(GatewayError::Unknown(_))) | Err(_) => false,
+    }
+}
+
+/// Postgres keeps no NUL.
+pub(super) fn legible(error: &GatewayError) -> String {
+    error.to_string().replace('\0', "\u{fffd}")
+}
+
+/// Passes on what nobody knew, reports what nobody can mend, and lets the comparisons go, in one commit.
+pub(super) struct CompareBooks<'a> {
+    pub(super) walk: Walk<'a>,
+    pub(super) found: &'a Picked,
+    pub(super) asked: &'a Asked,
+}
+
+impl Step for CompareBooks<'_> {
+    const NAME: &'static str = "CompareBooks";
+    type Output = Reconciled;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Reconciled, StepError> {
+        let Walk { name, pass, .. } = self.walk;
+        let now = tx.now();
+        let before = now - self.walk.patience();
+        let mut sum = Reconciled::default();
+        let (mut compared, mut unasked) = (Vec::new(), Vec::new());
+        for (check, answer) in self.found.checks.iter().zip(&self.asked.answers) {
+            let problem = match answer {
+                Answer::Found(found) => {
+                    alone::begin(tx).await?;
+                    let settled = settle(tx, name, check, found).await;
+                    match alone::end(tx, settled).await? {
+                        Ok(settled) => {
+                            sum += settled;
+                            compared.push(*check);
+                            continue;
+                        }
+                        Err(problem) => problem,
+                    }
+                }
+                Answer::Unasked => {
+                    unasked.push(*check);
+                    continue;
+                }
+                Answer::Unknown(_) if self.asked.is_away => {
+                    unasked.push(*check);
+                    continue;
+                }
+                Answer::Unknown(problem) | Answer::Refused(problem) => problem.clone(),
+            };
+            checks::set_aside(tx.conn(), check, before, &problem).await?;
+            sum.set_aside += 1;
+            if check.attempts >= TOLD_AT || matches!(answer, Answer::Refused(_)) {
+                let mismatch = Mismatch { kind: MismatchKind::Unanswered, detail: problem };
+                sum.mismatches += u64::from(report(tx, name, check.order_id, &mismatch).await?);
+            }
+        }
+        checks::compared(tx.conn(), &compared, pass, now.max(before + OPEN_AGAIN)).await?;
+        checks::put_back(tx.conn(), &unasked).await?;
+        Ok(sum)
+    }
+}
+
+/// What follows from the gateway's answer about one order.
+async fn settle(
+    tx: &mut Tx<'_>,
+    gateway: &str,
+    check: &Check,
+    found: &[GatewayPayment],
+) -> Result<Reconciled, StepError> {
+    let mut sum = Reconciled::default();
+    let Some(books) = booked(tx.conn(), check.order_id).await? else { return Ok(sum) };
+    sum.compared += 1;
+    for finding in compare(&books, found) {
+        match finding {
+            Finding::Untold(event) => {
+                let outcome = webhook::receive(tx.conn(), gateway, &event).await?;
+                tracing::info!(order_id = %check.order_id, payment = event.gateway_payment_id, outcome,
+                    "the gateway's word had not been heard; passed on");
+                sum.told += u64::from(outcome != "IGNORED");
+            }
+            Finding::Mismatch(mismatch) => {
+                sum.mismatches += u64::from(report(tx, gateway, check.order_id, &mismatch).await?);
+            }
+        }
+    }
+    Ok(sum)
+}
