@@ -31,6 +31,7 @@ create table refresh_tokens (
 );
 create index refresh_tokens_user on refresh_tokens (user_id);
 create index refresh_tokens_family on refresh_tokens (family_id);
+create index refresh_tokens_expiry on refresh_tokens (expires_at);
 
 -- Other services of the shop come with a key instead of a user.
 create table api_keys (

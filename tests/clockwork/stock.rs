@@ -3,6 +3,7 @@
 use serde_json::json;
 use workflows::{
     low_stock_alerts::LowStockAlerts,
+    reservation_expiry::ReservationExpiry,
     store::inventory::shelf::{self, Cause},
 };
 
@@ -132,4 +133,51 @@ async fn a_crossing_that_commits_late_is_reported_all_the_same() {
     late.commit().await.expect("committed");
     world.events_are_readable().await;
     assert_eq!(world.tick::<LowStockAlerts>().await, json!(2));
+}
+
+#[tokio::test]
+async fn an_event_that_says_nothing_is_in_no_alerts_way() {
+    let world = World::with(rules()).await;
+    for data in [json!({}), json!({ "variantId": "x", "available": "many" })] {
+        sqlx::query(
+            "insert into outbox_events (event_id, event_type, subject, data, occurred_at)
+             values (gen_random_uuid(), 'inventory.low_stock', 'x', $1, now())",
+        )
+        .bind(data)
+        .execute(&world.pool)
+        .await
+        .expect("an event of another release");
+    }
+    world.set_threshold(1).await;
+    world.sell_mice(2).await;
+    world.events_are_readable().await;
+    assert_eq!(world.tick::<LowStockAlerts>().await, 3);
+    world.settle().await;
+    assert!(world.mails.to(STAFF)[0].text.contains("MOU-001"));
+}
+
+#[tokio::test]
+async fn a_hold_that_cannot_be_given_back_is_in_no_others_way() {
+    let world = World::with(rules()).await;
+    for sku in ["MOU-001", "LAP-001"] {
+        let (user, cart) = world.shopper(&[(sku, 1)]).await;
+        let accepted = world.checkout(user, cart, "tok_3ds").await.expect("accepted");
+        world.healthy().await.turn(accepted.workflow_id).await.expect("a turn");
+    }
+    sqlx::query(
+        "update inventory set reserved_quantity = 0
+          where variant_id = (select id from product_variants where sku = 'MOU-001')",
+    )
+    .execute(&world.pool)
+    .await
+    .expect("somebody has corrected the wrong figure");
+    advance_clock(&world.pool, Duration::from_secs(11 * MINUTE)).await.expect("later");
+    assert_eq!(world.tick::<ReservationExpiry>().await, 1);
+    let statuses: Vec<String> = sqlx::query_scalar(
+        "select r.status from inventory_reservations r join product_variants v on v.id = r.variant_id order by v.sku",
+    )
+    .fetch_all(&world.pool)
+    .await
+    .expect("the holds");
+    assert_eq!(statuses, ["EXPIRED", "ACTIVE"], "the laptop's, and the mouse's");
 }

@@ -8,6 +8,7 @@ pub mod low_stock;
 
 use chrono::{DateTime, Utc};
 use domain::ids::{OrderId, VariantId};
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -200,21 +201,50 @@ pub async fn release(conn: &mut PgConnection, order_id: OrderId, now: DateTime<U
     give_back(conn, &ids, "RELEASED", now).await
 }
 
-/// Expires up to `batch` holds whose time has passed; answers how many. A run that confirms later
-/// takes the stock afresh.
-pub async fn expire(conn: &mut PgConnection, batch: i64, now: DateTime<Utc>) -> Result<usize, sqlx::Error> {
-    let ids = sqlx::query_scalar!(
-        "select id from inventory_reservations
+/// A hold whose time has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Overdue {
+    /// When it ended.
+    pub expires_at: DateTime<Utc>,
+    /// Which.
+    pub id: Uuid,
+}
+
+/// Locks up to `batch` holds whose time has passed, those past `after` in their order; not those that
+/// somebody has in hand.
+///
+/// # Errors
+/// The database's own.
+pub async fn overdue(
+    conn: &mut PgConnection,
+    after: Option<Overdue>,
+    batch: i64,
+    now: DateTime<Utc>,
+) -> Result<Vec<Overdue>, sqlx::Error> {
+    sqlx::query_as!(
+        Overdue,
+        "select expires_at, id from inventory_reservations
           where expires_at <= $1 and status = 'ACTIVE'
-          order by expires_at limit $2
+            and ($2::timestamptz is null or (expires_at, id) > ($2, $3))
+          order by expires_at, id limit $4
             for update skip locked",
         now,
+        after.map(|after| after.expires_at),
+        after.map(|after| after.id),
         batch
     )
-    .fetch_all(&mut *conn)
-    .await?;
-    give_back(conn, &ids, "EXPIRED", now).await?;
-    Ok(ids.len())
+    .fetch_all(conn)
+    .await
+}
+
+/// Expires holds that [`overdue`] has locked. A run that confirms later takes the stock afresh.
+///
+/// # Errors
+/// The database's own.
+pub async fn expire(conn: &mut PgConnection, holds: &[Overdue], now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    let ids: Vec<Uuid> = holds.iter().map(|hold| hold.id).collect();
+    give_back(conn, &ids, "EXPIRED", now).await
 }
 
 /// CONFIRMED → RETURNED, available +q for what has not come back before, once; and tells the world

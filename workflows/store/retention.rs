@@ -26,17 +26,18 @@ pub async fn delete_answers(conn: &mut PgConnection, batch: i64) -> Result<u64, 
     Ok(deleted.rows_affected())
 }
 
-/// Of the `batch` oldest refresh tokens those that ran out a day ago or more. Until it runs out a used token stays,
-/// because showing it again gives a thief away.
+/// Up to `batch` refresh tokens that ran out a day ago or more. Until it runs out a used token stays, because
+/// showing it again gives a thief away.
 ///
 /// # Errors
 /// The database's own.
 pub async fn delete_refresh_tokens(conn: &mut PgConnection, batch: i64) -> Result<u64, sqlx::Error> {
     let deleted = sqlx::query!(
         "delete from refresh_tokens
-          where expires_at <= now() - interval '1 day'
-            -- Issued in the order of their ids, they run out in that order: no others need be looked at.
-            and id = any(array(select id from refresh_tokens order by id limit $1))",
+          where id = any(array(
+                -- By their end: how long a token lasts may have been another when it was issued.
+                select id from refresh_tokens where expires_at <= now() - interval '1 day'
+                 order by expires_at limit $1))",
         batch
     )
     .execute(conn)
