@@ -14,6 +14,7 @@ pub mod fulfilment;
 pub mod hold_mirror;
 pub mod low_stock_alerts;
 pub mod notification;
+pub mod operations;
 pub mod order_return;
 pub mod payment_reconciliation;
 pub mod refund;

@@ -92,3 +92,36 @@ async fn an_api_outside_development_needs_a_secret() {
     refused("api --listen 127.0.0.1:0", &[("DATABASE_URL", &url)], "JWT_SECRET").await;
     refused("sandbox --listen 127.0.0.1:0", &[("DATABASE_URL", &url)], "SANDBOX_WEBHOOK_SECRET").await;
 }
+
+#[tokio::test]
+async fn an_operators_verbs_say_why_they_cannot_and_leave_their_reason_when_they_can() {
+    let mut stage = stage().await;
+    let (pool, url) = stage.database().await;
+    let database = [("DATABASE_URL", &*url)];
+    let nobody = uuid::Uuid::now_v7();
+    for verb in ["retry", "resume", "cancel", "signal --name payment"] {
+        refused(&format!("run {verb} {nobody} --by asha --reason mended"), &database, "there is no run").await;
+    }
+    refused(&format!("run resume {nobody} --by asha"), &database, "--reason").await;
+
+    let run_id = uuid::Uuid::now_v7();
+    sqlx::query(
+        "insert into engine.runs (id, workflow, version, run_key, queue, status, input, wake_at, failure, created_at, updated_at)
+         values ($1, 'refund', 1, 'a test', 'refund', 'STUCK', '{}', 'infinity', '{\"code\":\"x\",\"detail\":\"y\"}', now(), now())",
+    )
+    .bind(run_id)
+    .execute(&pool)
+    .await
+    .expect("a parked run");
+    let words = ["run", "resume", &run_id.to_string(), "--by", "asha", "--reason", "the key was renewed"];
+    let output = binary(&words, &database).kill_on_drop(true).output().await.expect("it starts");
+    assert!(output.status.success(), "{output:?}");
+    let line: (String, String, String) =
+        sqlx::query_as("select actor, action, reason from audit_log where subject = 'run:' || $1::text")
+            .bind(run_id)
+            .fetch_one(&pool)
+            .await
+            .expect("one line");
+    assert_eq!(line, ("operator:asha".to_owned(), "run.resume".to_owned(), "the key was renewed".to_owned()));
+    refused(&format!("run resume {run_id} --by asha --reason again"), &database, "is not parked").await;
+}

@@ -96,6 +96,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: InspectCommand,
     },
+    /// Does something to a workflow run; who, why and when is kept
+    #[command(arg_required_else_help = false)]
+    Run {
+        #[command(subcommand)]
+        command: RunCommand,
+    },
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -184,8 +190,64 @@ pub(crate) enum InspectCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Lists what of the money waits for a person: refunds, comparisons with gateways, gateways' messages
+    Money {
+        /// At most so many of each
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
+        limit: i64,
+        /// Prints one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Follows runs as they change, until Ctrl-C
     Tail,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunCommand {
+    /// Tries a run again now that backs off after a failed attempt, or is parked
+    Retry {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Lets a parked run go on where it stopped
+    Resume {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Has a run take back what it did, unless it has passed its point of no return
+    Cancel {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Tells a run what it waits for, as whoever it waits for would
+    Signal {
+        /// The signal's name, as `inspect run` shows it
+        #[arg(long)]
+        name: String,
+        /// What it says, as JSON
+        #[arg(long, value_name = "JSON", default_value = "null", value_parser = parse_json)]
+        payload: serde_json::Value,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+/// Which run, who, and why.
+#[derive(Debug, Args)]
+pub(crate) struct Target {
+    /// The run's id
+    pub(crate) id: Uuid,
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+    /// Who, for the audit log; default whoever is logged in here
+    #[arg(long, value_name = "NAME", env = "USER")]
+    pub(crate) by: String,
+}
+
+fn parse_json(text: &str) -> Result<serde_json::Value, serde_json::Error> {
+    serde_json::from_str(text)
 }
 
 impl Command {
@@ -214,7 +276,8 @@ impl Command {
             | Command::Audit { .. }
             | Command::Bench { .. }
             | Command::User { .. }
-            | Command::Inspect { .. } => flags,
+            | Command::Inspect { .. }
+            | Command::Run { .. } => flags,
         }
     }
 
@@ -233,7 +296,8 @@ impl Command {
             | Command::Audit { .. }
             | Command::Bench { .. }
             | Command::User { .. }
-            | Command::Inspect { .. } => false,
+            | Command::Inspect { .. }
+            | Command::Run { .. } => false,
         }
     }
 }

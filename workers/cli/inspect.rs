@@ -11,6 +11,12 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
+use workflows::store::{
+    audit_log::{self, Line},
+    reconciliation::checks::{self, SetAside},
+    refunds::held::{self, Held},
+    webhook_inbox::{self, Unplaced},
+};
 
 use crate::{
     Ended, arguments::InspectCommand, config::Config, database::IfMissing, failure::Failure, maintain::on_database,
@@ -21,6 +27,8 @@ use crate::{
 const TAIL_EVERY: Duration = Duration::from_millis(500);
 /// How many of the newest runs it follows.
 const TAIL_RUNS: i64 = 500;
+/// What was done to a run by hand: so many of the latest are shown.
+const ACTIONS: i64 = 50;
 /// Characters of a journal's JSON shown in a line.
 const SHOWN: usize = 160;
 
@@ -36,14 +44,8 @@ pub(crate) async fn run(config: &Config, command: InspectCommand) -> Result<Ende
                 let status = status.map(|status| status.to_uppercase());
                 show(&inspect::runs(pool, workflow.as_deref(), status.as_deref(), limit).await?, json)
             }
-            InspectCommand::Stuck { limit, json } => {
-                let parked = inspect::runs(pool, None, Some("STUCK"), limit).await?;
-                if parked.is_empty() && !json {
-                    say("nothing is stuck");
-                    return Ok(());
-                }
-                show(&parked, json)
-            }
+            InspectCommand::Stuck { limit, json } => stuck(pool, limit, json).await,
+            InspectCommand::Money { limit, json } => money(pool, limit, json).await,
             InspectCommand::Run { id, json } => one(pool, id, json).await,
             InspectCommand::Tail => tail(pool).await,
         }
@@ -61,13 +63,78 @@ fn show(runs: &[Run], as_json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Parked runs, and refunds that wait for a person, or for another that does.
+async fn stuck(pool: &PgPool, limit: i64, as_json: bool) -> Result<(), Failure> {
+    let parked = inspect::runs(pool, None, Some("STUCK"), limit).await?;
+    let refunds = held::held(&mut *pool.acquire().await?, Uuid::nil(), limit).await?;
+    if as_json {
+        say(&serde_json::to_string(&json!({ "items": parked, "refunds": refunds }))?);
+    } else if parked.is_empty() && refunds.is_empty() {
+        say("nothing is stuck");
+    } else {
+        parked.iter().for_each(|run| say(&line(run)));
+        refunds.iter().for_each(|refund| say(&held_line(refund)));
+    }
+    Ok(())
+}
+
+/// Refunds that do not get on, comparisons that did not succeed, and messages of gateways that fit nothing.
+async fn money(pool: &PgPool, limit: i64, as_json: bool) -> Result<(), Failure> {
+    let mut conn = pool.acquire().await?;
+    let refunds = held::held(&mut conn, Uuid::nil(), limit).await?;
+    let aside = checks::aside(&mut conn, limit).await?;
+    let unplaced = webhook_inbox::unplaced(&mut conn, limit).await?;
+    if as_json {
+        say(&serde_json::to_string(&json!({ "refunds": refunds, "setAside": aside, "webhooks": unplaced }))?);
+        return Ok(());
+    }
+    if refunds.is_empty() && aside.is_empty() && unplaced.is_empty() {
+        say("no money waits for a person");
+    }
+    refunds.iter().for_each(|refund| say(&held_line(refund)));
+    for SetAside { order_id, gateway, pass, attempts, problem, is_tried_again } in &aside {
+        let (problem, again) = (problem.as_deref().unwrap_or("no reason"), again(*is_tried_again));
+        say(&format!(
+            "comparison {pass} of order {order_id} with {gateway}  tried {attempts} times, {again}  {problem}"
+        ));
+    }
+    for Unplaced { gateway, event_id, event_type, outcome, body, received_at, is_tried_again } in &unplaced {
+        let at = received_at.to_rfc3339_opts(SecondsFormat::Millis, true);
+        let again = again(*is_tried_again);
+        say(&format!("{at}  {outcome} {event_type} {event_id} of {gateway}, {again}  {}", cut(body)));
+    }
+    Ok(())
+}
+
+fn again(is_tried_again: bool) -> &'static str {
+    if is_tried_again { "and tried again" } else { "and not tried again" }
+}
+
+/// One refund in one line: since when, which, of what, and what it waits for.
+fn held_line(refund: &Held) -> String {
+    let Held { refund_id, order_id, run_id, status, amount, currency, failure, waits_for, waits_for_run, since } =
+        refund;
+    let why = match (waits_for, waits_for_run, failure) {
+        (Some(earlier), Some(run), _) => format!("waits for refund {earlier} of the parked run {run}"),
+        (_, _, Some(failure)) => format!("waits for a decision: the gateway refused it ({failure})"),
+        (_, _, None) => "waits for a decision".to_owned(),
+    };
+    format!(
+        "{}  refund {refund_id}  {status:<12}  {amount} {currency} of order {order_id}, run {run_id}  {why}",
+        since.to_rfc3339_opts(SecondsFormat::Millis, true)
+    )
+}
+
 async fn one(pool: &PgPool, id: Uuid, as_json: bool) -> Result<(), Failure> {
     let run = inspect::run(pool, id).await?.ok_or_else(|| {
         Failure::new(format!("there is no run {id}")).hint("`cart-engine inspect runs` lists the newest")
     })?;
     let journal = inspect::journal(pool, id).await?;
+    let signals = inspect::signals(pool, id).await?;
+    let actions = audit_log::about(&mut *pool.acquire().await?, &format!("run:{id}"), ACTIONS).await?;
     if as_json {
-        say(&serde_json::to_string(&json!({ "run": run, "journal": journal }))?);
+        let all = json!({ "run": run, "journal": journal, "signals": signals, "actions": actions });
+        say(&serde_json::to_string(&all)?);
         return Ok(());
     }
     say(&line(&run));
@@ -79,6 +146,15 @@ async fn one(pool: &PgPool, id: Uuid, as_json: bool) -> Result<(), Failure> {
         }
     }
     journal.iter().for_each(|entry| say(&step(entry)));
+    for sent in &signals {
+        let heard = if sent.consumed_at.is_some() { "heard" } else { "not heard yet" };
+        let at = sent.sent_at.to_rfc3339_opts(SecondsFormat::Millis, true);
+        say(&format!("  signal {}  {at}  {heard}  {}", sent.name, cut(&sent.payload)));
+    }
+    for Line { actor, action, reason, at, .. } in &actions {
+        let (at, reason) = (at.to_rfc3339_opts(SecondsFormat::Millis, true), reason.as_deref().unwrap_or("no reason"));
+        say(&format!("  {action}  {at}  by {actor}: {reason}"));
+    }
     Ok(())
 }
 

@@ -14,6 +14,7 @@ mod failure;
 mod inspect;
 mod listen;
 mod maintain;
+mod operate;
 mod outside;
 mod parts;
 mod roles;
@@ -111,6 +112,7 @@ async fn carry_out(command: Command, loaded: config::Loaded) -> Result<Ended, Fa
         Command::Audit { json, .. } => return maintain::audit(config, json).await,
         Command::Bench { bench, .. } => return maintain::bench(config, &bench).await,
         Command::Inspect { command, .. } => return inspect::run(config, command).await,
+        Command::Run { command, .. } => return operate::run(config, command).await,
     }
     Ok(Ended::Well)
 }
@@ -202,6 +204,10 @@ mod tests {
             "cart-engine user add --email a@b.example --role KING --password-stdin",
             "cart-engine inspect",
             "cart-engine inspect run seven",
+            "cart-engine run",
+            "cart-engine run resume seven --reason mended --by asha",
+            "cart-engine run cancel 0198a000-0000-7000-8000-000000000000 --by asha",
+            "cart-engine run signal 0198a000-0000-7000-8000-000000000000 --reason r --by asha --name n --payload {",
             "cart-engine demo --shoppers 0",
             "cart-engine demo --seed lucky",
         ] {

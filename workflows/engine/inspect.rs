@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 /// A run as it stands, live or finished.
@@ -198,6 +198,62 @@ pub async fn journal(pool: &PgPool, run_id: Uuid) -> Result<Vec<JournalEntry>, s
     sqlx::query_as!(
         JournalEntry,
         "select seq, kind, name, output, error, epoch, recorded_at from engine.journal where run_id = $1 order by seq",
+        run_id
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// As [`Run::status`].
+    pub status: String,
+    /// It is over.
+    pub has_ended: bool,
+}
+
+/// Where a run stands, in the caller's transaction; none if there is no such run.
+///
+/// # Errors
+/// The database's own.
+pub async fn standing(conn: &mut PgConnection, run_id: Uuid) -> Result<Option<Standing>, sqlx::Error> {
+    sqlx::query_as!(
+        Standing,
+        r#"select status as "status!", false as "has_ended!" from engine.runs where id = $1
+           union all
+           select status, true from engine.finished_runs where id = $1
+           limit 1"#,
+        run_id
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// A signal that was sent to a run.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sent {
+    /// Its name.
+    pub name: String,
+    /// Its key: the same one counts once.
+    pub signal_key: String,
+    /// What it says.
+    pub payload: serde_json::Value,
+    /// When it was sent.
+    pub sent_at: DateTime<Utc>,
+    /// When the run heard it; none while it has not.
+    pub consumed_at: Option<DateTime<Utc>>,
+}
+
+/// What was said to a living run, in order.
+///
+/// # Errors
+/// The database's own.
+pub async fn signals(pool: &PgPool, run_id: Uuid) -> Result<Vec<Sent>, sqlx::Error> {
+    sqlx::query_as!(
+        Sent,
+        "select name, signal_key, payload, sent_at, consumed_at from engine.signals where run_id = $1 order by id",
         run_id
     )
     .fetch_all(pool)

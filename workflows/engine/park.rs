@@ -109,6 +109,24 @@ pub async fn unpark(conn: &mut PgConnection, run_id: Uuid, by: &str, why: &str) 
     Ok(Unparked::Resumed)
 }
 
+/// Has a run that backs off after a failed attempt tried again now, in the caller's transaction. Its attempts
+/// stay counted. False when it does not back off.
+///
+/// # Errors
+/// The database's own.
+pub async fn hurry(conn: &mut PgConnection, run_id: Uuid) -> Result<bool, sqlx::Error> {
+    let run = sqlx::query!("select status, attempt, queue from engine.runs where id = $1 for update", run_id)
+        .fetch_optional(&mut *conn)
+        .await?;
+    // An unwinding run backs off too, and is COMPENSATING all the while.
+    let Some(run) = run.filter(|run| run.status == "RETRYING" || run.status == "COMPENSATING" && run.attempt > 0)
+    else {
+        return Ok(false);
+    };
+    wake(conn, run_id, &run.queue).await?;
+    Ok(true)
+}
+
 /// Makes up to `limit` runs due that nothing would ever wake: not parked, and yet without a time to be
 /// looked at. The engine leaves none behind; a repair by hand, or a restored dump, may.
 ///

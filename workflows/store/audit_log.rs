@@ -1,5 +1,7 @@
 //! `audit_log`: what staff, operators and the shop itself did by hand, so to speak. Append-only.
 
+use chrono::{DateTime, Utc};
+use serde::Serialize;
 use serde_json::Value;
 use sqlx::PgConnection;
 
@@ -35,4 +37,37 @@ pub async fn record(conn: &mut PgConnection, action: Action<'_>) -> Result<(), s
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// A line of it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Line {
+    /// Who.
+    pub actor: String,
+    /// What.
+    pub action: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// What else there is to know.
+    pub details: Option<Value>,
+    /// When.
+    pub at: DateTime<Utc>,
+}
+
+/// The latest `limit` lines about one thing, the oldest of them first.
+///
+/// # Errors
+/// The database's own.
+pub async fn about(conn: &mut PgConnection, subject: &str, limit: i64) -> Result<Vec<Line>, sqlx::Error> {
+    let mut lines = sqlx::query_as!(
+        Line,
+        "select actor, action, reason, details, at from audit_log where subject = $1 order by at desc, id desc limit $2",
+        subject,
+        limit
+    )
+    .fetch_all(conn)
+    .await?;
+    lines.reverse();
+    Ok(lines)
 }

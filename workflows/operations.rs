@@ -1,0 +1,215 @@
+//! What an operator does to a run: have it tried again, let it go on, call it off, tell it something. Each is
+//! written down with who and why, in the transaction that does it.
+//!
+//! Whoever offers these to people, be it a command line or a page, comes here.
+
+use engine::{Delivery, Unparked, inspect, park};
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::store::audit_log::{self, Action};
+
+/// Longest reason, in characters.
+pub const MAX_REASON_CHARS: usize = 500;
+/// Longest name of a signal, in characters.
+const MAX_NAME_CHARS: usize = 100;
+
+/// Who does it, and why.
+#[derive(Debug, Clone, Copy)]
+pub struct Operator<'a> {
+    by: &'a str,
+    reason: &'a str,
+}
+
+impl<'a> Operator<'a> {
+    /// `by` as the audit log names people, e.g. `user:<id>` or `operator:<name>`.
+    ///
+    /// # Errors
+    /// [`OperationError::Reason`], [`OperationError::Nobody`].
+    pub fn new(by: &'a str, reason: &'a str) -> Result<Self, OperationError> {
+        let (by, reason) = (by.trim(), reason.trim());
+        if by.is_empty() || by.contains('\0') {
+            return Err(OperationError::Nobody);
+        }
+        if reason.is_empty() || reason.contains('\0') || reason.chars().count() > MAX_REASON_CHARS {
+            return Err(OperationError::Reason);
+        }
+        Ok(Operator { by, reason })
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Done {
+    /// A parked run goes on where its journal ends.
+    GoesOn,
+    /// A run that backed off is tried again now.
+    TriedNow,
+    /// It unwinds at its next safe point.
+    Unwinds,
+    /// It was unwinding, or asked to, before.
+    UnwoundBefore,
+    /// It has the signal, or will find it.
+    Told,
+}
+
+/// Why nothing was done.
+#[derive(Debug, thiserror::Error)]
+pub enum OperationError {
+    /// There is no such run, or not any more.
+    #[error("there is no run {0}")]
+    Unknown(Uuid),
+    /// It is over.
+    #[error("run {run_id} has ended: it is {status}")]
+    Ended {
+        /// Which.
+        run_id: Uuid,
+        /// COMPLETED, FAILED or CANCELLED.
+        status: String,
+    },
+    /// Only a parked run can be let go on.
+    #[error("run {run_id} is not parked: it is {status}")]
+    NotParked {
+        /// Which.
+        run_id: Uuid,
+        /// Where it stands.
+        status: String,
+    },
+    /// Nothing of it has failed.
+    #[error("run {run_id} waits for no other attempt: it is {status}")]
+    NothingToRetry {
+        /// Which.
+        run_id: Uuid,
+        /// Where it stands.
+        status: String,
+    },
+    /// It only goes forward.
+    #[error("run {0} has passed its point of no return, and cannot be cancelled any more")]
+    Forward(Uuid),
+    /// It has a thousand signals.
+    #[error("run {0} takes no more signals")]
+    Full(Uuid),
+    /// The name of a signal is none.
+    #[error("a signal's name has 1 to {MAX_NAME_CHARS} characters")]
+    Name,
+    /// The payload of a signal is too large, or has what Postgres cannot keep.
+    #[error("a signal's payload is JSON of at most {} bytes, without NUL", engine::limits::PAYLOAD_BYTES)]
+    Payload,
+    /// Nobody says why.
+    #[error("a reason of 1 to {MAX_REASON_CHARS} characters is required")]
+    Reason,
+    /// Nobody says who.
+    #[error("somebody must have done it")]
+    Nobody,
+    /// Postgres.
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Has a run tried again at once: one that backs off after a failed attempt, or is parked.
+///
+/// # Errors
+/// [`OperationError`]; nothing is written then.
+pub async fn retry(conn: &mut PgConnection, run_id: Uuid, operator: Operator<'_>) -> Result<Done, OperationError> {
+    let done = if park::hurry(conn, run_id).await? {
+        Done::TriedNow
+    } else {
+        match park::unpark(conn, run_id, operator.by, operator.reason).await? {
+            Unparked::Resumed => Done::GoesOn,
+            Unparked::NotParked | Unparked::Unknown => {
+                let status = living(conn, run_id).await?;
+                return Err(OperationError::NothingToRetry { run_id, status });
+            }
+        }
+    };
+    note(conn, "run.retry", run_id, operator, None).await?;
+    Ok(done)
+}
+
+/// Lets a parked run go on where its journal ends: forward, or with its unwinding if that is what it was at.
+///
+/// # Errors
+/// [`OperationError`]; nothing is written then.
+pub async fn resume(conn: &mut PgConnection, run_id: Uuid, operator: Operator<'_>) -> Result<Done, OperationError> {
+    match park::unpark(conn, run_id, operator.by, operator.reason).await? {
+        Unparked::Resumed => {}
+        Unparked::NotParked | Unparked::Unknown => {
+            let status = living(conn, run_id).await?;
+            return Err(OperationError::NotParked { run_id, status });
+        }
+    }
+    note(conn, "run.resume", run_id, operator, None).await?;
+    Ok(Done::GoesOn)
+}
+
+/// Has a run take back what it did. One that is parked goes on in order to.
+///
+/// # Errors
+/// [`OperationError`]; nothing is written then.
+pub async fn cancel(conn: &mut PgConnection, run_id: Uuid, operator: Operator<'_>) -> Result<Done, OperationError> {
+    let done = match engine::cancel(conn, run_id, operator.reason).await? {
+        Delivery::Delivered => Done::Unwinds,
+        Delivery::Duplicate => Done::UnwoundBefore,
+        Delivery::Refused => return Err(OperationError::Forward(run_id)),
+        Delivery::Finished | Delivery::Unknown => return Err(gone(conn, run_id).await?),
+    };
+    park::unpark(conn, run_id, operator.by, operator.reason).await?;
+    note(conn, "run.cancel", run_id, operator, None).await?;
+    Ok(done)
+}
+
+/// Tells a run something, as whoever it waits for would. It reads the payload as that.
+///
+/// # Errors
+/// [`OperationError`]; nothing is written then.
+pub async fn signal(
+    conn: &mut PgConnection,
+    run_id: Uuid,
+    name: &str,
+    payload: &Value,
+    operator: Operator<'_>,
+) -> Result<Done, OperationError> {
+    if name.is_empty() || name.contains('\0') || name.chars().count() > MAX_NAME_CHARS {
+        return Err(OperationError::Name);
+    }
+    let text = payload.to_string();
+    // As JSON writes it.
+    if text.len() > engine::limits::PAYLOAD_BYTES || text.contains("\\u0000") {
+        return Err(OperationError::Payload);
+    }
+    let key = format!("operator/{}", Uuid::now_v7());
+    match engine::signal(conn, run_id, name, &key, payload).await? {
+        Delivery::Delivered | Delivery::Duplicate => {}
+        Delivery::Refused => return Err(OperationError::Full(run_id)),
+        Delivery::Finished | Delivery::Unknown => return Err(gone(conn, run_id).await?),
+    }
+    note(conn, "run.signal", run_id, operator, Some(&json!({ "signal": name, "payload": payload }))).await?;
+    Ok(Done::Told)
+}
+
+/// Where a living run stands.
+async fn living(conn: &mut PgConnection, run_id: Uuid) -> Result<String, OperationError> {
+    match inspect::standing(conn, run_id).await? {
+        Some(run) if !run.has_ended => Ok(run.status),
+        Some(run) => Err(OperationError::Ended { run_id, status: run.status }),
+        None => Err(OperationError::Unknown(run_id)),
+    }
+}
+
+/// Why there is nobody to be told.
+async fn gone(conn: &mut PgConnection, run_id: Uuid) -> Result<OperationError, OperationError> {
+    living(conn, run_id).await.map(|_| OperationError::Unknown(run_id)).or_else(Ok)
+}
+
+async fn note(
+    conn: &mut PgConnection,
+    action: &str,
+    run_id: Uuid,
+    Operator { by, reason }: Operator<'_>,
+    details: Option<&Value>,
+) -> Result<(), OperationError> {
+    let subject = format!("run:{run_id}");
+    let action = Action { actor: by, action, subject: &subject, reason: Some(reason), details };
+    Ok(audit_log::record(conn, action).await?)
+}
