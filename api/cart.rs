@@ -97,6 +97,7 @@ struct Verdict {
     get, path = "/api/cart", tag = "Cart", security(("bearer" = []), ("cartSession" = []), ()),
     responses(
         (status = 200, description = "The cart; its version is the ETag", body = CartAnswer),
+        (status = 409, description = "`unpriceable`", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "`login-required`", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -111,7 +112,7 @@ async fn show(State(state): State<AppState>, visit: Visit) -> Result<Response, A
     params(("If-Match" = Option<String>, Header, description = "The version to change")),
     responses(
         (status = 200, description = "The empty cart", body = CartAnswer),
-        (status = 409, description = "`cart-in-checkout`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`cart-in-checkout` with `workflowId`, `unpriceable`", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "`version-mismatch`", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -130,7 +131,7 @@ async fn clear(State(state): State<AppState>, visit: Visit) -> Result<Response, 
     responses(
         (status = 200, description = "The cart", body = CartAnswer),
         (status = 404, description = "`variant-not-found`", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`out-of-stock` with `available`, `cart-in-checkout` with `workflowId`, `too-many-lines`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`out-of-stock` with `available`, `cart-in-checkout` with `workflowId`, `too-many-lines`, `currency-mismatch`, `unpriceable`", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "`version-mismatch`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`quantity-invalid`, `validation-failed`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
     )
@@ -155,7 +156,7 @@ async fn add_item(
     responses(
         (status = 200, description = "The cart", body = CartAnswer),
         (status = 404, description = "`item-not-in-cart`", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`out-of-stock` with `available`, `cart-in-checkout`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`out-of-stock` with `available`, `cart-in-checkout` with `workflowId`, `unpriceable`", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "`version-mismatch`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`quantity-invalid`, `validation-failed`", body = Problem, content_type = "application/problem+json"),
     )
@@ -180,7 +181,7 @@ async fn set_quantity(
     responses(
         (status = 200, description = "The cart", body = CartAnswer),
         (status = 404, description = "`item-not-in-cart`", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`cart-in-checkout`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`cart-in-checkout` with `workflowId`, `unpriceable`", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "`version-mismatch`", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -202,7 +203,7 @@ async fn remove_item(
     ),
     responses(
         (status = 200, description = "The cart", body = CartAnswer),
-        (status = 409, description = "`coupon-invalid` with `reason`, `cart-in-checkout`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`coupon-invalid` with `reason`, `cart-in-checkout` with `workflowId`, `unpriceable`", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "`version-mismatch`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`validation-failed`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
     )
@@ -225,7 +226,7 @@ async fn apply_coupon(
     ),
     responses(
         (status = 200, description = "The cart", body = CartAnswer),
-        (status = 409, description = "`cart-in-checkout`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`cart-in-checkout` with `workflowId`, `unpriceable`", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "`version-mismatch`", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -249,7 +250,7 @@ async fn remove_coupon(
     ),
     responses(
         (status = 200, description = "The user's cart, with `adjustments`", body = CartAnswer),
-        (status = 409, description = "`cart-in-checkout` with `workflowId` for either cart, `cart-already-owned` when the session's cart has become another user's", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`cart-in-checkout` with `workflowId` for either cart, `cart-already-owned` when the session's cart has become another user's, `unpriceable`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`validation-failed` without a session, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -271,6 +272,7 @@ async fn merge(
     security(("bearer" = []), ("cartSession" = []), ()),
     responses(
         (status = 200, description = "Whether it is valid, and what it saves", body = Verdict),
+        (status = 409, description = "`unpriceable`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`cart-not-found`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`validation-failed`", body = Problem, content_type = "application/problem+json"),
     )

@@ -145,9 +145,8 @@ struct CheckoutAnswer {
         (status = 400, description = "`idempotency-key-required`, `malformed-json`", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "`login-required`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`cart-not-found`", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`cart-empty`, `out-of-stock`, `price-changed`, `coupon-invalid`, `cart-in-checkout`, `minimum-order-value`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`validation-failed`, `card-data-refused`, `address-not-found`, `gateway-unknown`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`unavailable`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`cart-empty`, `out-of-stock`, `price-changed`, `coupon-invalid`, `cart-in-checkout` with `workflowId`, `cart-not-active`, `minimum-order-value`, `cod-limit-exceeded`, `unpriceable`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`validation-failed`, `card-data-refused`, `address-not-found`, `contact-missing`, `gateway-unknown`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn start(

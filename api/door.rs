@@ -2,7 +2,7 @@
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{HeaderMap, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -25,7 +25,42 @@ pub(crate) async fn admit_head(request: Request, next: Next) -> Result<Response,
         let detail = format!("The headers may have at most {} KiB together.", MAX_HEADER_BYTES / 1024);
         return Err(ApiError::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large", detail));
     }
+    if !names_host(&request) {
+        return Err(ApiError::bad_request("malformed-host", "Name the host once, in the header Host."));
+    }
+    if !is_framed(request.headers()) {
+        let detail = "Frame the body by Content-Length, or once by Transfer-Encoding: chunked.";
+        return Err(ApiError::bad_request("malformed-framing", detail));
+    }
+    if !is_plain(request.headers()) {
+        let detail = "Send the body as it is: no Content-Encoding is understood.";
+        let refusal = ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail);
+        return Err(refusal.header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")));
+    }
     Ok(next.run(request).await)
+}
+
+/// One host, that could be one (RFC 9112 §3.2); before HTTP/1.1 perhaps none. Who sees another host than the
+/// balancer before us saw could be told another shop's answer.
+fn names_host(request: &Request) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, None) => request.version() < Version::HTTP_11,
+        (Some(host), None) => Authority::try_from(host.as_bytes()).is_ok_and(|host| !host.as_str().contains('@')),
+        (_, Some(_)) => false,
+    }
+}
+
+/// hyper has refused lengths that disagree, and lets chunks win over a length. What else somebody may call
+/// a transfer coding, a balancer could understand in another way than we do.
+fn is_framed(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) && codings.next().is_none()
+}
+
+/// Nothing here unpacks a body: a small one would become as large as its sender likes.
+fn is_plain(headers: &HeaderMap) -> bool {
+    headers.get_all(header::CONTENT_ENCODING).iter().all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 fn weight(headers: &HeaderMap) -> usize {

@@ -10,6 +10,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sqlx::error::DatabaseError;
 
+use crate::openapi::promises::Refused;
+
 /// Media type of every refusal (RFC 9457).
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
@@ -230,6 +232,7 @@ impl IntoResponse for ApiError {
         }
         let body = self.body().to_string();
         let mut response = (self.0.status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
+        response.extensions_mut().insert(Refused(self.0.code));
         response.headers_mut().extend(self.0.headers.into_iter().map(|(name, value)| (Some(name), value)));
         response
     }

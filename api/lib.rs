@@ -16,6 +16,7 @@ pub mod state;
 pub mod tokens;
 
 mod addresses;
+mod admission;
 mod auth;
 mod cart;
 mod categories;
@@ -47,11 +48,10 @@ mod webhooks;
 #[cfg(test)]
 mod tests;
 
-use std::{future::Future, io, net::SocketAddr};
+use std::{future::Future, io};
 
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
     http::StatusCode,
     middleware::{from_fn, from_fn_with_state},
 };
@@ -96,12 +96,14 @@ pub fn router(state: AppState) -> Router {
     let (resources, mut document) = resources(&state).split_for_parts();
     openapi::add_common_refusals(&mut document);
     openapi::examples::add(&mut document);
+    let promises = openapi::promises::Promises::of(&mut document);
     let cross_origin = cors::layer(&state);
     resources
         .layer(from_fn_with_state(state.clone(), idempotency::digest_requests))
-        .layer(DefaultBodyLimit::max(state.config.max_body_bytes))
-        .layer(from_fn_with_state(state.clone(), observe::bound))
+        .layer(from_fn_with_state(state.clone(), admission::admit))
+        .layer(from_fn_with_state(state.clone(), admission::receive))
         .layer(from_fn_with_state(state.clone(), rate::limit))
+        .layer(from_fn_with_state(promises, openapi::promises::keep))
         // Health and documentation answer even when the shop is overloaded.
         .merge(health::routes())
         .merge(openapi::pages(document))
@@ -130,10 +132,9 @@ pub async fn serve(
     state: AppState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let drain_limit = state.config.drain_limit;
+    let (drain_limit, limits) = (state.config.drain_limit, state.config.connections());
     let (stopping, stopped) = oneshot::channel();
-    let service = router(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
-    let server = axum::serve(listener, service).with_graceful_shutdown(async move {
+    let server = serving::serve(listener, router(state.clone()), limits, async move {
         shutdown.await;
         state.start_draining();
         // Nobody listens when the server ended by itself.

@@ -1,23 +1,26 @@
-//! What surrounds every request: its id, its span, its time limit, its place among the others.
+//! What surrounds every request: its id, its span, its count, its safe headers.
 
 use std::{any::Any, time::Instant};
 
 use axum::{
     body::Body,
-    extract::{MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    extract::{MatchedPath, Request},
+    http::{HeaderName, HeaderValue, Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use tracing::{Instrument, field::Empty};
 use uuid::Uuid;
 
-use crate::{error::ApiError, state::AppState};
+use crate::error::ApiError;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longest request id that is taken over from a client.
 const MAX_REQUEST_ID_BYTES: usize = 128;
+
+/// Longest path that is logged; those of ours are shorter.
+const MAX_LOGGED_PATH_BYTES: usize = 256;
 
 /// Gives the request an id and a span, and counts it. Neither bodies nor credentials are recorded, and
 /// of the target only the path, since a query may hold somebody's address.
@@ -28,13 +31,13 @@ pub(crate) async fn record(request: Request, next: Next) -> Response {
         .filter(|id| is_sane(id.as_bytes()))
         .cloned()
         .unwrap_or_else(|| uuid_header(Uuid::now_v7()));
-    let method = request.method().clone();
+    let method = method_name(request.method());
     let route =
         request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
     let span = tracing::info_span!(
         "request",
-        %method,
-        path = request.uri().path(),
+        method,
+        path = logged(request.uri().path()),
         request_id = id.to_str().unwrap_or_default(),
         status = Empty,
     );
@@ -43,11 +46,22 @@ pub(crate) async fn record(request: Request, next: Next) -> Response {
     let (status, elapsed) = (response.status().as_u16(), started.elapsed());
     span.record("status", status);
     span.in_scope(|| tracing::info!(elapsed_ms = elapsed.as_millis(), "answered"));
-    let labels = [("method", method.to_string()), ("route", route), ("status", status.to_string())];
+    let labels = [("method", method.to_owned()), ("route", route), ("status", status.to_string())];
     metrics::counter!("cart_engine_http_requests_total", &labels).increment(1);
     metrics::histogram!("cart_engine_http_request_seconds", &labels).record(elapsed.as_secs_f64());
     response.headers_mut().insert(REQUEST_ID, id);
     response
+}
+
+/// A method as a label: anybody may make one up, and each label is kept for ever.
+fn method_name(method: &Method) -> &'static str {
+    const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    KNOWN.into_iter().find(|known| method.as_str() == *known).unwrap_or("other")
+}
+
+/// The beginning of a path: it is ASCII, or it would not be one.
+fn logged(path: &str) -> &str {
+    path.get(..MAX_LOGGED_PATH_BYTES).unwrap_or(path)
 }
 
 /// An id from outside goes into logs: only what cannot break one.
@@ -59,32 +73,6 @@ fn is_sane(id: &[u8]) -> bool {
 fn uuid_header(id: Uuid) -> HeaderValue {
     let mut text = Uuid::encode_buffer();
     HeaderValue::from_str(id.hyphenated().encode_lower(&mut text)).unwrap_or_else(|_| HeaderValue::from_static("none"))
-}
-
-/// Bounds what is in hand at once, how long each takes and how large it is.
-///
-/// # Errors
-/// 503 `overloaded`, 503 `timeout`, 413 `body-too-large`; each before anything was done, the time-out
-/// apart: there the transaction was rolled back, or had already committed.
-pub(crate) async fn bound(State(state): State<AppState>, request: Request, next: Next) -> Result<Response, ApiError> {
-    let Ok(_place) = state.admission.try_acquire() else {
-        metrics::counter!("cart_engine_http_shed_total").increment(1);
-        return Err(ApiError::overloaded());
-    };
-    if declared_length(&request) > state.config.max_body_bytes {
-        return Err(ApiError::body_too_large(state.config.max_body_bytes));
-    }
-    tokio::time::timeout(state.config.request_timeout, next.run(request)).await.map_err(|_| {
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", "The request took too long.").retry_after(1)
-    })
-}
-
-fn declared_length(request: &Request) -> usize {
-    request
-        .headers()
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse().ok())
-        .unwrap_or_default()
 }
 
 /// A panic in a handler is our fault and one request's end, not the process's.

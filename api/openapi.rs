@@ -1,6 +1,7 @@
 //! The OpenAPI document, generated from the handlers, and the pages that show it.
 
 pub(crate) mod examples;
+pub(crate) mod promises;
 
 use axum::{
     Router,
@@ -28,8 +29,10 @@ use crate::{error::PROBLEM_JSON, state::AppState};
         title = "Cart Engine",
         description = "Durable carts, checkout and orders. Money is a decimal string beside its currency; \
                        times are RFC 3339 in UTC; every refusal is an RFC 9457 problem with a stable `code`. \
-                       Beside what each operation lists, any request may be refused with 414 `uri-too-long`, \
-                       431 `headers-too-large` or 405 `method-not-allowed`."
+                       Beside what each operation lists, any request may be refused with 400 `malformed-host`, \
+                       400 `malformed-framing`, 414 `uri-too-long`, 431 `headers-too-large`, 405 \
+                       `method-not-allowed`, 500 `internal`, and one with a body with 400 `malformed-body`, 408 \
+                       `request-timeout`, 413 `body-too-large` or, if it is encoded, 415 `unsupported-media-type`."
     ),
     components(schemas(Problem)),
     modifiers(&Security)
@@ -81,55 +84,84 @@ pub(crate) fn document() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(Base::openapi())
 }
 
+/// Every operation with its method, in lower case, and its path.
+fn operations(document: &mut Document) -> Vec<(&'static str, String, &mut Operation)> {
+    let mut operations = Vec::new();
+    for (path, item) in &mut document.paths.paths {
+        let PathItem { get, put, post, delete, options, head, patch, trace, .. } = item;
+        let methods = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
+        let items = [get, put, post, delete, options, head, patch, trace];
+        let offered = methods.into_iter().zip(items).filter_map(|(method, item)| Some((method, item.as_mut()?)));
+        operations.extend(offered.map(|(method, operation)| (method, path.clone(), operation)));
+    }
+    operations
+}
+
 /// Adds to every operation what the layers around it and the extractors before it may refuse, so that a
 /// handler documents only what it refuses itself; and names it by method and path, since handlers of
 /// different resources have the same names.
 pub(crate) fn add_common_refusals(document: &mut Document) {
-    for (path, item) in &mut document.paths.paths {
-        let PathItem { get, put, post, delete, options, head, patch, trace, .. } = item;
-        let methods = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
-        let operations = [get, put, post, delete, options, head, patch, trace];
-        for (method, operation) in methods.into_iter().zip(operations).filter_map(|(m, o)| Some((m, o.as_mut()?))) {
-            let words = path.trim_start_matches("/api/").split(|c: char| !c.is_ascii_alphanumeric());
-            let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
-            operation.operation_id = Some(format!("{method}_{}", words.join("_")));
-            for (status, codes) in common_refusals(path, operation) {
-                let problem = Content::new(Some(Ref::from_schema_name("Problem")));
-                let refusal = ResponseBuilder::new().description(codes).content(PROBLEM_JSON, problem).build();
-                operation.responses.responses.entry(status.to_owned()).or_insert_with(|| refusal.into());
+    for (method, path, operation) in operations(document) {
+        let words = path.trim_start_matches("/api/").split(|c: char| !c.is_ascii_alphanumeric());
+        let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+        operation.operation_id = Some(format!("{method}_{}", words.join("_")));
+        for (status, codes) in common_refusals(&path, operation) {
+            for code in codes {
+                promise(operation, status, code);
             }
         }
     }
 }
 
-fn common_refusals(path: &str, operation: &Operation) -> Vec<(&'static str, &'static str)> {
-    let mut refusals = vec![("503", "`unavailable`, `overloaded`, `timeout`")];
+/// Adds a code to what is promised under a status.
+fn promise(operation: &mut Operation, status: &str, code: &str) {
+    let quoted = format!("`{code}`");
+    let responses = &mut operation.responses.responses;
+    match responses.get_mut(status) {
+        Some(RefOr::T(response)) if response.description.contains(&quoted) => {}
+        Some(RefOr::T(response)) => response.description.push_str(&format!(", {quoted}")),
+        Some(RefOr::Ref(_)) => {}
+        None => {
+            let problem = Content::new(Some(Ref::from_schema_name("Problem")));
+            let refusal = ResponseBuilder::new().description(quoted).content(PROBLEM_JSON, problem).build();
+            responses.insert(status.to_owned(), refusal.into());
+        }
+    }
+}
+
+fn common_refusals(path: &str, operation: &Operation) -> Vec<(&'static str, &'static [&'static str])> {
+    const INVALID: &[&str] = &["validation-failed"];
+    let mut refusals: Vec<(&str, &[&str])> = vec![("503", &["unavailable", "overloaded", "timeout"])];
     // A gateway's webhook is neither limited nor read before its signature has been checked.
     let is_webhook = path.starts_with("/api/webhooks/");
     if !is_webhook {
-        refusals.push(("429", "`rate-limited`"));
+        refusals.push(("429", &["rate-limited"]));
     }
     if operation.request_body.is_some() {
-        refusals.push(("413", "`body-too-large`"));
+        refusals.push(("413", &["body-too-large"]));
     }
     if operation.request_body.is_some() && !is_webhook {
         refusals.extend([
-            ("400", "`malformed-json`, `malformed-body`"),
-            ("415", "`unsupported-media-type`"),
-            ("422", "`validation-failed`"),
+            ("400", &["malformed-json", "malformed-body"] as &[_]),
+            ("415", &["unsupported-media-type"]),
+            ("422", INVALID),
         ]);
     }
     if operation.security.as_ref().is_some_and(|schemes| !schemes.is_empty()) {
-        refusals.extend([("401", "`login-required`"), ("403", "`forbidden`")]);
+        refusals.extend([("401", &["login-required"] as &[_]), ("403", &["forbidden"])]);
     }
     for parameter in operation.parameters.iter().flatten() {
         let RefOr::T(Parameter { name, parameter_in, .. }) = parameter else { continue };
         match parameter_in {
-            ParameterIn::Query | ParameterIn::QueryString => refusals.push(("422", "`validation-failed`")),
+            ParameterIn::Query | ParameterIn::QueryString => refusals.push(("422", INVALID)),
             // One that is no text, and one with a character that no text of ours can have.
-            ParameterIn::Path => refusals.extend([("404", "`not-found`"), ("422", "`validation-failed`")]),
+            ParameterIn::Path => refusals.extend([("404", &["not-found"] as &[_]), ("422", INVALID)]),
             ParameterIn::Header if name == "Idempotency-Key" => {
-                refusals.extend([("400", "`idempotency-key-invalid`"), ("409", "`idempotency-in-progress`")]);
+                refusals.extend([
+                    ("400", &["idempotency-key-invalid"] as &[_]),
+                    ("409", &["idempotency-in-progress"]),
+                    ("422", &["idempotency-key-reused"]),
+                ]);
             }
             ParameterIn::Header | ParameterIn::Cookie => {}
         }

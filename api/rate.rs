@@ -8,7 +8,7 @@ mod shared;
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroU32,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -23,6 +23,7 @@ use axum::{
 };
 use chrono::Utc;
 use domain::ids::UserId;
+use serving::network;
 use uuid::Uuid;
 
 use self::own::OwnBuckets;
@@ -192,14 +193,6 @@ fn forwarded_for(headers: &HeaderMap, proxies: usize) -> Option<IpAddr> {
     addresses[index].parse().ok()
 }
 
-/// The part of an address that one caller cannot change at will.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,13 +259,5 @@ mod tests {
         assert_eq!(says(1).as_deref(), Some("198.51.100.1"));
         assert_eq!(says(2).as_deref(), Some("192.0.2.7"));
         assert_eq!(says(4), None);
-    }
-
-    #[test]
-    fn an_ipv6_caller_is_its_network() {
-        let network = |text: &str| super::network(text.parse().expect("an address")).to_string();
-        assert_eq!(network("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
-        assert_eq!(network("::ffff:192.0.2.7"), "192.0.2.7");
-        assert_eq!(network("192.0.2.7"), "192.0.2.7");
     }
 }

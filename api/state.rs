@@ -26,6 +26,9 @@ use crate::{
     tokens::AuthKeys,
 };
 
+/// Bodies that are here at once, in bytes: twice what one address can send on all its connections.
+const MAX_ARRIVING_BYTES: usize = 128 * 1024 * 1024;
+
 /// The shared state. Cloning it copies a handful of reference counts.
 #[derive(Clone)]
 pub struct AppState {
@@ -47,6 +50,10 @@ pub struct AppState {
     pub metrics: Option<PrometheusHandle>,
     /// Requests that may be in hand at once.
     pub(crate) admission: Arc<Semaphore>,
+    /// Long polls that may be open at once.
+    pub(crate) polls: Arc<Semaphore>,
+    /// Bytes of bodies that may be here at once.
+    pub(crate) arriving: Arc<Semaphore>,
     /// Who asked how often; none when nobody is limited.
     pub(crate) buckets: Option<Arc<Buckets>>,
     draining: Arc<AtomicBool>,
@@ -55,8 +62,12 @@ pub struct AppState {
 /// Limits of the API. Every one of them has a default that suits one small machine.
 #[derive(Debug, Clone)]
 pub struct ApiConfig {
+    /// Connections and their times.
+    pub connections: serving::Limits,
     /// Requests in hand at once; one more is answered 503 `overloaded`.
     pub max_concurrency: usize,
+    /// Long polls at once besides; one more is answered 503 `overloaded`.
+    pub max_polls: usize,
     /// A request that takes longer is answered 503 `timeout`. Longer than the longest long poll
     /// (30 s), so that a poll ends by itself.
     pub request_timeout: Duration,
@@ -69,14 +80,17 @@ pub struct ApiConfig {
     /// Pages of which other sites may ask; development adds every page served from this machine.
     pub allowed_origins: AllowedOrigins,
     /// Proxies in front of this process whose word on who is asking is believed: the address so many from
-    /// the end of `X-Forwarded-For`. With 0 it is whoever has connected.
+    /// the end of `X-Forwarded-For`. With 0 it is whoever has connected. With one or more every connection is
+    /// a proxy's, and their number from one address is not limited.
     pub trusted_proxies: usize,
 }
 
 impl Default for ApiConfig {
     fn default() -> Self {
         ApiConfig {
+            connections: serving::Limits::default(),
             max_concurrency: 512,
+            max_polls: 1024,
             request_timeout: Duration::from_secs(35),
             max_body_bytes: 256 * 1024,
             drain_limit: Duration::from_secs(10),
@@ -84,6 +98,14 @@ impl Default for ApiConfig {
             allowed_origins: AllowedOrigins::default(),
             trusted_proxies: 0,
         }
+    }
+}
+
+impl ApiConfig {
+    /// What one listener allows.
+    pub(crate) fn connections(&self) -> serving::Limits {
+        let per_address = self.connections.per_address.filter(|_| self.trusted_proxies == 0);
+        serving::Limits { per_address, ..self.connections }
     }
 }
 
@@ -107,6 +129,8 @@ impl AppState {
             dev: None,
             buckets: config.rate_limits.map(|limits| Arc::new(Buckets::new(limits))),
             admission: Arc::new(Semaphore::new(config.max_concurrency)),
+            polls: Arc::new(Semaphore::new(config.max_polls)),
+            arriving: Arc::new(Semaphore::new(MAX_ARRIVING_BYTES)),
             config: Arc::new(config),
             carts: Arc::new(LocalCarts::default()),
             redis: None,
@@ -115,12 +139,13 @@ impl AppState {
         }
     }
 
-    /// The same with the routes of development, and with rate limits that hundreds of shoppers played
-    /// from one address do not reach.
+    /// The same with the routes of development, and with limits that hundreds of shoppers played from one
+    /// address do not reach.
     #[must_use]
     pub fn with_dev(mut self, dev: DevState) -> Self {
         let config = Arc::make_mut(&mut self.config);
         config.rate_limits = config.rate_limits.map(|_| RateLimits::WIDE);
+        config.connections.per_address = None;
         self.buckets = config.rate_limits.map(|limits| Arc::new(Buckets::new(limits)));
         self.dev = Some(Arc::new(dev));
         self

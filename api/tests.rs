@@ -35,7 +35,8 @@ impl Answer {
     }
 }
 
-async fn ask(state: &AppState, request: Request<Body>) -> Answer {
+async fn ask(state: &AppState, mut request: Request<Body>) -> Answer {
+    request.headers_mut().entry(header::HOST).or_insert(HeaderValue::from_static("shop.example"));
     let response = router(state.clone()).oneshot(request).await.expect("infallible");
     let (parts, body) = response.into_parts();
     let bytes = axum::body::to_bytes(body, 4 << 20).await.expect("a body");
@@ -285,4 +286,33 @@ async fn every_documented_refusal_is_a_problem() {
             assert_eq!(schema, "#/components/schemas/Problem", "{}: {status}", operation["operationId"]);
         }
     }
+}
+
+#[tokio::test]
+async fn a_thousand_made_up_requests_make_no_new_labels() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    // One thread carries this test, so its recorder hears all of it.
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let state = state(ApiConfig { rate_limits: None, ..ApiConfig::default() });
+    let labels = || handle.render().lines().filter(|line| line.contains("http_requests_total{")).count();
+    let odd = |n: usize| {
+        let method = Method::from_bytes(format!("M{}", n % 500).as_bytes()).expect("a method");
+        let mut request = request(if n % 2 == 0 { method } else { Method::GET }, &format!("/made-up/{n}?q={n}"));
+        request.headers_mut().insert(header::HOST, HeaderValue::from_str(&format!("host-{n}")).expect("a host"));
+        request
+    };
+    for n in 0..4 {
+        ask(&state, odd(n)).await;
+        ask(&state, request(Method::from_bytes(b"MADE-UP").expect("a method"), &format!("/api/orders/{n}"))).await;
+    }
+    let before = labels();
+    assert!(before > 0, "{}", handle.render());
+    for n in 0..1_000 {
+        ask(&state, odd(n)).await;
+    }
+    for n in 0..20 {
+        ask(&state, request(Method::from_bytes(b"MADE-UP").expect("a method"), &format!("/api/orders/{n}"))).await;
+    }
+    assert_eq!(labels(), before, "{}", handle.render());
 }

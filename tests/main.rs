@@ -14,6 +14,7 @@ mod checkout_races;
 mod clockwork;
 mod contract;
 mod coupon_rush;
+mod door;
 mod engine_kit;
 mod gateway;
 mod house;

@@ -3,8 +3,9 @@
 //! one, and none can be out of date.
 
 use serde_json::{Map, Value, json};
-use utoipa::openapi::{Content, OpenApi as Document, PathItem, RefOr, path::Operation};
+use utoipa::openapi::{Content, OpenApi as Document, RefOr, path::Operation};
 
+use super::operations;
 use crate::error::{ApiError, PROBLEM_JSON};
 
 /// Deeper than any body of ours; ends a schema that contains itself.
@@ -70,12 +71,9 @@ pub(crate) fn add(document: &mut Document) {
     // Nothing in a document of ours fails to be JSON; without it there would be no examples, which a test
     // notices.
     let whole = serde_json::to_value(&*document).unwrap_or_default();
-    for item in document.paths.paths.values_mut() {
-        let PathItem { get, put, post, delete, options, head, patch, trace, .. } = item;
-        for operation in [get, put, post, delete, options, head, patch, trace].into_iter().flatten() {
-            add_to_operation(operation, &Sampler { whole: &whole, leaves_out_optional: true });
-            add_to_answers(operation, &Sampler { whole: &whole, leaves_out_optional: false });
-        }
+    for (_, _, operation) in operations(document) {
+        add_to_operation(operation, &Sampler { whole: &whole, leaves_out_optional: true });
+        add_to_answers(operation, &Sampler { whole: &whole, leaves_out_optional: false });
     }
 }
 

@@ -33,6 +33,11 @@ impl Door {
         Door { client: self.client.clone(), base }
     }
 
+    /// For those who speak no HTTP, or not as they should.
+    pub fn address(&self) -> &str {
+        self.base.trim_start_matches("http://")
+    }
+
     /// A path of the shop, or an address elsewhere.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let url = if path.starts_with('/') { format!("{}{path}", self.base) } else { path.to_owned() };

@@ -68,6 +68,12 @@ pub(crate) struct Api {
     pub(crate) connections: u32,
     /// Requests in hand at once; one more is shed.
     pub(crate) max_concurrency: usize,
+    /// Long polls at once besides; one more is shed.
+    pub(crate) max_polls: usize,
+    /// Connections from clients at once; whoever comes then waits.
+    pub(crate) max_connections: usize,
+    /// Of those from one address; one more is turned away. Of no effect behind a trusted proxy.
+    pub(crate) max_connections_per_address: usize,
     /// Whether a caller may only ask so often.
     pub(crate) rate_limit: bool,
     /// Origins whose pages may ask from a browser, e.g. `https://shop.example`; none by default.
@@ -82,6 +88,9 @@ impl Default for Api {
             listen: "127.0.0.1:8080".to_owned(),
             connections: 20,
             max_concurrency: 512,
+            max_polls: 1024,
+            max_connections: 4096,
+            max_connections_per_address: 256,
             rate_limit: true,
             allowed_origins: api::AllowedOrigins::default(),
             trusted_proxies: 0,

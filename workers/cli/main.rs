@@ -77,6 +77,7 @@ fn started() -> Result<Ended, Failure> {
     };
     let command = chosen(arguments.command, arguments.dev)?;
     log(&command, arguments.log_json)?;
+    serving::allow_many_files();
     // Several TLS libraries could serve; rustls wants to be told which, once, before the first use.
     rustls::crypto::ring::default_provider()
         .install_default()

@@ -69,7 +69,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
-use axum::serve::ListenerExt as _;
 use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -185,19 +184,14 @@ pub async fn serve(
     let sending = sender.map(|sender| tokio::spawn(webhook::run(pool.clone(), sender, closing.clone())));
 
     let gateway = Gateway { pool, config: Arc::new(config), closing: closing.clone() };
-    // Answers are small: without this each would wait for the caller's delayed acknowledgement.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps its delay");
-        }
-    });
     let stop = closing.clone();
-    let served = axum::serve(listener, routes(gateway))
-        .with_graceful_shutdown(async move {
-            shutdown.await;
-            stop.cancel();
-        })
-        .await;
+    // Its callers are few: the shop's processes, each with many calls at once, and shoppers' browsers.
+    let limits = serving::Limits { per_address: None, ..serving::Limits::default() };
+    let served = serving::serve(listener, routes(gateway), limits, async move {
+        shutdown.await;
+        stop.cancel();
+    })
+    .await;
 
     closing.cancel();
     for task in [Some(settling), sending].into_iter().flatten() {

@@ -68,7 +68,13 @@ pub(crate) async fn state(
         None => keys,
     };
     let mut limits = ApiConfig {
+        connections: serving::Limits {
+            connections: config.api.max_connections,
+            per_address: Some(config.api.max_connections_per_address),
+            ..serving::Limits::default()
+        },
         max_concurrency: config.api.max_concurrency,
+        max_polls: config.api.max_polls,
         allowed_origins: config.api.allowed_origins.clone(),
         trusted_proxies: config.api.trusted_proxies,
         ..ApiConfig::default()

@@ -55,5 +55,6 @@ pub(crate) async fn serve(
         // The version is Prometheus' text format's own.
         ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render()).into_response()
     });
-    axum::serve(listener, Router::new().route("/metrics", page)).with_graceful_shutdown(stop.cancelled_owned()).await
+    let router = Router::new().route("/metrics", page);
+    serving::serve(listener, router, serving::Limits::default(), stop.cancelled_owned()).await
 }
