@@ -187,13 +187,16 @@ async fn login(State(state): State<AppState>, Json(body): Json<LoginBody>) -> Re
         throttle.succeeded(&mut tx).await?;
     }
     users::record_login(&mut tx, user.id).await?;
-    let session = open_session(&state, &mut tx, user, Uuid::now_v7()).await?;
+    let refresh_token = random_token(&mut rand::rng());
+    let session = open_session(&state, &mut tx, user, Uuid::now_v7(), refresh_token).await?;
     tx.commit().await?;
     Ok(Json(session))
 }
 
-/// Trades a refresh token for a new session. A token works once: shown again, all that came of the same
-/// login is revoked, since one of the two who showed it stole it (RFC 9700 §4.14.2).
+/// Trades a refresh token for a new session. A token works once, and for ten seconds more answers the same
+/// next token, so that two tabs do not end a login; shown again after that, or once the next one has been
+/// used, all that came of the same login is revoked, since one of the two who showed it stole it (RFC 9700
+/// §4.14.2).
 #[utoipa::path(
     post, path = "/api/auth/refresh", tag = "Auth", request_body = RefreshBody,
     responses(
@@ -204,13 +207,19 @@ async fn login(State(state): State<AppState>, Json(body): Json<LoginBody>) -> Re
 )]
 async fn refresh(State(state): State<AppState>, Json(body): Json<RefreshBody>) -> Result<Json<Session>, ApiError> {
     let refused = || ApiError::unauthorized("invalid-refresh-token", "Log in again.");
+    let next = state.auth.successor(&body.refresh_token);
+    let (shown, successor) = (token_hash(&body.refresh_token), token_hash(&next));
     let mut tx = state.pool.begin().await?;
-    match users::redeem_refresh_token(&mut tx, &token_hash(&body.refresh_token)).await? {
+    match users::redeem_refresh_token(&mut tx, &shown, &successor).await? {
         Redeemed::Fresh { user, family } => {
             let user = users::find_user(&mut tx, user).await?.ok_or_else(refused)?;
-            let session = open_session(&state, &mut tx, user, family).await?;
+            let session = open_session(&state, &mut tx, user, family, next).await?;
             tx.commit().await?;
             Ok(Json(session))
+        }
+        Redeemed::Again { user } => {
+            let user = users::find_user(&mut tx, user).await?.ok_or_else(refused)?;
+            session(&state, user, next).map(Json)
         }
         Redeemed::Reused { user } => {
             // The revocation must last although the request fails.
@@ -266,13 +275,16 @@ async fn open_session(
     conn: &mut PgConnection,
     user: User,
     family: Uuid,
+    refresh_token: String,
 ) -> Result<Session, ApiError> {
-    let now = Utc::now();
-    let refresh_token = random_token(&mut rand::rng());
-    users::insert_refresh_token(conn, user.id, family, &token_hash(&refresh_token), now + state.auth.refresh_ttl)
-        .await?;
+    let expires_at = Utc::now() + state.auth.refresh_ttl;
+    users::insert_refresh_token(conn, user.id, family, &token_hash(&refresh_token), expires_at).await?;
+    session(state, user, refresh_token)
+}
+
+fn session(state: &AppState, user: User, refresh_token: String) -> Result<Session, ApiError> {
     Ok(Session {
-        access_token: state.auth.issue(user.id, user.role, now).map_err(ApiError::internal)?,
+        access_token: state.auth.issue(user.id, user.role, Utc::now()).map_err(ApiError::internal)?,
         refresh_token,
         expires_in: state.auth.access_ttl.num_seconds(),
         user: user.into(),

@@ -214,9 +214,9 @@ fn bearer(value: &str) -> Option<&str> {
 }
 
 impl CartSession {
-    /// A new session.
-    pub fn generate(rng: &mut (impl rand::CryptoRng + ?Sized)) -> Self {
-        let token = SecretString::from(crate::tokens::random_token(rng));
+    /// A new session, of which nothing is written down: its signature says that it is ours.
+    pub fn issue(keys: &AuthKeys) -> Self {
+        let token = SecretString::from(keys.issue_session(&mut rand::rng()));
         CartSession { hash: token_hash(token.expose_secret()), token }
     }
 }
@@ -226,6 +226,10 @@ mod tests {
     use axum::http::StatusCode;
 
     use super::*;
+
+    fn session() -> CartSession {
+        CartSession::issue(&AuthKeys::new(&"0123456789abcdef0123456789abcdef".into()).expect("a secret"))
+    }
 
     fn user(role: Role) -> Caller {
         Caller::User { user_id: UserId::generate(), role }
@@ -238,7 +242,7 @@ mod tests {
         let refused = |caller: Caller| caller.require_staff().expect_err("refused").status();
         assert_eq!(refused(user(Role::Customer)), StatusCode::FORBIDDEN);
         assert_eq!(refused(Caller::Anonymous), StatusCode::UNAUTHORIZED);
-        assert_eq!(refused(Caller::Guest(CartSession::generate(&mut rand::rng()))), StatusCode::UNAUTHORIZED);
+        assert_eq!(refused(Caller::Guest(session())), StatusCode::UNAUTHORIZED);
     }
 
     #[test]
@@ -250,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_guest_is_known_by_the_hash_of_his_session_only() {
-        let session = CartSession::generate(&mut rand::rng());
+        let session = session();
         let (token, key) = (session.token.clone(), Caller::Guest(session).key().expect("a key"));
         assert!(key.starts_with("session:") && key.len() == 8 + 64);
         assert!(!key.contains(token.expose_secret()));

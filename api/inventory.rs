@@ -2,6 +2,8 @@
 
 mod holds;
 
+use std::slice;
+
 use axum::{
     extract::State,
     http::StatusCode,
@@ -16,7 +18,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 use workflows::store::{
     catalogue::{self, StockLevel},
-    inventory::shelf::{self, Cause, Movement, ShelfError},
+    inventory::{
+        services,
+        shelf::{self, Cause, Movement, ShelfError},
+    },
 };
 
 use crate::{
@@ -82,7 +87,12 @@ async fn check(State(state): State<AppState>, Query(query): Query<CheckQuery>) -
         let place = FieldError::new("/quantity", format!("must be 1 to {}", domain::cart::MAX_QUANTITY));
         return Err(ApiError::unprocessable("quantity-invalid", "That is no quantity.").with_errors(vec![place]));
     }
-    let level = find_stock(&mut *state.pool.acquire().await?, &query.sku).await?;
+    let mut conn = state.pool.acquire().await?;
+    let level = find_stock(&mut conn, &query.sku).await?;
+    if services::find_variants(&mut conn, slice::from_ref(&level.sku)).await?.is_empty() {
+        // Off sale: for everybody but staff it is not there.
+        return Err(variant_not_found());
+    }
     Ok(Json(Availability {
         sku: level.sku,
         variant_id: level.variant_id.0,

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::ids::UserId;
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use rand::CryptoRng;
 use secrecy::{ExposeSecret, SecretString};
@@ -29,6 +30,8 @@ pub struct AuthKeys {
     /// Named in each token's header (`kid`), so that a secret can be replaced without logging anybody out.
     signing_id: String,
     accepted: Vec<(String, DecodingKey)>,
+    /// The same secrets, the signing one first, for tokens that are not JWTs.
+    macs: Vec<Mac>,
     /// Life of an access token.
     pub access_ttl: TimeDelta,
     /// Life of a refresh token.
@@ -70,6 +73,7 @@ impl AuthKeys {
             signing: EncodingKey::from_secret(secret),
             signing_id: key_id(secret),
             accepted: vec![(key_id(secret), DecodingKey::from_secret(secret))],
+            macs: vec![mac(secret)],
             access_ttl: TimeDelta::minutes(15),
             refresh_ttl: TimeDelta::days(30),
         })
@@ -86,6 +90,7 @@ impl AuthKeys {
             return Err(EmptySecret);
         }
         self.accepted.push((key_id(secret), DecodingKey::from_secret(secret)));
+        self.macs.push(mac(secret));
         Ok(self)
     }
 
@@ -124,6 +129,50 @@ impl AuthKeys {
     }
 }
 
+/// What is signed besides JWTs begins so, which no JWT does: a signature for one is none for another.
+const SESSION: &[u8] = b"cart-session:";
+const REFRESH: &[u8] = b"refresh-token:";
+
+/// Bytes of a cart session that are random, and then that many of their signature.
+const SESSION_HALF: usize = 24;
+
+type Mac = Hmac<Sha256>;
+
+fn mac(secret: &[u8]) -> Mac {
+    Mac::new_from_slice(secret).expect("HMAC takes a key of any length")
+}
+
+impl AuthKeys {
+    /// A guest's secret: random, and signed, so that nothing need be kept to know it again.
+    pub fn issue_session(&self, rng: &mut (impl CryptoRng + ?Sized)) -> String {
+        let mut bytes = [0; 2 * SESSION_HALF];
+        let (drawn, signature) = bytes.split_at_mut(SESSION_HALF);
+        rng.fill_bytes(drawn);
+        signature.copy_from_slice(&self.sign(SESSION, drawn)[..SESSION_HALF]);
+        BASE64_URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// Whether a secret that we accept signed this session.
+    pub fn is_session(&self, token: &str) -> bool {
+        let Ok(bytes) = BASE64_URL_SAFE_NO_PAD.decode(token) else { return false };
+        bytes.len() == 2 * SESSION_HALF && {
+            let (drawn, signature) = bytes.split_at(SESSION_HALF);
+            let signed = |mac: &Mac| mac.clone().chain_update(SESSION).chain_update(drawn);
+            self.macs.iter().any(|mac| signed(mac).verify_truncated_left(signature).is_ok())
+        }
+    }
+
+    /// The refresh token that follows another. Whoever shows that one again at once, from another tab, is
+    /// given the same; without our secret nobody can tell it from the one before.
+    pub fn successor(&self, refresh_token: &str) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(self.sign(REFRESH, refresh_token.as_bytes()))
+    }
+
+    fn sign(&self, what: &[u8], text: &[u8]) -> [u8; 32] {
+        self.macs[0].clone().chain_update(what).chain_update(text).finalize().into_bytes().into()
+    }
+}
+
 /// Names a secret without telling it.
 fn key_id(secret: &[u8]) -> String {
     let digest = Sha256::new().chain_update(b"kid:").chain_update(secret).finalize();
@@ -136,7 +185,7 @@ impl std::fmt::Debug for AuthKeys {
     }
 }
 
-/// 256 random bits as 43 URL-safe characters: a refresh token or a cart session.
+/// 256 random bits as 43 URL-safe characters: a refresh token or a service's key.
 pub fn random_token(rng: &mut (impl CryptoRng + ?Sized)) -> String {
     let mut bytes = [0_u8; 32];
     rng.fill_bytes(&mut bytes);
@@ -225,6 +274,28 @@ mod tests {
         assert_eq!(rotating.verify(&token, now), Some((user, Role::Customer)));
         let fresh = rotating.issue(user, Role::Customer, now).expect("issued");
         assert_eq!(old.verify(&fresh, now), None, "signed by the new secret");
+    }
+
+    #[test]
+    fn a_session_is_ours_if_a_secret_of_ours_signed_it() {
+        let (old, new) = (keys(SECRET), || keys("fedcba9876543210fedcba9876543210"));
+        let session = old.issue_session(&mut rand::rng());
+        assert_eq!(session.len(), 64);
+        assert_ne!(session, old.issue_session(&mut rand::rng()));
+        assert!(old.is_session(&session) && !new().is_session(&session));
+        assert!(new().with_previous(&SecretString::from(SECRET)).expect("a secret").is_session(&session));
+        let forged = format!("{}{}", if session.starts_with('A') { 'B' } else { 'A' }, &session[1..]);
+        for other in [&*forged, &session[..60], "", "chosen-by-somebody-who-waits"] {
+            assert!(!old.is_session(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_refresh_token_has_one_successor() {
+        let (ours, token) = (keys(SECRET), random_token(&mut rand::rng()));
+        assert_eq!(ours.successor(&token), ours.successor(&token));
+        assert_ne!(ours.successor(&token), keys("fedcba9876543210fedcba9876543210").successor(&token));
+        assert_ne!(ours.successor(&token), ours.successor(&ours.successor(&token)));
     }
 
     #[test]

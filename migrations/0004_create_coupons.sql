@@ -32,3 +32,8 @@ create table coupons (
 -- Codes are case-insensitive.
 create unique index coupons_code_key on coupons (upper(code));
 create index coupons_automatic on coupons (id) where auto_apply and is_active;
+
+-- Whom a limit per customer binds, beside their account: an e-mail address without case and without the tag
+-- that many providers ignore. It outlives the account, so only its digest is kept.
+create function coupon_redeemer(email text) returns bytea language sql immutable strict parallel safe as
+$$ select sha256(convert_to(regexp_replace(lower(btrim(email)), '\+[^@]*@', '@'), 'UTF8')) $$;

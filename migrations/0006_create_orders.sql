@@ -103,6 +103,7 @@ create table coupon_redemption_log (
     id bigint generated always as identity primary key,
     coupon_id uuid not null references coupons (id) on delete restrict,
     user_id uuid references users (id) on delete restrict,
+    redeemer bytea,                             -- by their e-mail address: see coupon_redeemer
     order_id uuid not null,
     discount_applied numeric(14, 3) not null,
     status text not null check (status in ('HELD', 'SUCCESS', 'RELEASED', 'REVERSED')),
@@ -111,6 +112,7 @@ create table coupon_redemption_log (
     constraint coupon_redemption_once unique (order_id, coupon_id)
 );
 create index coupon_redemption_user on coupon_redemption_log (user_id, coupon_id);
+create index coupon_redemption_redeemer on coupon_redemption_log (redeemer, coupon_id);
 create index coupon_redemption_coupon on coupon_redemption_log (coupon_id);
 
 -- The audit trail. The first row of an order comes from nowhere: (null) → PENDING. Folding an

@@ -28,7 +28,7 @@ use crate::{
     Shop,
     store::{
         carts::{self, CartChange, OpenCart, Stamp, StoredCart},
-        coupons::{Candidate, candidates},
+        coupons::{Candidate, Customer, candidates},
     },
 };
 
@@ -136,7 +136,7 @@ pub enum CartRefusal {
 }
 
 /// Adds `quantity` pieces of a variant (an id or a SKU) to the owner's cart, which is made if there is
-/// none. Five statements for a cart that exists, six for one that does not.
+/// none. Five statements for a cart that exists, seven for one that does not.
 ///
 /// # Errors
 /// `VariantNotFound`, `OutOfStock`, `InCheckout`, `CurrencyMismatch`, `Unpriceable`, and `Rule` for a
@@ -200,7 +200,9 @@ pub async fn update_quantity(
     quantity: i64,
 ) -> Result<CartView, CartRefusal> {
     let quantity = Quantity::unless_zero(quantity)?;
-    let mut held = HeldCart::take_up(conn, shop, owner, &[]).await?;
+    let Some(mut held) = HeldCart::take_up_made(conn, owner).await? else {
+        return Err(CartRefusal::ItemNotInCart { variant: variant.to_owned() });
+    };
     let index = held.line_of(variant)?;
     let mut change = CartChange::default();
     match quantity {
@@ -232,12 +234,14 @@ pub async fn remove_item(
     update_quantity(conn, shop, owner, variant, 0).await
 }
 
-/// Takes out every line and coupon.
+/// Takes out every line and coupon. There need be no cart.
 ///
 /// # Errors
 /// `InCheckout`.
 pub async fn clear(conn: &mut PgConnection, shop: &Shop, owner: &Owner) -> Result<CartView, CartRefusal> {
-    let mut held = HeldCart::take_up(conn, shop, owner, &[]).await?;
+    let Some(mut held) = HeldCart::take_up_made(conn, owner).await? else {
+        return HeldCart::unmade(conn, shop, owner).await?.view(shop);
+    };
     let change = CartChange {
         take: held.cart.lines.drain(..).map(|line| line.variant_id).collect(),
         drop_coupons: held.candidates.iter().map(|candidate| candidate.coupon.id).collect(),
@@ -249,18 +253,24 @@ pub async fn clear(conn: &mut PgConnection, shop: &Shop, owner: &Owner) -> Resul
 }
 
 /// Locks the owner's cart and compares its version, for a change that is made only if nobody else's came
-/// first (HTTP's `If-Match`, RFC 9110 §13.1.1).
+/// first (HTTP's `If-Match`, RFC 9110 §13.1.1). A cart that is no row yet has version 0; if that is the one
+/// meant, it is made, so that of two first changes the second finds it.
 ///
 /// # Errors
 /// `VersionMismatch`.
 pub async fn require_version(
     conn: &mut PgConnection,
+    shop: &Shop,
     owner: &Owner,
-    matches: impl FnOnce(i64) -> bool,
+    matches: impl Fn(i64) -> bool,
 ) -> Result<(), CartRefusal> {
     match carts::lock_open(conn, owner).await?.filter(|open| !open.is_stale) {
         Some(open) if matches(open.stamp.version) => Ok(()),
         Some(open) => Err(CartRefusal::VersionMismatch { current: open.stamp.version }),
+        None if matches(0) => match open_cart(conn, shop, owner).await? {
+            (_, true) => Ok(()),
+            (open, false) => Err(CartRefusal::VersionMismatch { current: open.stamp.version }),
+        },
         None => Err(CartRefusal::VersionMismatch { current: 0 }),
     }
 }
@@ -268,14 +278,15 @@ pub async fn require_version(
 /// The owner's open cart, locked, and whether it was made just now.
 async fn open_cart(conn: &mut PgConnection, shop: &Shop, owner: &Owner) -> Result<(OpenCart, bool), sqlx::Error> {
     // More than one round only when a cart appears between the look and the insert, or its time is over.
-    for _ in 0..4 {
+    for round in 0..4 {
         match carts::lock_open(conn, owner).await? {
             Some(open) if open.is_stale => carts::expire(conn, open.id).await?,
             Some(open) => return Ok((open, false)),
             None => {
-                let currency = shop.pricing.policy().currency;
-                if let Some(open) = carts::create(conn, owner, currency, shop.rules.cart_ttl_s(owner.user_id())).await?
-                {
+                // Should the id be taken, any other will do.
+                let id = if round < 2 { carts::next_id(conn, owner).await? } else { CartId::generate() };
+                let (currency, ttl_s) = (shop.pricing.policy().currency, shop.rules.cart_ttl_s(owner.user_id()));
+                if let Some(open) = carts::create(conn, id, owner, currency, ttl_s).await? {
                     return Ok((open, true));
                 }
             }
@@ -311,15 +322,28 @@ impl HeldCart {
         codes: &[String],
     ) -> Result<Self, CartRefusal> {
         let (open, is_new) = open_cart(conn, shop, owner).await?;
-        if open.status == CartStatus::Checkout {
-            return Err(CartRefusal::InCheckout { workflow_id: open.checkout_run_id });
-        }
+        open.require_free()?;
         if is_new {
             let cart = empty(owner, shop, open.id, open.stamp.version);
-            let candidates = candidates(conn, open.id, owner.user_id(), codes).await?;
+            let candidates = candidates(conn, open.id, Customer::of(owner.user_id()), codes).await?;
             return Ok(HeldCart::new(cart, candidates, open.stamp, open.now));
         }
         Self::load(conn, owner, open, codes).await
+    }
+
+    /// The same for a change that needs a cart; none if the owner has none.
+    async fn take_up_made(conn: &mut PgConnection, owner: &Owner) -> Result<Option<Self>, CartRefusal> {
+        let Some(open) = carts::lock_open(conn, owner).await?.filter(|open| !open.is_stale) else { return Ok(None) };
+        open.require_free()?;
+        Self::load(conn, owner, open, &[]).await.map(Some)
+    }
+
+    /// The cart of an owner who has none: empty, and no row. Its first change makes it under this id.
+    async fn unmade(conn: &mut PgConnection, shop: &Shop, owner: &Owner) -> Result<Self, CartRefusal> {
+        let id = carts::next_id(conn, owner).await?;
+        let candidates = candidates(conn, id, Customer::of(owner.user_id()), &[]).await?;
+        let now = engine::sweep::engine_now(conn).await?;
+        Ok(HeldCart::new(empty(owner, shop, id, 0), candidates, Stamp::default(), now))
     }
 
     async fn load(
@@ -329,7 +353,7 @@ impl HeldCart {
         codes: &[String],
     ) -> Result<Self, CartRefusal> {
         let cart = carts::load(conn, open.id).await?.ok_or(CartRefusal::CartNotFound)?;
-        let candidates = candidates(conn, open.id, owner.user_id(), codes).await?;
+        let candidates = candidates(conn, open.id, Customer::of(owner.user_id()), codes).await?;
         // The lines may be newer than the stamp: then they carry their own version.
         let stamp = Stamp { version: cart.version, ..open.stamp };
         Ok(HeldCart::new(cart, candidates, stamp, open.now))
@@ -357,7 +381,16 @@ impl HeldCart {
     }
 }
 
-/// A cart without lines, as it is just after it was made.
+impl OpenCart {
+    fn require_free(&self) -> Result<(), CartRefusal> {
+        match self.status {
+            CartStatus::Checkout => Err(CartRefusal::InCheckout { workflow_id: self.checkout_run_id }),
+            CartStatus::Active | CartStatus::Abandoned | CartStatus::Converted | CartStatus::Expired => Ok(()),
+        }
+    }
+}
+
+/// A cart without lines, as it is just after it was made, or before.
 fn empty(owner: &Owner, shop: &Shop, id: CartId, version: i64) -> StoredCart {
     StoredCart {
         id,

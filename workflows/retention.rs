@@ -2,21 +2,26 @@
 //! tables; everything else in batches that each hold their locks briefly.
 //!
 //! Kept for ever: orders, money, stock movements, coupons, messages, events, the audit log. What goes is
-//! what answered retries (idempotency keys), recognised duplicates (webhooks, business keys), or told how
-//! a run got where it is (journals), once nobody can ask any more.
+//! what came to nothing (expired carts), answered retries (idempotency keys), recognised duplicates (webhooks,
+//! business keys), or told how a run got where it is (journals), once nobody can ask any more.
 
 use std::sync::Arc;
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use engine::{Call, CallContext, Flow, Nothing, Result, Step, StepError, Tx, Workflow, retire};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::{Shop, store::retention};
+use crate::{
+    Shop,
+    store::{carts::idle, login_failures, retention},
+};
 
 /// Rows of a kind deleted by one commit.
 const BATCH: i64 = 2_000;
+/// How long a cart that expired is kept, counted from its owner's last activity: guests leave many.
+const CARTS_KEPT: TimeDelta = TimeDelta::days(90);
 /// Commits of one run for each kind; what is left then is the next run's. Half a million rows of each
 /// kind an hour, ten times what fifty thousand checkouts an hour leave behind.
 const BATCHES: usize = 250;
@@ -29,7 +34,8 @@ pub struct Deleted {
     pub days: u64,
     /// Finished runs, with their journals, that went one by one.
     pub runs: u64,
-    /// Business keys, idempotency keys, webhooks, refresh tokens, late signals and notes of dead workers.
+    /// Business keys, idempotency keys, webhooks, refresh tokens, expired carts, failed logins, late signals
+    /// and notes of dead workers.
     pub rows: u64,
 }
 
@@ -174,9 +180,12 @@ impl Step for DeleteSpentRows<'_> {
     type Output = u64;
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<u64, StepError> {
+        let carts_before = tx.now() - CARTS_KEPT;
         Ok(retire::forget_keys(tx.conn(), BATCH, self.rules.run_keys()).await?
             + retire::forget_signals(tx.conn(), BATCH).await?
             + retire::forget_dead_deliverers(tx.conn(), BATCH).await?
+            + idle::delete_expired(tx.conn(), BATCH, carts_before).await?
+            + login_failures::delete_old(tx.conn(), BATCH).await?
             + retention::delete_answers(tx.conn(), BATCH).await?
             + retention::delete_refresh_tokens(tx.conn(), BATCH).await?
             + retention::delete_webhooks(tx.conn(), BATCH, self.rules.webhooks()).await?)

@@ -53,8 +53,8 @@ impl Change {
 }
 
 /// A request about the caller's own cart. A guest without a session is given one, and so is a guest whose
-/// session no cart has ever had: nobody gets a cart under a secret that somebody else may have made up for
-/// him. Services have no carts.
+/// session we did not issue: nobody gets a cart under a secret that somebody else may have made up for them.
+/// Services have no carts.
 pub(super) struct Visit {
     owner: Owner,
     /// Set for a guest who came without one that we issued.
@@ -79,7 +79,7 @@ impl Visit {
             return Ok(([(header::ETAG, etag(version))], replay).into_response());
         }
         if self.if_match.is_given() {
-            cart::require_version(&mut tx, &self.owner, |version| self.if_match.allows(version)).await?;
+            cart::require_version(&mut tx, &state.shop, &self.owner, |version| self.if_match.allows(version)).await?;
         }
         let view = change.apply(&mut tx, &state.shop, &self.owner).await?;
         if let Some((caller, key)) = &self.idempotency {
@@ -112,7 +112,7 @@ impl FromRequestParts<AppState> for Visit {
             Caller::User { user_id, .. } => (Owner::User(user_id), None),
             Caller::Guest(session) => (Owner::Guest { session_hash: session.hash.to_vec() }, None),
             Caller::Anonymous => {
-                let session = CartSession::generate(&mut rand::rng());
+                let session = CartSession::issue(&state.auth);
                 (Owner::Guest { session_hash: session.hash.to_vec() }, Some(session.token))
             }
             Caller::Service { .. } => return Err(ApiError::forbidden()),
@@ -121,9 +121,11 @@ impl FromRequestParts<AppState> for Visit {
     }
 }
 
-/// The caller, who is anonymous if his session is none of ours.
+/// The caller, who is anonymous if the session is none of ours. One that is not signed by a secret of now may
+/// have been issued under an earlier one: then it has a cart.
 async fn issued(caller: Caller, state: &AppState) -> Result<Caller, ApiError> {
     if let Caller::Guest(session) = &caller
+        && !state.auth.is_session(session.token.expose_secret())
         && !carts::is_known_session(&mut *state.pool.acquire().await?, &session.hash).await?
     {
         return Ok(Caller::Anonymous);

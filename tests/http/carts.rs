@@ -134,3 +134,40 @@ async fn a_change_to_an_outdated_cart_is_refused() {
     assert_eq!(changed.ok()["itemCount"], 5);
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_taken_off_sale_is_so_everywhere() {
+    let server = Server::open_idle().await;
+    let (asha, late) = (server.shopper("asha").await, server.shopper("ben").await);
+    let service = server.service(&["inventory"]).await;
+    for (table, condition) in [("product_variants", "sku = 'LAP-001'"), ("products", "sku = 'LTD-010-P'")] {
+        let sku = if table == "products" { "LTD-010" } else { "LAP-001" };
+        let shown = asha.add(sku, 1).await;
+        let (cart_id, variant) = (shown["cart"]["cartId"].clone(), shown["items"][0]["variantId"].clone());
+        let switch = format!("update {table} set is_active = false where {condition}");
+        sqlx::query(sqlx::AssertSqlSafe(switch)).execute(&server.pool).await.expect("off sale");
+
+        let listed = server.door.get("/api/products").await.ok().to_string();
+        assert!(!listed.contains(&format!("\"{sku}\"")), "{listed}");
+        let detail = server.door.get(&format!("/api/products/{sku}")).await;
+        assert_eq!(detail.status, 404, "{}", detail.body);
+        server.door.get(&format!("/api/inventory/check?sku={sku}")).await.refused(404, "variant-not-found");
+        let item = json!({ "variantId": sku, "quantity": 1 });
+        let hold = json!({ "items": [item], "ttlSeconds": 60 });
+        service.post("/api/inventory/reserve", &hold).await.refused(404, "variant-not-found");
+        late.post("/api/cart/items", &item).await.refused(404, "variant-not-found");
+
+        let cart = asha.cart().await;
+        assert_eq!(cart["items"][0]["available"], 0, "{cart}");
+        assert_eq!(cart["notices"][0]["type"], "QUANTITY_UNAVAILABLE", "{cart}");
+        asha.ask(&payment("tok_ok")).await.refused(409, "out-of-stock");
+        let cart_id: uuid::Uuid = cart_id.as_str().expect("an id").parse().expect("an id");
+        let mut conn = server.pool.acquire().await.expect("a connection");
+        let told = workflows::store::carts::idle::summary(&mut conn, cart_id.into(), None).await.expect("a summary");
+        assert!(told.lines.is_empty(), "a reminder does not offer it");
+        drop(conn);
+        let path = format!("/api/cart/items/{}", variant.as_str().expect("an id"));
+        assert_eq!(asha.delete(&path).await.ok()["items"], json!([]));
+    }
+    server.stop().await;
+}

@@ -2,6 +2,7 @@
 
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
+use workflows::Rules;
 
 use crate::server::{Checkout, Server, Shopper, payment};
 
@@ -323,4 +324,38 @@ async fn a_coupon_that_makes_no_sense_is_refused_where_it_is_wrong() {
     let list = staff.get("/api/coupons?limit=1").await.ok();
     assert_eq!((&list["items"][0]["code"], &list["items"][0]["value"]), (&json!("SAVE20"), &json!("20")));
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_per_customer_is_not_got_round_by_a_new_account_or_none() {
+    let server = Server::open_with(Rules { allow_guest_checkout: true, ..Rules::default() }).await;
+    let staff = server.staff().await;
+    issue(&staff, json!({ "code": "ONCE", "kind": "PERCENT", "value": "10", "perUserLimit": 1 })).await;
+    let asha = server.shopper("asha").await;
+    asha.add("LAP-001", 1).await;
+    buy(&asha, &with_codes(&["ONCE"])).await;
+    assert_eq!(asha.delete("/api/me").await.status, 204);
+
+    let again = server.shopper("asha").await;
+    again.add("LAP-001", 1).await;
+    let verdict = again.post("/api/coupons/validate", &json!({ "code": "once" })).await.ok();
+    assert_eq!((&verdict["valid"], &verdict["reason"]), (&json!(false), &json!("per-user-limit-reached")));
+    assert_eq!(refusal(&again, "ONCE").await, "per-user-limit-reached");
+
+    let by = |email: &str| {
+        let mut request = with_codes(&["ONCE"]);
+        request["contact"] = json!({ "email": email, "phoneNumber": "+919876543210" });
+        request
+    };
+    for (email, is_new) in [("Asha+2@Example.com", false), ("guest@example.com", true), ("GUEST@example.com", false)] {
+        let guest = Shopper::guest(server.door.clone()).await;
+        guest.add("LAP-001", 1).await;
+        let answer = guest.ask(&by(email)).await;
+        if is_new {
+            assert_eq!(guest.end(&Checkout::of(answer)).await["status"], "COMPLETED", "{email}");
+        } else {
+            assert_eq!(answer.refused(409, "coupon-invalid")["reason"], "per-user-limit-reached", "{email}");
+        }
+    }
+    server.close().await;
 }

@@ -1,8 +1,10 @@
 //! Those who buy without an account, where the shop lets them; and cash, up to a limit.
 
+use chrono::{TimeDelta, Utc};
 use reqwest::Method;
 use serde_json::{Value, json};
-use workflows::Rules;
+use sqlx::PgPool;
+use workflows::{Rules, store::carts::idle};
 
 use crate::server::{Answer, Checkout, Server, Shopper, payment};
 
@@ -45,6 +47,62 @@ async fn a_session_that_was_made_up_gets_no_cart_and_one_of_ours_outlives_its_ca
     let next = add(&session).await.ok();
     assert_eq!((&next["itemCount"], given(&next)), (&json!(1), None), "the session goes on with a new cart");
     assert_ne!(next["cart"]["cartId"], victim["cart"]["cartId"]);
+    server.stop().await;
+}
+
+async fn carts(pool: &PgPool) -> i64 {
+    sqlx::query_scalar("select count(*) from carts").fetch_one(pool).await.expect("a count")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn looking_at_carts_writes_nothing_and_what_is_left_empty_goes() {
+    let server = Server::open_idle().await;
+    let asha = server.shopper("asha").await;
+    let mut guest = Shopper::guest(server.door.clone()).await;
+    for _ in 0..20 {
+        guest = Shopper::guest(server.door.clone()).await;
+    }
+    for shopper in [&guest, &asha] {
+        let shown = shopper.cart().await;
+        assert_eq!(
+            (&shown["cart"]["version"], &shown["itemCount"], shown.get("cartSession")),
+            (&json!(0), &json!(0), None)
+        );
+        assert_eq!(shopper.cart().await, shown, "an empty cart is the same however often it is shown");
+        assert_eq!(shopper.delete("/api/cart").await.ok(), shown);
+        assert_eq!(shopper.delete("/api/cart/coupons/SAVE20").await.ok(), shown);
+        shopper.delete("/api/cart/items/LAP-001").await.refused(404, "item-not-in-cart");
+    }
+    let merge = asha.request(Method::POST, "/api/cart/merge").header("x-cart-session", guest.session());
+    assert_eq!(Answer::to(merge).await.ok()["adjustments"], json!([]));
+    assert_eq!(carts(&server.pool).await, 0, "nobody has put anything into a cart");
+
+    let item = json!({ "variantId": "LAP-001", "quantity": 1 });
+    let first = async |version: &str| {
+        Answer::to(guest.request(Method::POST, "/api/cart/items").header("if-match", version).json(&item)).await
+    };
+    let empty = guest.cart().await;
+    let mut told: Vec<u16> = Vec::new();
+    for answer in futures::future::join_all([first("\"0\""), first("\"0\"")]).await {
+        told.push(answer.status);
+    }
+    told.sort_unstable();
+    assert_eq!(told, [200, 412], "of two first changes one is the first");
+    let made = guest.cart().await;
+    assert_eq!((&made["cart"]["cartId"], &made["itemCount"]), (&empty["cart"]["cartId"], &json!(1)));
+    first("\"0\"").await.refused(412, "version-mismatch");
+    guest.delete("/api/cart/items/LAP-001").await.ok();
+    asha.add("LAP-001", 1).await;
+    assert_eq!(carts(&server.pool).await, 2);
+
+    let (mut conn, later) = (server.pool.acquire().await.expect("a connection"), Utc::now() + TimeDelta::days(31));
+    assert_eq!(idle::expire_idle(&mut conn, 10, later, later).await.expect("expired"), 2);
+    assert_eq!(carts(&server.pool).await, 1, "the empty one is gone");
+    for (before, gone) in [(Utc::now() - TimeDelta::days(1), 0), (later, 1)] {
+        assert_eq!(idle::delete_expired(&mut conn, 10, before).await.expect("deleted"), gone);
+    }
+    assert_ne!(guest.cart().await["cart"]["cartId"], asha.cart().await["cart"]["cartId"]);
+    drop(conn);
     server.stop().await;
 }
 

@@ -32,15 +32,18 @@ impl Server {
 
     /// One of each in the shopper's cart, without as many requests.
     pub async fn fill(&self, shopper: &Shopper, skus: &[String]) {
-        let cart = shopper.cart().await["cart"]["cartId"].as_str().expect("an id").parse::<Uuid>().expect("a uuid");
+        // The first makes the cart.
+        let made = shopper.add(&skus[0], 1).await;
+        let cart = made["cart"]["cartId"].as_str().expect("an id").parse::<Uuid>().expect("a uuid");
         sqlx::query(
             "with lines as (
                 insert into cart_items (cart_id, variant_id, quantity, price)
-                select $1, id, 1, price from product_variants where sku = any($2))
+                select $1, id, 1, price from product_variants where sku = any($2) and sku <> $3)
              update carts set version = version + 1, updated_at = clock_timestamp() where id = $1",
         )
         .bind(cart)
         .bind(skus)
+        .bind(&skus[0])
         .execute(&self.pool)
         .await
         .expect("lines");

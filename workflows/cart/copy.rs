@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{CartRefusal, CartView, HeldCart, Owner, open_cart};
+use super::{CartRefusal, CartView, HeldCart, Owner};
 use crate::{
     Shop,
     store::{
@@ -43,8 +43,8 @@ struct Kept {
     candidates: Vec<Candidate>,
 }
 
-/// The owner's cart as it is, also while a checkout holds it. One is made if there is none, so that every
-/// answer names a cart; looking at a cart does not count as activity.
+/// The owner's cart as it is, also while a checkout holds it. Looking makes no cart and is no activity: who
+/// has none is shown an empty one.
 ///
 /// # Errors
 /// `Unpriceable`, `Database`.
@@ -52,7 +52,7 @@ pub async fn view(pool: &PgPool, shop: &Shop, copies: &dyn CartCopies, owner: &O
     let mut conn = pool.acquire().await?;
     let open = match carts::find_open(&mut conn, owner).await? {
         Some(open) if !open.is_stale => open,
-        Some(_) | None => open_cart(&mut conn, shop, owner).await?.0,
+        Some(_) | None => return HeldCart::unmade(&mut conn, shop, owner).await?.view(shop),
     };
     // No connection is held while the copies are asked.
     drop(conn);

@@ -13,7 +13,7 @@ use crate::{
     Shop,
     store::{
         carts::{self, CartChange},
-        coupons::{Candidate, candidates},
+        coupons::{Candidate, Customer, candidates},
     },
 };
 
@@ -85,7 +85,9 @@ pub async fn remove_coupon(
     owner: &Owner,
     code: &str,
 ) -> Result<CartView, CartRefusal> {
-    let mut held = HeldCart::take_up(conn, shop, owner, &[]).await?;
+    let Some(mut held) = HeldCart::take_up_made(conn, owner).await? else {
+        return HeldCart::unmade(conn, shop, owner).await?.view(shop);
+    };
     if let Some(named) = find(&held.candidates, code) {
         let (id, auto_apply) = (named.coupon.id, named.coupon.auto_apply);
         held.save(conn, shop, &CartChange { drop_coupons: vec![id], ..CartChange::default() }).await?;
@@ -118,7 +120,7 @@ pub async fn validate_coupon(
         },
     };
     let cart = cart.unwrap_or_else(|| empty(owner, shop, CartId::generate(), 0));
-    let candidates = candidates(conn, cart.id, owner.user_id(), &[code.to_owned()]).await?;
+    let candidates = candidates(conn, cart.id, Customer::of(owner.user_id()), &[code.to_owned()]).await?;
     HeldCart::new(cart, candidates, carts::Stamp::default(), now).judge(shop, code)
 }
 

@@ -9,12 +9,12 @@ use domain::{
 };
 use sqlx::PgConnection;
 
-use super::{CartRefusal, CartView, HeldCart, Notice, Owner, coupons::alone, open_cart};
+use super::{CartRefusal, CartView, HeldCart, Notice, Owner, coupons::alone};
 use crate::{
     Shop,
     store::{
         carts::{self, CartChange, CartLine, OpenCart, merging},
-        coupons::{Candidate, candidates},
+        coupons::{Candidate, Customer, candidates},
         users,
     },
 };
@@ -65,8 +65,11 @@ pub async fn merge(
 
 /// The user's cart, every line of it as it was.
 async fn unchanged(conn: &mut PgConnection, shop: &Shop, owner: &Owner) -> Result<CartView, CartRefusal> {
-    let open = open_cart(conn, shop, owner).await?.0;
-    let view = HeldCart::load(conn, owner, open, &[]).await?.view(shop)?;
+    let held = match HeldCart::take_up_made(conn, owner).await? {
+        Some(held) => held,
+        None => HeldCart::unmade(conn, shop, owner).await?,
+    };
+    let view = held.view(shop)?;
     Ok(CartView { adjustments: Some(Vec::new()), ..view })
 }
 
@@ -79,7 +82,7 @@ async fn join(
 ) -> Result<CartView, CartRefusal> {
     let mut held = HeldCart::load(conn, &Owner::User(user_id), user, &[]).await?;
     let theirs = carts::load(conn, guest.id).await?.ok_or(CartRefusal::CartNotFound)?;
-    let brought: Vec<Candidate> = candidates(conn, guest.id, Some(user_id), &[])
+    let brought: Vec<Candidate> = candidates(conn, guest.id, Customer::of(Some(user_id)), &[])
         .await?
         .into_iter()
         .filter(|candidate| !candidate.coupon.auto_apply)

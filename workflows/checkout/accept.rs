@@ -21,7 +21,8 @@ use crate::{
     store::{
         addresses,
         carts::{self, Locked, PriceChange, Shortage, StoredCart},
-        coupons, orders_of,
+        coupons::{self, Customer},
+        orders_of,
     },
 };
 
@@ -326,7 +327,8 @@ async fn start(
         payment_attempts: shop.rules.payment_max_attempts,
         fingerprint: order.fingerprint,
     };
-    let candidates = coupons::candidates(conn, cart.id, user_id, &request.coupon_codes).await?;
+    let customer = Customer { user_id, email: Some(&request.contact_email) };
+    let candidates = coupons::candidates(conn, cart.id, customer, &request.coupon_codes).await?;
     let quote = validate::quote(shop, &cart.lines, &candidates, &request, now)?;
     if let (PaymentMethod::Cod, Some(limit)) = (request.payment_method, shop.rules.cod_limit)
         && quote.total > limit

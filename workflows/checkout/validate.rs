@@ -14,7 +14,7 @@ use crate::{
     Shop,
     store::{
         carts::{self, CartLine},
-        coupons,
+        coupons::{self, Customer},
     },
 };
 
@@ -82,11 +82,11 @@ impl Step for ApplyCoupons<'_> {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Quote, StepError> {
         let (request, now) = (self.request, tx.now());
-        let candidates =
-            coupons::lock_candidates(tx.conn(), request.cart_id, request.user_id, &request.coupon_codes).await?;
+        let customer = Customer { user_id: request.user_id, email: Some(&request.contact_email) };
+        let candidates = coupons::lock_candidates(tx.conn(), request.cart_id, customer, &request.coupon_codes).await?;
         let quote = quote(self.shop, &self.cart.lines, &candidates, request, now)?;
         if !quote.coupons.is_empty() {
-            coupons::hold(tx.conn(), request.order_id, request.user_id, &quote.coupons, now).await?;
+            coupons::hold(tx.conn(), request.order_id, customer, &quote.coupons, now).await?;
         }
         Ok(quote)
     }

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::inventory::Short;
 
 pub use open::{
-    CartChange, OpenCart, Stamp, create, expire, find_open, find_variant, is_known_session, lock_open, save,
+    CartChange, OpenCart, Stamp, create, expire, find_open, find_variant, is_known_session, lock_open, next_id, save,
 };
 
 /// A cart with its lines at today's prices and stock.

@@ -22,12 +22,29 @@ use crate::checkout::accept::Refusal;
 pub struct Candidate {
     /// The coupon.
     pub coupon: Coupon,
-    /// Redemptions of this user, held ones included.
+    /// Redemptions of this customer, held ones included.
     pub redeemed_by_user: i64,
 }
 
+/// Whom a limit per customer binds: the account, and whoever has its e-mail address, before or after.
+#[derive(Debug, Clone, Copy)]
+pub struct Customer<'a> {
+    /// Logged in as.
+    pub user_id: Option<UserId>,
+    /// What a guest has given; without it the account's own.
+    pub email: Option<&'a str>,
+}
+
+impl Customer<'static> {
+    /// As a cart knows its owner.
+    pub fn of(user_id: Option<UserId>) -> Self {
+        Customer { user_id, email: None }
+    }
+}
+
 macro_rules! candidates {
-    ($conn:expr, $cart_id:expr, $user_id:expr, $codes:expr, $lock:literal) => {{
+    ($conn:expr, $cart_id:expr, $customer:expr, $codes:expr, $lock:literal) => {{
+        let Customer { user_id, email } = $customer;
         let upper: Vec<String> = $codes.iter().map(|code| code.trim().to_uppercase()).collect();
         let rows = sqlx::query!(
             r#"
@@ -35,7 +52,10 @@ macro_rules! candidates {
                    c.usage_limit, c.per_user_limit, c.current_usage_count, c.held_count, c.stackable, c.auto_apply,
                    c.scope, c.scope_ids, c.buy_quantity, c.get_quantity, c.is_active,
                    (select count(*) from coupon_redemption_log l
-                     where l.user_id = $3 and l.coupon_id = c.id and l.status in ('HELD', 'SUCCESS')) as "redeemed!"
+                     where l.coupon_id = c.id and l.status in ('HELD', 'SUCCESS')
+                       and (l.user_id = $3 or l.redeemer = coalesce(
+                            coupon_redeemer($4), (select coupon_redeemer(u.email) from users u where u.id = $3)))
+                   ) as "redeemed!"
               from coupons c
              where upper(c.code) = any($1)
                 or c.id in (select coupon_id from cart_coupons where cart_id = $2)
@@ -44,7 +64,8 @@ macro_rules! candidates {
             "# + $lock,
             &upper,
             Uuid::from($cart_id),
-            $user_id.map(Uuid::from),
+            user_id.map(Uuid::from),
+            email,
         )
         .fetch_all($conn)
         .await?;
@@ -83,20 +104,20 @@ macro_rules! candidates {
 pub async fn candidates(
     conn: &mut PgConnection,
     cart_id: CartId,
-    user_id: Option<UserId>,
+    customer: Customer<'_>,
     codes: &[String],
 ) -> Result<Vec<Candidate>, sqlx::Error> {
-    candidates!(conn, cart_id, user_id, codes, "")
+    candidates!(conn, cart_id, customer, codes, "")
 }
 
 /// The same, their rows locked until the transaction ends.
 pub async fn lock_candidates(
     conn: &mut PgConnection,
     cart_id: CartId,
-    user_id: Option<UserId>,
+    customer: Customer<'_>,
     codes: &[String],
 ) -> Result<Vec<Candidate>, sqlx::Error> {
-    candidates!(conn, cart_id, user_id, codes, "for update of c")
+    candidates!(conn, cart_id, customer, codes, "for update of c")
 }
 
 /// Those that apply now. A typed code that does not is refused with its reason; one that came along
@@ -134,7 +155,7 @@ pub fn eligible(
 pub async fn hold(
     conn: &mut PgConnection,
     order_id: OrderId,
-    user_id: Option<UserId>,
+    customer: Customer<'_>,
     coupons: &[AppliedCoupon],
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
@@ -143,14 +164,17 @@ pub async fn hold(
     sqlx::query!(
         "with held as (
             update coupons set held_count = held_count + 1, updated_at = $5 where id = any($3) returning id)
-         insert into coupon_redemption_log (coupon_id, user_id, order_id, discount_applied, status, created_at, updated_at)
-         select u.id, $2, $1, u.discount, 'HELD', $5, $5
+         insert into coupon_redemption_log
+                (coupon_id, user_id, redeemer, order_id, discount_applied, status, created_at, updated_at)
+         select u.id, $2, coalesce(coupon_redeemer($6), (select coupon_redeemer(email) from users where id = $2)), $1,
+                u.discount, 'HELD', $5, $5
            from unnest($3::uuid[], $4::numeric[]) as u(id, discount) join held on held.id = u.id",
         Uuid::from(order_id),
-        user_id.map(Uuid::from),
+        customer.user_id.map(Uuid::from),
         &ids,
         &discounts,
-        now
+        now,
+        customer.email
     )
     .execute(conn)
     .await?;

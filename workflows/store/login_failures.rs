@@ -51,17 +51,27 @@ pub async fn add(conn: &mut PgConnection, account_hash: &[u8; 32]) -> Result<(),
     )
     .execute(&mut *conn)
     .await?;
-    sqlx::query!(
+    delete_old(conn, 8).await?;
+    Ok(())
+}
+
+/// Up to `batch` that are too old to count.
+///
+/// # Errors
+/// The database's own.
+pub async fn delete_old(conn: &mut PgConnection, batch: i64) -> Result<u64, sqlx::Error> {
+    let deleted = sqlx::query!(
         "delete from login_failures
           where account_hash in (
                 select account_hash from login_failures
                  where last_failed_at < clock_timestamp() - interval '1 hour'
-                 order by last_failed_at limit 8
-                   for update skip locked)"
+                 order by last_failed_at limit $1
+                   for update skip locked)",
+        batch
     )
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(deleted.rows_affected())
 }
 
 /// Forgets them: somebody who knows the password has come.

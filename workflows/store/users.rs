@@ -4,7 +4,7 @@
 pub mod accounts;
 pub mod keys;
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use chrono::{DateTime, Utc};
 use domain::ids::UserId;
@@ -225,6 +225,10 @@ pub async fn insert_refresh_token(
     Ok(())
 }
 
+/// How long a used refresh token is still answered with its successor: two tabs, or a client that lost the
+/// answer, and not yet a thief (RFC 9700 §4.14.2).
+const GRACE: Duration = Duration::from_secs(10);
+
 /// What became of a refresh token that was shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Redeemed {
@@ -234,6 +238,12 @@ pub enum Redeemed {
         user: UserId,
         /// Its family.
         family: Uuid,
+    },
+    /// It was used a moment ago, and what it was traded for has not been used: two tabs came at once. They
+    /// share the next token.
+    Again {
+        /// Whose it is.
+        user: UserId,
     },
     /// It had been used before. Whoever shows it now or showed it then is a thief, so the whole family
     /// is revoked.
@@ -245,25 +255,35 @@ pub enum Redeemed {
     Refused,
 }
 
-/// Uses a refresh token up, once, under its row's lock. The caller commits in every case: revoking the
-/// family of a reused token must last although the request is refused.
+/// Uses a refresh token up, once, under its row's lock; the next one shall have the hash `successor_hash`. The
+/// caller commits in every case: revoking the family of a reused token must last although the request is
+/// refused.
 ///
 /// # Errors
 /// The database's own.
-pub async fn redeem_refresh_token(conn: &mut PgConnection, token_hash: &[u8]) -> Result<Redeemed, sqlx::Error> {
+pub async fn redeem_refresh_token(
+    conn: &mut PgConnection,
+    token_hash: &[u8],
+    successor_hash: &[u8],
+) -> Result<Redeemed, sqlx::Error> {
     let Some(token) = sqlx::query!(
         r#"select t.id, t.user_id, t.family_id, t.used_at is not null as "is_used!",
+                  coalesce(t.used_at > now() - make_interval(secs => $2), false) as "is_fresh!",
                   (t.revoked_at is not null or t.expires_at <= now() or not u.is_active) as "is_dead!"
              from refresh_tokens t join users u on u.id = t.user_id
             where t.token_hash = $1
               for update of t"#,
-        token_hash
+        token_hash,
+        GRACE.as_secs_f64()
     )
     .fetch_optional(&mut *conn)
     .await?
     else {
         return Ok(Redeemed::Refused);
     };
+    if token.is_fresh && !token.is_dead && is_unused(conn, successor_hash, token.family_id).await? {
+        return Ok(Redeemed::Again { user: UserId(token.user_id) });
+    }
     if token.is_used {
         revoke_family(conn, token.family_id).await?;
         return Ok(Redeemed::Reused { user: UserId(token.user_id) });
@@ -273,6 +293,17 @@ pub async fn redeem_refresh_token(conn: &mut PgConnection, token_hash: &[u8]) ->
     }
     sqlx::query!("update refresh_tokens set used_at = now() where id = $1", token.id).execute(conn).await?;
     Ok(Redeemed::Fresh { user: UserId(token.user_id), family: token.family_id })
+}
+
+async fn is_unused(conn: &mut PgConnection, token_hash: &[u8], family: Uuid) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select exists (select from refresh_tokens
+                   where token_hash = $1 and family_id = $2 and used_at is null and revoked_at is null) as "is_unused!""#,
+        token_hash,
+        family
+    )
+    .fetch_one(conn)
+    .await
 }
 
 async fn revoke_family(conn: &mut PgConnection, family: Uuid) -> Result<(), sqlx::Error> {

@@ -23,7 +23,7 @@ pub enum Standing {
     Bought,
     /// Its time is over.
     Expired,
-    /// There is nothing in it.
+    /// There is nothing in it, or nothing that is for sale.
     Emptied,
     /// Its owner does not want reminders.
     OptedOut,
@@ -52,7 +52,10 @@ pub async fn look(conn: &mut PgConnection, cart_id: CartId, idle_since: DateTime
     let row = sqlx::query!(
         r#"
         select c.status, c.last_activity_at, u.id as "user_id?", u.email as "email?", u.first_name,
-               exists (select from cart_items i where i.cart_id = c.id) as "has_lines!",
+               exists (select from cart_items i
+                         join product_variants v on v.id = i.variant_id and v.is_active
+                         join products p on p.id = v.product_id and p.is_active
+                        where i.cart_id = c.id) as "has_lines!",
                exists (select from notification_preferences n
                         where n.user_id = c.user_id and n.channel = 'EMAIL') as "opted_out!"
           from carts c
@@ -80,7 +83,7 @@ pub async fn look(conn: &mut PgConnection, cart_id: CartId, idle_since: DateTime
     Ok(Look { standing, user_id: row.user_id, email: row.email, first_name: row.first_name })
 }
 
-/// What a cart holds at today's prices, in variant order, as a reminder tells it.
+/// What a cart holds of what is for sale, at today's prices, in variant order, as a reminder tells it.
 ///
 /// # Errors
 /// The database's own.
@@ -95,6 +98,7 @@ pub async fn summary(
     let lines = cart
         .lines
         .iter()
+        .filter(|line| line.is_active)
         .map(|line| SummaryLine {
             name: line.name.clone(),
             sku: line.sku.clone(),
@@ -165,7 +169,8 @@ pub async fn abandon(
 }
 
 /// → EXPIRED for carts whose time is over: up to `batch` past their `expires_at`, and as many without one
-/// that nobody has touched since `idle_since`. Never one that a checkout holds. Answers how many.
+/// that nobody has touched since `idle_since`. Never one that a checkout holds. Of those with nothing in them
+/// nothing is kept, unless an order or a hold came of one. Answers how many.
 ///
 /// # Errors
 /// The database's own.
@@ -188,12 +193,44 @@ pub async fn expire_idle(
                for update skip locked)
          update carts c set status = 'EXPIRED', version = c.version + 1, updated_at = $1
           where c.id = any(array(select id from past union all select id from untouched))
-            and c.status in ('ACTIVE', 'ABANDONED')",
+            and c.status in ('ACTIVE', 'ABANDONED')
+         returning id",
         now,
         batch,
         idle_since
     )
+    .fetch_all(&mut *conn)
+    .await?;
+    let expired: Vec<Uuid> = expired.into_iter().map(|row| row.id).collect();
+    sqlx::query!(
+        "delete from carts c
+          where c.id = any($1) and not exists (select from cart_items i where i.cart_id = c.id)
+            and not exists (select from orders o where o.cart_id = c.id)
+            and not exists (select from inventory_reservations r where r.cart_id = c.id)",
+        &expired
+    )
     .execute(conn)
     .await?;
-    Ok(expired.rows_affected())
+    Ok(u64::try_from(expired.len()).unwrap_or(u64::MAX))
+}
+
+/// Up to `batch` EXPIRED carts, untouched since `before`, of which no order and no hold came.
+///
+/// # Errors
+/// The database's own.
+pub async fn delete_expired(conn: &mut PgConnection, batch: i64, before: DateTime<Utc>) -> Result<u64, sqlx::Error> {
+    let deleted = sqlx::query!(
+        "delete from carts
+          where id in (select c.id from carts c
+                        where c.status = 'EXPIRED' and c.last_activity_at <= $1
+                          and not exists (select from orders o where o.cart_id = c.id)
+                          and not exists (select from inventory_reservations r where r.cart_id = c.id)
+                        order by c.last_activity_at limit $2
+                          for update skip locked)",
+        before,
+        batch
+    )
+    .execute(conn)
+    .await?;
+    Ok(deleted.rows_affected())
 }

@@ -29,7 +29,8 @@ pub async fn lock_pair(conn: &mut PgConnection, user_id: UserId, session_hash: &
         select id, user_id, status, version, updated_at, checkout_run_id, engine.now() as "now!",
                (select version from catalogue_version) as "catalogue!",
                (select count(*) from coupon_redemption_log l
-                 where l.user_id = $1 and l.status in ('HELD', 'SUCCESS')) as "redemptions!",
+                 where (l.user_id = $1 or l.redeemer = (select coupon_redeemer(u.email) from users u where u.id = $1))
+                       and l.status in ('HELD', 'SUCCESS')) as "redemptions!",
                coalesce(expires_at <= engine.now() and status <> 'CHECKOUT', false) as "is_stale!"
           from carts
          where (user_id = $1 or (session_hash = $2 and user_id is null))

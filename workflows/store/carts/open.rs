@@ -55,7 +55,8 @@ macro_rules! open_cart {
             select id, status, version, updated_at, checkout_run_id, engine.now() as "now!",
                    (select version from catalogue_version) as "catalogue!",
                    (select count(*) from coupon_redemption_log l
-                     where l.user_id = $1 and l.status in ('HELD', 'SUCCESS')) as "redemptions!",
+                     where (l.user_id = $1 or l.redeemer = (select coupon_redeemer(u.email) from users u where u.id = $1))
+                       and l.status in ('HELD', 'SUCCESS')) as "redemptions!",
                    coalesce(expires_at <= engine.now() and status <> 'CHECKOUT', false) as "is_stale!"
               from carts
              where (user_id = $1 or (session_hash = $2 and user_id is null))
@@ -111,18 +112,36 @@ pub async fn is_known_session(conn: &mut PgConnection, session_hash: &[u8]) -> R
         .await
 }
 
+/// The id under which an owner's next cart is made, as long as no other comes before it: an empty cart is
+/// shown under it and is no row yet.
+///
+/// # Errors
+/// The database's own.
+pub async fn next_id(conn: &mut PgConnection, owner: &Owner) -> Result<CartId, sqlx::Error> {
+    let (user_id, session_hash) = owner.columns();
+    let last = sqlx::query_scalar!(
+        "select id from carts where user_id = $1 or session_hash = $2 order by created_at desc, id desc limit 1",
+        user_id,
+        session_hash
+    )
+    .fetch_optional(conn)
+    .await?;
+    let owner = user_id.as_ref().map_or(session_hash.unwrap_or_default(), |user_id| user_id.as_bytes());
+    Ok(Uuid::new_v5(&last.unwrap_or(Uuid::NAMESPACE_OID), owner).into())
+}
+
 /// Makes an empty ACTIVE cart, which only its maker can see before the commit; none if the owner has an
-/// open one by now. It ends `ttl_s` seconds after its last activity.
+/// open one by now, or the id is taken. It ends `ttl_s` seconds after its last activity.
 ///
 /// # Errors
 /// The database's own.
 pub async fn create(
     conn: &mut PgConnection,
+    id: CartId,
     owner: &Owner,
     currency: Currency,
     ttl_s: u64,
 ) -> Result<Option<OpenCart>, sqlx::Error> {
-    let id = CartId::generate();
     let (user_id, session_hash) = owner.columns();
     let row = sqlx::query!(
         r#"insert into carts (id, user_id, session_hash, currency, created_at, updated_at, last_activity_at, expires_at)
@@ -131,7 +150,8 @@ pub async fn create(
          on conflict do nothing
          returning version, created_at, (select version from catalogue_version) as "catalogue!",
                    (select count(*) from coupon_redemption_log l
-                     where l.user_id = $2 and l.status in ('HELD', 'SUCCESS')) as "redemptions!""#,
+                     where (l.user_id = $2 or l.redeemer = (select coupon_redeemer(u.email) from users u where u.id = $2))
+                       and l.status in ('HELD', 'SUCCESS')) as "redemptions!""#,
         Uuid::from(id),
         user_id,
         session_hash,
