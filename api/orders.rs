@@ -26,7 +26,7 @@ use self::answer::OrderView;
 pub(crate) use self::{
     answer::ShipmentView,
     cancel::checked_reason,
-    change::{OrderChange, order_not_found},
+    change::{BEING_CANCELLED, OrderChange, order_not_found},
 };
 use crate::{
     caller::Caller,

@@ -138,7 +138,7 @@ impl From<ClaimError> for ApiError {
         let (code, detail) = (error.code(), error.to_string());
         match error {
             ClaimError::OrderNotFound => order_not_found(),
-            ClaimError::NothingCaptured => ApiError::conflict(code, detail),
+            ClaimError::NothingCaptured | ClaimError::BeingCancelled => ApiError::conflict(code, detail),
             ClaimError::ExceedsCaptured { left } => {
                 ApiError::conflict(code, detail).with("left", to_wire(left.amount(), left.currency()))
             }
@@ -151,7 +151,8 @@ impl From<ClaimError> for ApiError {
     }
 }
 
-/// Gives back a part of what was captured for an order, or all of it; cash is paid back by hand.
+/// Gives back a part of what was captured for an order, or all of it; cash is paid back by hand. All of it
+/// before anything has left cancels the order: `workflowId` is its cancellation then.
 #[utoipa::path(
     post, path = "/api/payments/refund", tag = "Payments", request_body = RefundBody, security(("bearer" = [])),
     params(("Idempotency-Key" = String, Header, description = "The same key and body get the same answer")),
@@ -161,7 +162,7 @@ impl From<ClaimError> for ApiError {
         (status = 401, description = "`login-required`", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "`forbidden`: for staff", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`order-not-found`", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`refund-exceeds-captured` with `left`, `nothing-captured`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`refund-exceeds-captured` with `left`, `nothing-captured`, `order-being-cancelled`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`validation-failed`, `card-data-refused`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -178,7 +179,7 @@ async fn give_back(
         Ok(write) => write,
         Err(replay) => return Ok(replay.into_response()),
     };
-    let workflow_id = refund::accept(write.conn(), order_id, amount, &reason).await?;
+    let workflow_id = refund::accept(write.conn(), order_id, amount, &caller.key()?, &reason).await?;
     let details = serde_json::json!({ "amount": amount.to_string(), "reason": reason, "workflowId": workflow_id });
     write.note("payment.refund", &format!("order {order_id}"), &details).await?;
     write.answer(StatusCode::ACCEPTED, &PaymentRun { workflow_id, status: "RUNNING" }).await

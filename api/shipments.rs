@@ -20,7 +20,7 @@ use crate::{
     error::{ApiError, FieldError},
     extract::{Json, Path},
     openapi::Problem,
-    orders::{OrderChange, ShipmentView, order_not_found},
+    orders::{BEING_CANCELLED, OrderChange, ShipmentView, order_not_found},
     state::AppState,
 };
 
@@ -142,7 +142,7 @@ struct ShipmentAnswer {
         (status = 201, description = "The parcel", body = ShipmentAnswer),
         (status = 403, description = "`forbidden`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`order-not-found`", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`order-not-shippable`, `nothing-to-ship`, `shipment-exceeds-order` (with `available`)", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`order-being-cancelled`, `order-not-shippable`, `nothing-to-ship`, `shipment-exceeds-order` (with `available`)", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "`precondition-failed`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`validation-failed`, `quantity-invalid`, `order-item-not-found`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
     )
@@ -189,7 +189,7 @@ struct ReportBody {
         (status = 200, description = "The parcel as it is now", body = ShipmentAnswer),
         (status = 403, description = "`forbidden`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`shipment-not-found`", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`order-not-shippable`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`order-being-cancelled`, `order-not-shippable`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`validation-failed`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -228,6 +228,7 @@ impl From<ShipRefusal> for ApiError {
             ShipRefusal::NotShippable(status) => {
                 ApiError::conflict("order-not-shippable", detail).with("orderStatus", status.as_str())
             }
+            ShipRefusal::BeingCancelled => ApiError::conflict(BEING_CANCELLED, detail),
             ShipRefusal::UnknownLine { position } => unknown_line(position),
             ShipRefusal::TooMany { order_item_id, sku: _, left } => {
                 ApiError::conflict("shipment-exceeds-order", detail)

@@ -9,6 +9,7 @@ create table orders (
     user_id uuid references users (id) on delete restrict,
     cart_id uuid references carts (id) on delete set null,
     checkout_run_id uuid not null,              -- while PENDING the order belongs to this run
+    cancellation_run_id uuid,                   -- promised to its customer: nothing leaves from then on
     contact_email text not null,
     contact_phone text,
     order_status text not null default 'PENDING' check (order_status in
@@ -50,7 +51,8 @@ create table orders (
     constraint orders_total_check check
         (total_amount = subtotal_amount - discount_amount + tax_amount + shipping_amount and total_amount >= 0),
     check ((order_status in ('CONFIRMED', 'PROCESSING', 'SHIPPED', 'DELIVERED')) <= (confirmed_at is not null)),
-    check ((order_status = 'CANCELLED') = (cancelled_at is not null))
+    check ((order_status = 'CANCELLED') = (cancelled_at is not null)),
+    check (cancellation_run_id is null or order_status <> 'PENDING')
 ) with (fillfactor = 70);
 -- One cart makes at most one live order, whatever was clicked twice.
 create unique index orders_one_live_per_cart on orders (cart_id) where order_status <> 'CANCELLED';

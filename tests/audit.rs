@@ -98,6 +98,7 @@ const BREAKS: &[Break] = &[
     broken("orders_carts", "a cart that can be ordered again", "update carts set status = 'EXPIRED' where id = story.id('card/cart')"),
     broken("orders_carts", "a pending order whose cart is another run's", "update carts set checkout_run_id = story.id('refunding/refund') where id = story.id('pending/cart')"),
     broken("orders_runs", "a checkout whose run is gone", "delete from engine.run_keys where workflow = 'checkout'; delete from engine.runs where workflow = 'checkout'"),
+    broken("orders_runs", "a cancellation that was accepted and forgotten", "update orders set cancellation_run_id = story.id('forgotten') where id = story.id('card')"),
     broken("orders_runs", "a cart that nobody will unlock", "insert into carts (id, session_hash, status, checkout_run_id) values (story.id('stuck/cart'), 'x', 'CHECKOUT', story.id('card/run'))"),
     broken("orders_runs", "a live hold of a finished checkout", "update inventory_reservations set order_id = story.id('nobody') where order_id = story.id('pending')"),
     broken("carts_abandoned", "a cart left behind untold", "update carts set last_activity_at = last_activity_at + interval '1 hour' where status = 'ABANDONED'"),

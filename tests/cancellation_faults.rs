@@ -1,11 +1,11 @@
-//! Cancellation, killed, failed and repeated at every point: the order is taken back wholly, or stands as
-//! if nobody had asked.
+//! Cancellation, killed, failed and repeated at every point: what was accepted is carried out, wholly.
 
 use std::sync::Arc;
 
 use domain::{
     ids::CartId,
-    order::{Actor, OrderStatus},
+    notification::ParcelLabel,
+    order::{Actor, OrderStatus, ShipmentStatus},
     payment::PaymentMethod,
 };
 use engine::{
@@ -20,7 +20,12 @@ use workflows::{
         accept::{self, Accepted, CancelError},
     },
     checkout::accept::{Accepted as Bought, Order},
-    store::order_moves::{self, By},
+    fulfilment::{self, ShipRefusal, StaffRefusal},
+    refund,
+    store::{
+        order_moves::{self, By, MoveError},
+        refunds::ClaimError,
+    },
 };
 
 use crate::{
@@ -209,7 +214,7 @@ impl Faults for Always {
 }
 
 #[tokio::test]
-async fn a_step_that_fails_for_good_before_the_point_of_no_return_leaves_the_order_as_it_was() {
+async fn a_step_that_fails_for_good_parks_the_run_and_the_promise_holds_until_it_goes_on() {
     let steps = ["CheckEligibility", "MarkCancelled", "ReturnInventory", "ReverseCoupons", "AnnounceCancellation"];
     for fusion in [true, false] {
         let world = World::new().await;
@@ -218,26 +223,62 @@ async fn a_step_that_fails_for_good_before_the_point_of_no_return_leaves_the_ord
             let before = stock(&world).await;
             let (bought, cart) = confirmed(&world, Story::PaidWithCoupon).await;
             let sold = stock(&world).await;
-            let failed = cancel(&world, &bought, Actor::Customer).await.expect("accepted");
+            let accepted = cancel(&world, &bought, Actor::Customer).await.expect("accepted");
             let doomed = worker(&world, fusion, Some(Arc::new(Always(step)))).await;
             doomed.drain(50).await.expect("drained");
             doomed.die().await.expect("dead");
-            world.assert_books(&when).await;
-            let run = inspect::run(&world.pool, failed.workflow_id).await.expect("a run").expect("a run");
-            assert_eq!(run.status, "FAILED", "{when}");
+            let run = inspect::run(&world.pool, accepted.workflow_id).await.expect("a run").expect("a run");
+            assert_eq!(run.status, "STUCK", "{when}");
             assert_eq!(world.order_status(bought.order_id.into()).await.as_deref(), Some("CONFIRMED"), "{when}");
             assert_eq!(stock(&world).await, sold, "{when}");
+            assert_nothing_leaves(&world, &bought, &when).await;
+            let again = cancel(&world, &bought, Actor::Staff).await.expect("accepted");
+            let (first, again) = (promise(&accepted), promise(&again));
+            assert_eq!(first, again, "{when}: the same promise");
 
-            // It does not bar the next.
-            let again = cancel(&world, &bought, Actor::Customer).await.expect("accepted");
-            assert_ne!(again.workflow_id, failed.workflow_id, "{when}");
+            let mut conn = world.pool.acquire().await.expect("a connection");
+            engine::unpark(&mut conn, accepted.workflow_id, "an operator", "mended").await.expect("let go on");
+            drop(conn);
             let healthy = worker(&world, fusion, None).await;
             healthy.drain(50).await.expect("drained");
             healthy.die().await.expect("dead");
-            let played = Played { bought, cart, run_id: again.workflow_id, before };
+            let played = Played { bought, cart, run_id: accepted.workflow_id, before };
             assert_taken_back(&world, Story::PaidWithCoupon, &played, &when).await;
         }
     }
+}
+
+fn promise(accepted: &Accepted) -> (Uuid, &str, Decimal) {
+    (accepted.workflow_id, accepted.status.as_str(), accepted.refund_amount)
+}
+
+/// Whoever packs, ships, delivers, moves, or gives money back besides is told that the order is being
+/// cancelled.
+async fn assert_nothing_leaves(world: &World, bought: &Bought, when: &str) {
+    let mut tx = world.pool.begin().await.expect("a transaction");
+    let mut order = order_moves::lock(&mut tx, bought.order_id).await.expect("locked").expect("an order");
+    let now = engine::sweep::engine_now(&mut *tx).await.expect("the time");
+    let label = ParcelLabel { courier_service: "Blue Dart".to_owned(), tracking_number: "BD1".to_owned() };
+    let packed = fulfilment::ship(&mut tx, &mut order, None, &label, "user:packer", now).await;
+    assert!(matches!(packed, Err(ShipRefusal::BeingCancelled)), "{when}: {packed:?}");
+    let parcels: Vec<Uuid> = sqlx::query_scalar("select id from shipments where order_id = $1")
+        .bind(Uuid::from(bought.order_id))
+        .fetch_all(&mut *tx)
+        .await
+        .expect("the parcels");
+    for to in [ShipmentStatus::Shipped, ShipmentStatus::Delivered] {
+        for parcel in &parcels {
+            let reported = fulfilment::report(&mut tx, *parcel, to, now).await;
+            assert!(matches!(reported, Err(ShipRefusal::BeingCancelled)), "{when}: {reported:?}");
+        }
+    }
+    for to in [OrderStatus::Processing, OrderStatus::Shipped, OrderStatus::Delivered] {
+        let by = By { actor: "user:packer", reason: None, metadata: None };
+        let moved = fulfilment::staff_move(&mut tx, &mut order, to, by, now).await;
+        assert!(matches!(moved, Err(StaffRefusal::Move(MoveError::BeingCancelled))), "{when}: {moved:?}");
+    }
+    let refund = refund::accept::accept(&mut tx, bought.order_id, Decimal::ONE, "user:clerk", "goodwill").await;
+    assert!(matches!(refund, Err(ClaimError::BeingCancelled)), "{when}: {refund:?}");
 }
 
 #[tokio::test]
@@ -331,38 +372,38 @@ async fn a_pending_order_is_taken_back_by_its_checkout() {
     assert_eq!(refused.to_string(), "The order is already cancelled");
 }
 
-/// Moves an order as the staff would.
-async fn moves(world: &World, bought: &Bought, to: OrderStatus) {
-    let mut tx = world.pool.begin().await.expect("a transaction");
-    let mut order = order_moves::lock(&mut tx, bought.order_id).await.expect("locked").expect("an order");
-    let now = engine::sweep::engine_now(&mut *tx).await.expect("the time");
-    let by = By { actor: "user:packer", reason: None, metadata: None };
-    order_moves::move_to(&mut tx, &mut order, to, by, now).await.expect("moved");
-    tx.commit().await.expect("committed");
-}
-
 #[tokio::test]
-async fn an_order_that_is_packed_before_its_cancellation_runs_stays_and_staff_may_still_cancel_it() {
-    let world = World::new().await;
-    let before = stock(&world).await;
-    let (bought, cart) = confirmed(&world, Story::Paid).await;
-    let late = cancel(&world, &bought, Actor::Customer).await.expect("accepted");
-    moves(&world, &bought, OrderStatus::Processing).await;
-    let worker = worker(&world, true, None).await;
-    worker.drain(50).await.expect("drained");
-    let run = inspect::run(&world.pool, late.workflow_id).await.expect("a run").expect("a run");
-    assert_eq!(run.status, "FAILED");
-    assert_eq!(run.failure.expect("a failure")["code"], "order-not-cancellable");
-    let refused = cancel(&world, &bought, Actor::Customer).await.expect_err("it is being packed");
-    assert!(matches!(refused, CancelError::Refused(_)), "{refused}");
+async fn an_accepted_cancellation_wins_over_the_warehouse_the_clock_and_an_operator() {
+    for is_packed in [false, true] {
+        let world = World::new().await;
+        let before = stock(&world).await;
+        let (bought, cart) = confirmed(&world, Story::Paid).await;
+        if is_packed {
+            let mut tx = world.pool.begin().await.expect("a transaction");
+            let mut order = order_moves::lock(&mut tx, bought.order_id).await.expect("locked").expect("an order");
+            let now = engine::sweep::engine_now(&mut *tx).await.expect("the time");
+            let label = ParcelLabel { courier_service: "Blue Dart".to_owned(), tracking_number: "BD1".to_owned() };
+            fulfilment::ship(&mut tx, &mut order, None, &label, "user:packer", now).await.expect("packed");
+            tx.commit().await.expect("committed");
+        }
+        let actor = if is_packed { Actor::Staff } else { Actor::Customer };
+        let accepted = cancel(&world, &bought, actor).await.expect("accepted");
+        assert_eq!(accepted.refund_amount, world.gateway.net(bought.order_id));
+        assert_nothing_leaves(&world, &bought, "before its run begins").await;
+        let mut conn = world.pool.acquire().await.expect("a connection");
+        let stopped = engine::cancel(&mut conn, accepted.workflow_id, "an operator").await.expect("an answer");
+        assert_eq!(stopped, engine::Delivery::Refused, "what was promised is not called off");
+        drop(conn);
 
-    let accepted = cancel(&world, &bought, Actor::Staff).await.expect("accepted");
-    worker.drain(50).await.expect("drained");
-    assert_eq!(world.order_status(bought.order_id.into()).await.as_deref(), Some("CANCELLED"));
-    assert_eq!((stock(&world).await, world.gateway.net(bought.order_id)), (before, Decimal::ZERO));
-    assert_eq!(world.cart_status(cart).await, "CONVERTED");
-    assert_ne!(accepted.workflow_id, late.workflow_id);
-    world.assert_books("after the staff cancelled it").await;
+        // Longer than the deadline, and than the time after which an order is packed by itself.
+        engine::testing::advance_clock(&world.pool, std::time::Duration::from_secs(864_000)).await.expect("ten days");
+        let worker = worker(&world, true, None).await;
+        worker.drain(50).await.expect("drained");
+        assert_eq!(world.order_status(bought.order_id.into()).await.as_deref(), Some("CANCELLED"));
+        assert_eq!((stock(&world).await, world.gateway.net(bought.order_id)), (before, Decimal::ZERO));
+        assert_eq!(world.cart_status(cart).await, "CONVERTED");
+        world.assert_books("after it was cancelled").await;
+    }
 }
 
 #[tokio::test]
@@ -380,4 +421,11 @@ async fn a_customer_may_cancel_until_the_deadline_and_staff_after_it() {
     cancel(&world, &bought, Actor::Staff).await.expect("accepted");
     worker(&world, true, None).await.drain(50).await.expect("drained");
     world.assert_books("after the deadline").await;
+
+    let (bought, _) = confirmed(&world, Story::Paid).await;
+    cancel(&world, &bought, Actor::Customer).await.expect("in time");
+    engine::testing::advance_clock(&world.pool, std::time::Duration::from_secs(3_700)).await.expect("an hour passes");
+    worker(&world, true, None).await.drain(50).await.expect("drained");
+    let status = world.order_status(bought.order_id.into()).await;
+    assert_eq!(status.as_deref(), Some("CANCELLED"), "asked in time is in time, whenever it is carried out");
 }

@@ -40,7 +40,7 @@ async fn paid(world: &World) -> (OrderId, Decimal) {
 
 async fn ask(world: &World, order_id: OrderId, amount: Decimal) -> Result<Uuid, ClaimError> {
     let mut tx = world.pool.begin().await.expect("a transaction");
-    let run_id = accept::accept(&mut tx, order_id, amount, "goodwill").await?;
+    let run_id = accept::accept(&mut tx, order_id, amount, "user:a clerk", "goodwill").await?;
     tx.commit().await.expect("committed");
     Ok(run_id)
 }
@@ -110,12 +110,12 @@ async fn a_refund_that_the_gateway_refuses_parks_its_run_and_keeps_its_claim() {
     }
     let world = World::new().await;
     let (order_id, total) = paid(&world).await;
-    let run_id = ask(&world, order_id, total).await.expect("accepted");
+    let run_id = ask(&world, order_id, total - Decimal::ONE).await.expect("accepted");
     worker(&world, true, Some(Arc::new(Refused))).await.drain(20).await.expect("drained");
     let run = inspect::run(&world.pool, run_id).await.expect("a run").expect("a run");
     assert_eq!(run.status, "STUCK");
-    let refused = ask(&world, order_id, Decimal::ONE).await.expect_err("all of it is promised");
-    assert!(matches!(refused, ClaimError::ExceedsCaptured { left } if left.amount().is_zero()));
+    let refused = ask(&world, order_id, Decimal::TWO).await.expect_err("but for one, all of it is promised");
+    assert!(matches!(refused, ClaimError::ExceedsCaptured { left } if left.amount() == Decimal::ONE));
 }
 
 #[tokio::test]
@@ -130,10 +130,28 @@ async fn parts_add_up_to_the_whole_and_never_to_more() {
     let refused = ask(&world, order_id, total).await.expect_err("more than is left");
     assert!(matches!(refused, ClaimError::ExceedsCaptured { left } if left.amount() == total - part - part));
     ask(&world, order_id, total - part - part).await.expect("the rest");
+    let refused = ask(&world, order_id, Decimal::ONE).await.expect_err("all of it is promised");
+    assert!(matches!(refused, ClaimError::BeingCancelled), "{refused}");
     healthy(&world).await;
-    assert_refunded(&world, order_id, "REFUNDED", total, "after the rest").await;
+    assert_eq!(payment_status(&world, order_id).await, ("REFUNDED".to_owned(), total));
+    assert_eq!(world.gateway.net(order_id), Decimal::ZERO);
+    let status = world.order_status(order_id.into()).await;
+    assert_eq!(status.as_deref(), Some("CANCELLED"), "nobody ships what has been paid back");
+    world.assert_books("after the rest").await;
     let told = world.mails.about(order_id).iter().filter(|mail| mail.event == "payment.refunded").count();
     assert_eq!(told, 3, "the shopper hears of each part");
+}
+
+#[tokio::test]
+async fn nobody_can_stop_a_refund_that_was_accepted() {
+    let world = World::new().await;
+    let (order_id, _) = paid(&world).await;
+    let run_id = ask(&world, order_id, Decimal::from(1_000)).await.expect("accepted");
+    let mut conn = world.pool.acquire().await.expect("a connection");
+    let stopped = engine::cancel(&mut conn, run_id, "an operator").await.expect("an answer");
+    assert_eq!(stopped, engine::Delivery::Refused, "before its first turn");
+    healthy(&world).await;
+    assert_refunded(&world, order_id, "PARTIALLY_REFUNDED", Decimal::from(1_000), "all the same").await;
 }
 
 #[tokio::test]

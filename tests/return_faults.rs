@@ -18,7 +18,7 @@ use workflows::{
     Rules,
     checkout::accept::Order,
     fulfilment::{self, LineName},
-    order_return::desk::{self, Decision},
+    order_return::desk::{self, Decision, ReturnRefusal},
     store::{self, order_moves, order_moves::By, returns},
 };
 
@@ -61,7 +61,7 @@ async fn worker(world: &World, fusion: bool, faults: Option<Arc<dyn Faults>>) ->
 }
 
 /// A laptop and two mice, bought and delivered.
-async fn delivered(world: &World, cash: bool) -> OrderId {
+pub async fn delivered(world: &World, cash: bool) -> OrderId {
     let (user, cart) = world.shopper(&[("LAP-001", 1), ("MOU-001", 2)]).await;
     let method = if cash { PaymentMethod::Cod } else { PaymentMethod::Upi };
     let order = Order { payment_method: method, ..order(user, cart) };
@@ -299,6 +299,32 @@ async fn packed(world: &World, fusion: bool, faults: Option<Arc<dyn Faults>>) ->
     let mails = world.mails.about(accepted.order_id);
     assert_eq!(mails.iter().filter(|mail| mail.event == "order.processing").count(), 1, "told once");
     world.order_status(accepted.order_id.into()).await
+}
+
+#[tokio::test]
+async fn nobody_can_stop_a_return_whose_goods_were_received_and_one_that_is_stopped_takes_no_decision() {
+    let world = World::new().await;
+    let received = begin(&world, Story::Whole).await;
+    decide(&received, Decision::Approve).await;
+    decide(&received, Decision::Receive).await;
+    let mut conn = world.pool.acquire().await.expect("a connection");
+    let stopped = engine::cancel(&mut conn, received.run_id, "an operator").await.expect("an answer");
+    assert_eq!(stopped, engine::Delivery::Refused, "its goods are ours, and paid back");
+
+    let asked = begin(&world, Story::Part).await;
+    engine::cancel(&mut conn, asked.run_id, "an operator").await.expect("an answer");
+    let mut tx = world.pool.begin().await.expect("a transaction");
+    let now = store::now(&mut tx).await.expect("the time");
+    let refused = desk::decide(&mut tx, asked.return_id, Decision::Approve, None, now).await.expect_err("withdrawn");
+    assert!(matches!(refused, ReturnRefusal::Withdrawn), "{refused}");
+    tx.rollback().await.expect("rolled back");
+
+    worker(&world, true, None).await.drain(100).await.expect("drained");
+    for (played, status) in [(&received, "REFUNDED"), (&asked, "REJECTED")] {
+        let found = returns::find(&mut conn, played.return_id).await.expect("an answer").expect("a return");
+        assert_eq!(found.status.as_str(), status);
+    }
+    world.assert_books("after both").await;
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Cancellation: a confirmed order is taken back, and its money goes home, however long that takes.
 //!
-//! The steps are under `cancellation/`; what happens before the run exists is [`accept`].
+//! The steps are under `cancellation/`; what happens before the run exists is [`accept`]. What was accepted
+//! there is a promise: the run only goes forward, and a step that keeps failing parks it in plain sight.
 
 pub mod accept;
 pub mod compensate;
@@ -58,6 +59,7 @@ pub struct Cancellation(pub Arc<Shop>);
 impl Workflow for Cancellation {
     const NAME: &'static str = "cancellation";
     const QUEUE: &'static str = "refund";
+    const ONLY_FORWARD: bool = true;
     type Input = CancelRequest;
     type Output = Cancelled;
 
@@ -65,14 +67,14 @@ impl Workflow for Cancellation {
         let shop = &*self.0;
         let order_id = request.order_id;
 
-        // 1. Validate cancellation eligibility
-        let owed = flow.tx(CheckEligibility { request: &request, rules: &shop.rules }).undo(Nothing).await?;
+        // 1. Validate cancellation eligibility: decided when it was accepted, and held by the order's mark
+        let owed = flow.tx(CheckEligibility { order_id }).undo(Nothing).await?;
 
-        // 2. Begin the compensation transaction: all or nothing, and once it commits, only forward
+        // 2. Begin the compensation transaction: all or nothing
         let mut flow = flow
             .point_of_no_return((
                 // 3. Update order status, and 7. create the state history that goes with it
-                MarkCancelled { request: &request, rules: &shop.rules },
+                MarkCancelled { request: &request },
                 // 4. Refund inventory (with 8's inventory.refunded)
                 ReturnInventory { order_id },
                 // 5. Reverse coupon usage

@@ -71,14 +71,16 @@ impl Step for BeginProcessing {
     async fn run(&self, tx: &mut Tx<'_>) -> Result<bool, StepError> {
         let now = tx.now();
         let Some(mut order) = order_moves::lock(tx.conn(), self.order_id).await? else { return Ok(false) };
-        if order.status != OrderStatus::Confirmed {
+        if order.status != OrderStatus::Confirmed || order.is_being_cancelled() {
             return Ok(false);
         }
         let by = By { actor: ACTOR, reason: Some("the time to cancel is over"), metadata: None };
         match advance(tx.conn(), &mut order, OrderStatus::Processing, by, now).await {
             Ok(()) => Ok(true),
             Err(MoveError::Database(error)) => Err(error.into()),
-            Err(MoveError::Invalid(error)) => Err(engine::Failure::new("invalid-transition", error).into()),
+            Err(error @ (MoveError::Invalid(_) | MoveError::BeingCancelled)) => {
+                Err(engine::Failure::new("invalid-transition", error).into())
+            }
         }
     }
 }
@@ -119,7 +121,7 @@ async fn advance(
 /// Why staff cannot move an order by hand.
 #[derive(Debug, thiserror::Error)]
 pub enum StaffRefusal {
-    /// The table of moves has no such move, or Postgres failed.
+    /// The table of moves has no such move, a cancellation was promised, or Postgres failed.
     #[error(transparent)]
     Move(#[from] MoveError),
     /// Only its payment confirms an order.
@@ -148,6 +150,9 @@ pub async fn staff_move(
     by: By<'_>,
     now: DateTime<Utc>,
 ) -> Result<(), StaffRefusal> {
+    if order.is_being_cancelled() {
+        return Err(MoveError::BeingCancelled.into());
+    }
     order.status.transition(to).map_err(MoveError::from)?;
     let shown = match to {
         OrderStatus::Processing => None,
@@ -173,6 +178,9 @@ pub enum ShipRefusal {
     /// The order is not paid, or over.
     #[error("An order that is {0} cannot be shipped.")]
     NotShippable(OrderStatus),
+    /// Its cancellation was accepted before.
+    #[error("The order is being cancelled: nothing of it is packed, leaves or arrives any more.")]
+    BeingCancelled,
     /// The order has no such line.
     #[error("The order has no such line.")]
     UnknownLine {
@@ -201,6 +209,7 @@ impl From<MoveError> for ShipRefusal {
     fn from(error: MoveError) -> Self {
         match error {
             MoveError::Invalid(invalid) => ShipRefusal::NotShippable(invalid.from),
+            MoveError::BeingCancelled => ShipRefusal::BeingCancelled,
             MoveError::Database(error) => ShipRefusal::Database(error),
         }
     }
@@ -238,6 +247,9 @@ pub async fn ship(
     by: &str,
     now: DateTime<Utc>,
 ) -> Result<Uuid, ShipRefusal> {
+    if order.is_being_cancelled() {
+        return Err(ShipRefusal::BeingCancelled);
+    }
     match order.status {
         OrderStatus::Confirmed | OrderStatus::Processing | OrderStatus::Shipped => {}
         OrderStatus::Pending | OrderStatus::Delivered | OrderStatus::Cancelled | OrderStatus::Refunded => {
@@ -298,7 +310,8 @@ pub struct Reported {
 /// order follows what is news. `None` if there is no such parcel.
 ///
 /// # Errors
-/// [`ShipRefusal::NotShippable`] when a parcel of a cancelled order would leave; the database's own.
+/// [`ShipRefusal::NotShippable`] when a parcel of a cancelled order would leave,
+/// [`ShipRefusal::BeingCancelled`] when it is promised to be; the database's own.
 pub async fn report(
     conn: &mut PgConnection,
     shipment_id: Uuid,
@@ -311,6 +324,9 @@ pub async fn report(
     let Some(parcel) = shipments::find(conn, shipment_id).await? else { return Ok(None) };
     if !parcel.status.can_become(to) {
         return Ok(Some(Reported { status: parcel.status, order, is_news: false }));
+    }
+    if order.is_being_cancelled() {
+        return Err(ShipRefusal::BeingCancelled);
     }
     if order.status == OrderStatus::Cancelled {
         return Err(ShipRefusal::NotShippable(order.status));

@@ -63,12 +63,12 @@ impl Workflow for OrderReturn {
     async fn run(&self, flow: &mut Flow, request: ReturnRequest) -> Result<ReturnStatus> {
         let ReturnRequest { return_id, order_id } = request;
         let (shop, patience) = (&*self.0, self.0.rules.return_patience());
-        flow.accepted(WithdrawReturn { return_id });
+        flow.accepted(WithdrawReturn { request });
 
         // The staff decide
         let may_come = match flow.wait_for::<bool>(DECISION, patience).await? {
             Some(may_come) => may_come,
-            None => flow.tx(LapseReturn { return_id, awaited: ReturnStatus::Requested }).undo(Nothing).await?,
+            None => flow.tx(LapseReturn { request, awaited: ReturnStatus::Requested }).undo(Nothing).await?,
         };
         if !may_come {
             return self.reject(flow, request).await;
@@ -78,13 +78,13 @@ impl Workflow for OrderReturn {
         // The goods arrive
         let is_here = match flow.wait_for::<bool>(ARRIVAL, patience).await? {
             Some(is_here) => is_here,
-            None => flow.tx(LapseReturn { return_id, awaited: ReturnStatus::Approved }).undo(Nothing).await?,
+            None => flow.tx(LapseReturn { request, awaited: ReturnStatus::Approved }).undo(Nothing).await?,
         };
         if !is_here {
             return self.reject(flow, request).await;
         }
 
-        // They are ours now, and the money is owed: this run only goes forward, or parks
+        // They are ours now, and the money is owed: since they were received this run only goes forward, or parks
         let mut flow = flow.point_of_no_return(AcceptGoods).await?;
         flow.start(told("return.received", request)).await?;
         let owed = flow.tx(AssessGoods { request, shop }).await?;
@@ -116,9 +116,9 @@ fn told(event: &str, request: ReturnRequest) -> Result<Start<Notification>> {
     Start::new(notice.key(), &notice)
 }
 
-/// An operator stops the run before anything is owed: nothing goes back, and the pieces may be returned anew.
+/// An operator stops the run before its goods are here: nothing goes back, and the pieces may be returned anew.
 struct WithdrawReturn {
-    return_id: Uuid,
+    request: ReturnRequest,
 }
 
 impl Undo<()> for WithdrawReturn {
@@ -126,8 +126,10 @@ impl Undo<()> for WithdrawReturn {
 
     async fn undo(&self, tx: &mut Tx<'_>, (): &()) -> Result<(), StepError> {
         let (now, note) = (tx.now(), tx.failure().map(|failure| failure.detail.clone()));
-        for awaited in [ReturnStatus::Requested, ReturnStatus::Approved, ReturnStatus::Received] {
-            returns::move_to(tx.conn(), self.return_id, awaited, ReturnStatus::Rejected, note.as_deref(), now).await?;
+        let ReturnRequest { return_id, order_id } = self.request;
+        locked(tx, order_id).await?;
+        for awaited in [ReturnStatus::Requested, ReturnStatus::Approved] {
+            returns::move_to(tx.conn(), return_id, awaited, ReturnStatus::Rejected, note.as_deref(), now).await?;
         }
         Ok(())
     }
@@ -137,7 +139,7 @@ impl Undo<()> for WithdrawReturn {
 /// whether it did.
 #[derive(Debug)]
 struct LapseReturn {
-    return_id: Uuid,
+    request: ReturnRequest,
     awaited: ReturnStatus,
 }
 
@@ -147,11 +149,12 @@ impl Step for LapseReturn {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<bool, StepError> {
         let (now, note) = (tx.now(), Some("it was waited for too long"));
-        // Not the order's lock: whoever has that may be waiting for this run, whose row we have heard at.
-        if returns::move_to(tx.conn(), self.return_id, self.awaited, ReturnStatus::Rejected, note, now).await? {
+        let ReturnRequest { return_id, order_id } = self.request;
+        locked(tx, order_id).await?;
+        if returns::move_to(tx.conn(), return_id, self.awaited, ReturnStatus::Rejected, note, now).await? {
             return Ok(false);
         }
-        let found = returns::find(tx.conn(), self.return_id).await?;
+        let found = returns::find(tx.conn(), return_id).await?;
         Ok(found.is_some_and(|found| found.status != ReturnStatus::Rejected))
     }
 }
@@ -261,9 +264,12 @@ impl ClaimWorth<'_> {
                 Ok(vec![refunds::claim_amount(tx.conn(), claim, left.amount(), now).await?])
             }
             Err(ClaimError::ExceedsCaptured { .. } | ClaimError::NothingCaptured) => Ok(Vec::new()),
-            Err(error @ (ClaimError::OrderNotFound | ClaimError::NotPayable | ClaimError::Database(_))) => {
-                Err(error.into())
-            }
+            Err(
+                error @ (ClaimError::OrderNotFound
+                | ClaimError::BeingCancelled
+                | ClaimError::NotPayable
+                | ClaimError::Database(_)),
+            ) => Err(error.into()),
         }
     }
 }
@@ -309,7 +315,9 @@ impl Step for CloseReturn {
             order_moves::move_to(tx.conn(), &mut order, OrderStatus::Refunded, by, now).await.map_err(|error| {
                 match error {
                     MoveError::Database(error) => StepError::from(error),
-                    MoveError::Invalid(error) => Failure::new("invalid-transition", error).into(),
+                    MoveError::Invalid(_) | MoveError::BeingCancelled => {
+                        Failure::new("invalid-transition", error).into()
+                    }
                 }
             })?;
         }

@@ -52,6 +52,7 @@ pub struct RefundPayment(pub Arc<Shop>);
 impl Workflow for RefundPayment {
     const NAME: &'static str = "refund";
     const QUEUE: &'static str = "refund";
+    const ONLY_FORWARD: bool = true;
     type Input = RefundRequest;
     /// Refunds that went through.
     type Output = usize;

@@ -94,8 +94,9 @@ impl From<CancelError> for ApiError {
     }
 }
 
-/// Cancels an order: by its owner until it is packed, by staff until a parcel has left. Stock and coupons
-/// are free at once; the money follows. Repeating it answers with the same run.
+/// Cancels an order: by its owner until it is packed, by staff until a parcel has left. The answer is a
+/// promise: from then on nothing of it is packed, leaves or arrives (`order-being-cancelled`). Stock and
+/// coupons are free at once; the money follows. Repeating it answers with the same run and amount.
 #[utoipa::path(
     post, path = "/api/orders/{id}/cancel", tag = "Orders", request_body = CancelBody,
     security(("bearer" = []), ("cartSession" = [])),

@@ -15,6 +15,9 @@ use crate::{
     state::AppState,
 };
 
+/// The code of whatever comes after an accepted cancellation.
+pub(crate) const BEING_CANCELLED: &str = "order-being-cancelled";
+
 /// What comes with a request to change an order: its caller, `If-Match`, and maybe a key.
 pub(crate) struct OrderChange {
     pub(crate) caller: Caller,

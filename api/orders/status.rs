@@ -20,7 +20,7 @@ use workflows::{
 
 use super::{
     answer::OrderView,
-    change::{OrderChange, order_not_found},
+    change::{BEING_CANCELLED, OrderChange, order_not_found},
 };
 use crate::{
     error::ApiError,
@@ -59,7 +59,7 @@ struct StatusBody {
         (status = 200, description = "The order as it is now", body = OrderView),
         (status = 403, description = "`forbidden`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`order-not-found`", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`invalid-transition`, `order-in-checkout`, `cancellation-required`, `return-required`, `parcels-decide`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`order-being-cancelled`, `invalid-transition`, `order-in-checkout`, `cancellation-required`, `return-required`, `parcels-decide`", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "`precondition-failed`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`validation-failed`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
     )
@@ -96,6 +96,7 @@ fn refuse(refusal: StaffRefusal, id: &str) -> ApiError {
     let detail = refusal.to_string();
     match refusal {
         StaffRefusal::Move(MoveError::Invalid(_)) => ApiError::conflict("invalid-transition", detail),
+        StaffRefusal::Move(MoveError::BeingCancelled) => ApiError::conflict(BEING_CANCELLED, detail),
         StaffRefusal::Move(MoveError::Database(error)) => error.into(),
         StaffRefusal::InCheckout => ApiError::conflict("order-in-checkout", detail),
         StaffRefusal::IsCancellation => {

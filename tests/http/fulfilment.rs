@@ -218,6 +218,32 @@ async fn a_parcel_of_an_order_that_was_cancelled_does_not_leave() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whatever_comes_after_an_accepted_cancellation_is_told_so() {
+    let server = Server::open().await;
+    let (asha, staff) = (server.shopper("asha").await, server.staff().await);
+    let checkout = bought(&asha, &[("LTD-010", 2)], &payment("tok_ok")).await;
+    let one = json!([{ "variantId": "LTD-010", "quantity": 1 }]);
+    let parcel = ship(&staff, &checkout, Some(one)).await.ok();
+    server.quiet().await;
+    // The run that takes it back is promised, and has not come to it yet.
+    let promise = |run: Option<uuid::Uuid>| {
+        sqlx::query("update orders set cancellation_run_id = $1").bind(run).execute(&server.pool)
+    };
+    promise(Some(uuid::Uuid::now_v7())).await.expect("promised");
+    ship(&staff, &checkout, None).await.refused(409, "order-being-cancelled");
+    for status in ["SHIPPED", "IN_TRANSIT", "DELIVERED"] {
+        report(&staff, &parcel, status).await.refused(409, "order-being-cancelled");
+    }
+    for status in ["SHIPPED", "DELIVERED"] {
+        move_to(&staff, &checkout, status).await.refused(409, "order-being-cancelled");
+    }
+    let refund = json!({ "orderId": checkout.order_id, "amount": "1.00", "reason": "goodwill" });
+    staff.post("/api/payments/refund", &refund).await.refused(409, "order-being-cancelled");
+    promise(None).await.expect("for the books");
+    server.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn staff_cancel_a_shipped_order_once_all_that_left_has_come_back() {
     let server = Server::open().await;
     let (asha, staff) = (server.shopper("asha").await, server.staff().await);

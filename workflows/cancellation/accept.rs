@@ -1,10 +1,8 @@
-//! Asking for a cancellation: decided in one transaction, by whoever the order belongs to now.
+//! Asking for a cancellation: decided in one transaction, under the order's lock, and a promise from then
+//! on. The order is marked with the run that takes it back, and whoever would move it elsewhere finds that.
 
 use chrono::{DateTime, Utc};
-use domain::{
-    ids::OrderId,
-    order::{CancelRefusal, OrderStatus},
-};
+use domain::order::{Actor, CancelRefusal, OrderStatus};
 use engine::{Delivery, Start};
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
@@ -13,12 +11,12 @@ use uuid::Uuid;
 use super::{CancelRequest, Cancellation, compensate::eligible};
 use crate::{
     Rules,
-    store::{cancellations, order_moves},
+    store::{
+        cancellations,
+        order_moves::{self, LockedOrder},
+        shipments,
+    },
 };
-
-/// A customer whose cancellation came too late may be followed by staff who still can; more runs than
-/// this for one order are a defect.
-const RUNS: u32 = 16;
 
 /// The run that takes an order back.
 #[derive(Debug, Clone)]
@@ -56,8 +54,6 @@ pub enum CancelError {
 /// Starts the cancellation of an order, or finds the one that was started before. An order that is still
 /// PENDING belongs to its checkout: that run is asked to unwind. `is_wanted` is told the order's version.
 ///
-/// The checkout's row is locked before the order's: a checkout that wakes up takes them so, too.
-///
 /// # Errors
 /// [`CancelError`]; nothing is written then.
 pub async fn accept(
@@ -66,82 +62,92 @@ pub async fn accept(
     request: &CancelRequest,
     is_wanted: impl Fn(DateTime<Utc>) -> bool,
 ) -> Result<Accepted, CancelError> {
-    let order_id = request.order_id;
-    let glance = cancellations::glance(conn, order_id).await?.ok_or(CancelError::NotFound)?;
-    if glance.order_status == OrderStatus::Pending.as_str() {
-        if !is_wanted(glance.updated_at) {
-            return Err(CancelError::Changed);
-        }
-        match engine::cancel(conn, glance.checkout_run_id, &request.reason).await? {
-            // Whatever the checkout was about to commit, it now takes back.
-            Delivery::Delivered | Delivery::Duplicate => {
-                let (workflow_id, currency) = (glance.checkout_run_id, glance.currency);
-                let status = "RUNNING".to_owned();
-                return Ok(Accepted { workflow_id, status, refund_amount: Decimal::ZERO, currency });
-            }
-            // It was faster: the order is confirmed, or cancelled.
-            Delivery::Refused | Delivery::Finished | Delivery::Unknown => {}
-        }
+    let mut order = order_moves::lock(conn, request.order_id).await?.ok_or(CancelError::NotFound)?;
+    if let Some(run_id) = order.cancellation_run_id {
+        return Ok(promised(conn, order, run_id).await?);
     }
-    let order = order_moves::lock(conn, order_id).await?.ok_or(CancelError::NotFound)?;
-    match order.status {
-        OrderStatus::Pending => return Err(CancelError::InHand),
-        OrderStatus::Cancelled => return before(conn, &order).await,
-        OrderStatus::Confirmed
-        | OrderStatus::Processing
-        | OrderStatus::Shipped
-        | OrderStatus::Delivered
-        | OrderStatus::Refunded => {}
+    if order.status == OrderStatus::Cancelled {
+        return taken_back(conn, order).await;
     }
     if !is_wanted(order.updated_at) {
         return Err(CancelError::Changed);
     }
+    if order.status == OrderStatus::Pending {
+        return match engine::cancel(conn, order.checkout_run_id, &request.reason).await? {
+            // Whatever the checkout was about to commit, it now takes back.
+            Delivery::Delivered | Delivery::Duplicate => Ok(Accepted {
+                workflow_id: order.checkout_run_id,
+                status: "RUNNING".to_owned(),
+                refund_amount: Decimal::ZERO,
+                currency: order.currency,
+            }),
+            Delivery::Refused | Delivery::Finished | Delivery::Unknown => Err(CancelError::InHand),
+        };
+    }
     let now = engine::sweep::engine_now(&mut *conn).await?;
     eligible(conn, rules, &order, request.actor, now).await??;
-    for nth in 0..RUNS {
-        let start = Start::<Cancellation>::new(key(order_id, nth), request)
-            .map_err(|failure| sqlx::Error::Encode(Box::new(failure)))?;
-        let run_id = engine::start::start_at(conn, &start, now).await?.run_id;
-        // One that came to nothing while the order was another's, or too late, does not bar the next.
-        if let Some(run) = cancellations::run(conn, run_id).await?
-            && run.status != "FAILED"
-            && run.status != "CANCELLED"
-        {
-            let refund_amount = cancellations::refundable(conn, order_id, Some(run_id)).await?;
-            let (status, currency) = (shown(run.status), order.currency);
-            return Ok(Accepted { workflow_id: run_id, status, refund_amount, currency });
-        }
-    }
-    Err(CancelError::InHand)
+    let run_id = begin(conn, &mut order, request, now).await?;
+    Ok(promised(conn, order, run_id).await?)
 }
 
-/// The run that has cancelled the order already. One that was never confirmed was taken back by its
-/// checkout: that counts as this cancellation if somebody had asked for it.
-async fn before(conn: &mut PgConnection, order: &order_moves::LockedOrder) -> Result<Accepted, CancelError> {
-    let mut latest = None;
-    for nth in 0..RUNS {
-        match cancellations::run_under(conn, &key(order.id, nth)).await? {
-            Some(run_id) => latest = Some(run_id),
-            None => break,
-        }
+/// The staff give back everything that is left of an order's money. If the order can still be cancelled,
+/// that is what it comes to: nobody ships what has been paid back. Answers the run, if so.
+///
+/// # Errors
+/// The database's own.
+pub async fn instead_of_refund(
+    conn: &mut PgConnection,
+    order: &mut LockedOrder,
+    by: &str,
+    reason: &str,
+    now: DateTime<Utc>,
+) -> Result<Option<Uuid>, sqlx::Error> {
+    let parcels = shipments::statuses(conn, order.id).await?;
+    if order.status == OrderStatus::Pending || order.status.cancellable_by(Actor::Staff, &parcels, None, now).is_err() {
+        return Ok(None);
     }
-    let run_id = latest.unwrap_or(order.checkout_run_id);
-    let run = cancellations::run(conn, run_id).await?;
+    let (actor, by, reason) = (Actor::Staff, by.to_owned(), reason.to_owned());
+    let request = CancelRequest { order_id: order.id, actor, by, reason };
+    begin(conn, order, &request, now).await.map(Some)
+}
+
+/// The promise: the run, and the order marked with it, in one transaction.
+async fn begin(
+    conn: &mut PgConnection,
+    order: &mut LockedOrder,
+    request: &CancelRequest,
+    now: DateTime<Utc>,
+) -> Result<Uuid, sqlx::Error> {
+    let start = Start::<Cancellation>::new(order.id.to_string(), request)
+        .map_err(|failure| sqlx::Error::Encode(Box::new(failure)))?;
+    let run_id = engine::start::start_at(conn, &start, now).await?.run_id;
+    order_moves::promise_to(conn, order, run_id, now).await?;
+    Ok(run_id)
+}
+
+/// What was promised, told the same way however often it is asked for.
+async fn promised(conn: &mut PgConnection, order: LockedOrder, run_id: Uuid) -> Result<Accepted, sqlx::Error> {
     let refund_amount = cancellations::refundable(conn, order.id, Some(run_id)).await?;
-    match run {
-        Some(run) if latest.is_some() || run.was_cancelled => {
-            let (status, currency) = (shown(run.status), order.currency.clone());
-            Ok(Accepted { workflow_id: run_id, status, refund_amount, currency })
+    let run = cancellations::run(conn, run_id).await?;
+    let status = match run {
+        // A live run is RUNNING for whoever asked, whatever keeps it.
+        Some(run) if run.status != "COMPLETED" => "RUNNING".to_owned(),
+        // What has ended long ago is not kept.
+        Some(_) | None => "COMPLETED".to_owned(),
+    };
+    Ok(Accepted { workflow_id: run_id, status, refund_amount, currency: order.currency })
+}
+
+/// An order that was never confirmed was taken back by its checkout: that counts as this cancellation if
+/// somebody had asked for it.
+async fn taken_back(conn: &mut PgConnection, order: LockedOrder) -> Result<Accepted, CancelError> {
+    match cancellations::run(conn, order.checkout_run_id).await? {
+        Some(run) if run.was_cancelled => {
+            let ended = matches!(run.status.as_str(), "COMPLETED" | "FAILED" | "CANCELLED");
+            let status = if ended { run.status } else { "RUNNING".to_owned() };
+            let refund_amount = cancellations::refundable(conn, order.id, Some(order.checkout_run_id)).await?;
+            Ok(Accepted { workflow_id: order.checkout_run_id, status, refund_amount, currency: order.currency })
         }
         Some(_) | None => Err(CancelRefusal::AlreadyCancelled.into()),
     }
-}
-
-fn key(order_id: OrderId, nth: u32) -> String {
-    if nth == 0 { order_id.to_string() } else { format!("{order_id}/{nth}") }
-}
-
-/// A live run is RUNNING for whoever asked, whatever keeps it.
-fn shown(status: String) -> String {
-    if matches!(status.as_str(), "COMPLETED" | "FAILED" | "CANCELLED") { status } else { "RUNNING".to_owned() }
 }

@@ -40,16 +40,12 @@ pub async fn eligible(
     Ok(order.status.cancellable_by(actor, &parcels, deadline, now))
 }
 
-async fn lock_eligible(tx: &mut Tx<'_>, request: &CancelRequest, rules: &Rules) -> Result<LockedOrder, StepError> {
-    let now = tx.now();
-    let refused = |why: &dyn std::fmt::Display| Failure::new(NOT_CANCELLABLE, why);
-    let order = order_moves::lock(tx.conn(), request.order_id).await?;
-    let order = order.ok_or_else(|| refused(&"there is no such order"))?;
-    if order.status == OrderStatus::Pending {
-        return Err(refused(&"a pending order is its checkout's to take back").into());
-    }
-    eligible(tx.conn(), rules, &order, request.actor, now).await?.map_err(|refusal| refused(&refusal))?;
-    Ok(order)
+/// The order, locked, if this run is the one it was promised to.
+async fn lock_promised(tx: &mut Tx<'_>, order_id: OrderId) -> Result<LockedOrder, StepError> {
+    let (order, run_id) = (order_moves::lock(tx.conn(), order_id).await?, tx.run_id());
+    order
+        .filter(|order| order.cancellation_run_id == Some(run_id))
+        .ok_or_else(|| Failure::new(NOT_CANCELLABLE, "there is no order that was promised to this cancellation").into())
 }
 
 /// What the later steps need to know of the order.
@@ -64,29 +60,27 @@ pub struct Owed {
     pub contact_phone: Option<String>,
 }
 
-/// Box 1: status, shipments and deadline.
+/// Box 1: status, shipments and deadline were checked by whoever accepted; it is this run that they said
+/// yes to.
 #[derive(Debug)]
-pub struct CheckEligibility<'a> {
-    pub(super) request: &'a CancelRequest,
-    pub(super) rules: &'a Rules,
+pub struct CheckEligibility {
+    pub(super) order_id: OrderId,
 }
 
-impl Step for CheckEligibility<'_> {
+impl Step for CheckEligibility {
     const NAME: &'static str = "CheckEligibility";
     type Output = Owed;
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Owed, StepError> {
-        let order = lock_eligible(tx, self.request, self.rules).await?;
+        let order = lock_promised(tx, self.order_id).await?;
         Ok(cancellations::owed(tx.conn(), order.id).await?)
     }
 }
 
-/// Boxes 3 and 7: CANCELLED, with the status it really had in the history. Asked again, because box 1
-/// may have been another commit: whoever has the order's lock first, a parcel or this, wins.
+/// Boxes 3 and 7: CANCELLED, with the status it really had in the history.
 #[derive(Debug)]
 pub struct MarkCancelled<'a> {
     pub(super) request: &'a CancelRequest,
-    pub(super) rules: &'a Rules,
 }
 
 impl Step for MarkCancelled<'_> {
@@ -95,14 +89,16 @@ impl Step for MarkCancelled<'_> {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
         let now = tx.now();
-        let mut order = lock_eligible(tx, self.request, self.rules).await?;
-        let CancelRequest { actor, by, reason, .. } = self.request;
+        let CancelRequest { order_id, actor, by, reason } = self.request;
+        let mut order = lock_promised(tx, *order_id).await?;
         let metadata = json!({ "code": "cancelled", "actor": actor, "workflowId": tx.run_id() });
         let by = By { actor: by, reason: Some(reason), metadata: Some(&metadata) };
         match order_moves::move_to(tx.conn(), &mut order, OrderStatus::Cancelled, by, now).await {
             Ok(()) => {}
-            Err(MoveError::Invalid(invalid)) => return Err(Failure::new(NOT_CANCELLABLE, invalid).into()),
             Err(MoveError::Database(error)) => return Err(error.into()),
+            Err(error @ (MoveError::Invalid(_) | MoveError::BeingCancelled)) => {
+                return Err(Failure::new(NOT_CANCELLABLE, error).into());
+            }
         }
         payments::give_up(tx.conn(), order.id, reason, now).await?;
         Ok(())

@@ -18,6 +18,9 @@ pub trait Workflow: Send + Sync + 'static {
     const VERSION: i32 = 1;
     /// The queue its tickets travel in.
     const QUEUE: &'static str;
+    /// Whether a run of it only goes forward from the commit that starts it, for what was promised there:
+    /// nobody can cancel it, and a step that keeps failing parks it.
+    const ONLY_FORWARD: bool = false;
     /// What it is started with.
     type Input: Serialize + DeserializeOwned + Send + Sync;
     /// What it answers.

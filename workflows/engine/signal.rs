@@ -70,6 +70,16 @@ pub async fn signal<T: Serialize + Sync>(
     Ok(Delivery::Delivered)
 }
 
+/// From here on a run only goes forward: for whoever has promised somebody that it will. The caller has
+/// sent it a [`signal`], and so holds its row.
+///
+/// # Errors
+/// The database's own.
+pub async fn only_forward(conn: &mut PgConnection, run_id: Uuid) -> Result<(), sqlx::Error> {
+    sqlx::query!("update engine.runs set forward_only = true where id = $1", run_id).execute(conn).await?;
+    Ok(())
+}
+
 /// Asks a run to unwind at its next safe point. Asking twice is harmless; asking one that has passed
 /// its point of no return is refused.
 pub async fn cancel(conn: &mut PgConnection, run_id: Uuid, why: &str) -> Result<Delivery, sqlx::Error> {
@@ -103,6 +113,21 @@ pub async fn is_unwinding(conn: &mut PgConnection, run_id: Uuid) -> Result<bool,
     )
     .fetch_one(conn)
     .await
+}
+
+/// True when a run [`is_unwinding`], or will be at its next safe point because somebody asked it to.
+///
+/// # Errors
+/// The database's own.
+pub async fn is_stopping(conn: &mut PgConnection, run_id: Uuid) -> Result<bool, sqlx::Error> {
+    let is_asked = sqlx::query_scalar!(
+        r#"select exists (
+            select from engine.runs where id = $1 and cancel_requested is not null and not forward_only) as "yes!""#,
+        run_id
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    Ok(is_asked || is_unwinding(conn, run_id).await?)
 }
 
 struct Locked {

@@ -22,6 +22,7 @@ pub struct Start<W> {
     pub(crate) key: String,
     pub(crate) parent_id: Option<Uuid>,
     pub(crate) input: serde_json::Value,
+    pub(crate) forward_only: bool,
     pub(crate) marker: PhantomData<fn() -> W>,
 }
 
@@ -36,6 +37,7 @@ impl<W: Workflow> Start<W> {
             key: key.into(),
             parent_id: None,
             input: encode(W::NAME, input)?,
+            forward_only: W::ONLY_FORWARD,
             marker: PhantomData,
         })
     }
@@ -59,8 +61,8 @@ impl<W: Workflow> Start<W> {
 
     /// The same without its type, so that starts of several workflows can stand in one table.
     pub fn untyped(self) -> Start<()> {
-        let Start { run_id, workflow, version, queue, key, parent_id, input, marker: _ } = self;
-        Start { run_id, workflow, version, queue, key, parent_id, input, marker: PhantomData }
+        let Start { run_id, workflow, version, queue, key, parent_id, input, forward_only, marker: _ } = self;
+        Start { run_id, workflow, version, queue, key, parent_id, input, forward_only, marker: PhantomData }
     }
 }
 
@@ -95,8 +97,8 @@ pub async fn start_at<W>(
                 returning run_id),
             new_run as (
                 insert into engine.runs
-                    (id, workflow, version, queue, run_key, parent_id, input, wake_at, created_at, updated_at)
-                select run_id, $2, $3, $4, $5, $6, $7, $8::timestamptz + make_interval(secs => $9), $8, $8 from new_key),
+                    (id, workflow, version, queue, run_key, parent_id, input, forward_only, wake_at, created_at, updated_at)
+                select run_id, $2, $3, $4, $5, $6, $7, $12, $8::timestamptz + make_interval(secs => $9), $8, $8 from new_key),
             ticket as (
                 insert into apalis.jobs (id, job_type, job, status, run_at)
                 select $10, $4, $11, 'Pending', now() from new_key)
@@ -116,6 +118,7 @@ pub async fn start_at<W>(
             UNTOUCHED_SECS,
             ticket_id(start.run_id),
             ticket_body(start.run_id),
+            start.forward_only,
         )
         .fetch_optional(&mut *conn)
         .await?;

@@ -59,23 +59,32 @@ impl Flow {
     }
 
     /// Takes a signal that has come, or goes to sleep, or learns that the deadline has passed.
+    ///
+    /// A run's row is the last lock of a transaction: whoever talks to a run has taken what it is about
+    /// before. So whenever it was locked here, it is let go of before the flow goes on to other locks.
     async fn hear(&mut self, signal: &str, deadline: DateTime<Utc>) -> Result<Option<serde_json::Value>> {
         self.open().await;
         let (run_id, epoch, now) = (self.run.id, self.run.epoch, self.now());
-        let taken = match self.tx.as_mut() {
-            Some(tx) => take(tx, run_id, epoch, signal, now).await,
-            None => Ok(None),
+        let heard = match self.tx.as_mut() {
+            Some(tx) => hear(tx, run_id, epoch, signal, now).await,
+            None => Ok(Heard::Nothing),
         };
-        match taken {
-            Ok(Some(payload)) => {
+        match heard {
+            Ok(Heard::AtOnce(payload)) => {
                 self.journal(Kind::Signal, signal, Some(payload.clone())).await?;
                 Ok(Some(payload))
             }
-            Ok(None) if now >= deadline => {
+            Ok(Heard::Locked(payload)) => {
+                self.journal(Kind::Signal, signal, Some(payload.clone())).await?;
+                self.flush().await?;
+                Ok(Some(payload))
+            }
+            Ok(Heard::Nothing) if now >= deadline => {
                 self.journal(Kind::Signal, signal, None).await?;
+                self.flush().await?;
                 Ok(None)
             }
-            Ok(None) => {
+            Ok(Heard::Nothing) => {
                 self.commit(Rest::Waiting { waiting_for: signal.to_owned(), wake_at: deadline }).await?;
                 self.leave(Exit::Resting).await
             }
@@ -84,18 +93,40 @@ impl Flow {
     }
 }
 
-/// The run's row first, as senders do; then, in a statement (and so a snapshot) of its own, the
-/// signals: whoever comes second sees what the first did.
-async fn take(
+enum Heard {
+    /// It had come, and nothing but the signal is locked.
+    AtOnce(serde_json::Value),
+    /// It came while the run's row was being locked.
+    Locked(serde_json::Value),
+    /// Nothing has come, and nothing can while the run's row is locked.
+    Nothing,
+}
+
+/// What has come is taken without the run's row. Only if nothing has, it is locked, as senders do; then,
+/// in a statement (and so a snapshot) of its own, the signals again: whoever comes second sees what the
+/// first did.
+async fn hear(
     conn: &mut PgConnection,
     run_id: Uuid,
     epoch: i32,
     signal: &str,
     now: DateTime<Utc>,
-) -> Result<Option<serde_json::Value>, sqlx::Error> {
+) -> Result<Heard, sqlx::Error> {
+    if let Some(payload) = take(conn, run_id, signal, now).await? {
+        return Ok(Heard::AtOnce(payload));
+    }
     sqlx::query!("select id from engine.runs where id = $1 and epoch = $2 for update", run_id, epoch)
         .fetch_optional(&mut *conn)
         .await?;
+    Ok(take(conn, run_id, signal, now).await?.map_or(Heard::Nothing, Heard::Locked))
+}
+
+async fn take(
+    conn: &mut PgConnection,
+    run_id: Uuid,
+    signal: &str,
+    now: DateTime<Utc>,
+) -> Result<Option<serde_json::Value>, sqlx::Error> {
     sqlx::query_scalar!(
         "update engine.signals set consumed_at = $3
           where id = (select id from engine.signals

@@ -1,6 +1,6 @@
 //! Where returns are asked for and decided on: each in one transaction, with the signal to the run.
 //!
-//! Locks are taken in one order: the order, then the run (by signalling it), then the return.
+//! Locks are taken in one order: the order, then the return, then the run (by signalling it).
 
 use chrono::{DateTime, Utc};
 use domain::{
@@ -150,16 +150,21 @@ pub async fn decide(
         ReturnStatus::Approved | ReturnStatus::Received | ReturnStatus::Refunded | ReturnStatus::Rejected => ARRIVAL,
     };
     let goes_on = decision != Decision::Reject;
+    if !returns::move_to(conn, return_id, from, to, note, now).await? {
+        return Err(ReturnRefusal::Withdrawn);
+    }
     match engine::signal(conn, found.run_id, signal, signal, &goes_on).await? {
         Delivery::Delivered => {}
         Delivery::Duplicate | Delivery::Finished | Delivery::Refused | Delivery::Unknown => {
             return Err(ReturnRefusal::Withdrawn);
         }
     }
-    if engine::signal::is_unwinding(conn, found.run_id).await?
-        || !returns::move_to(conn, return_id, from, to, note, now).await?
-    {
+    if engine::signal::is_stopping(conn, found.run_id).await? {
         return Err(ReturnRefusal::Withdrawn);
+    }
+    if decision == Decision::Receive {
+        // The goods are ours and what they cost is owed: nobody stops the run any more.
+        engine::signal::only_forward(conn, found.run_id).await?;
     }
     returns::find(conn, return_id).await?.ok_or(ReturnRefusal::NotFound)
 }

@@ -1,6 +1,5 @@
-//! What a cancellation needs to know of an order, and of the runs that may have cancelled it before.
+//! What a cancellation needs to know of an order, and of the run that takes it back.
 
-use chrono::{DateTime, Utc};
 use domain::ids::OrderId;
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
@@ -46,33 +45,6 @@ pub async fn refundable(
     .await
 }
 
-/// An order as it is before anything is locked.
-#[derive(Debug, Clone)]
-pub struct Glance {
-    /// Where it stands, by the name in the database.
-    pub order_status: String,
-    /// The run it belongs to while PENDING.
-    pub checkout_run_id: Uuid,
-    /// ISO 4217.
-    pub currency: String,
-    /// When it last changed: its version.
-    pub updated_at: DateTime<Utc>,
-}
-
-/// Looks at an order without locking it.
-///
-/// # Errors
-/// The database's own.
-pub async fn glance(conn: &mut PgConnection, order_id: OrderId) -> Result<Option<Glance>, sqlx::Error> {
-    sqlx::query_as!(
-        Glance,
-        "select order_status, checkout_run_id, currency, updated_at from orders where id = $1",
-        Uuid::from(order_id)
-    )
-    .fetch_optional(conn)
-    .await
-}
-
 /// How a run stands, and whether it ended because somebody asked it to stop.
 #[derive(Debug, Clone)]
 pub struct RunGlance {
@@ -98,14 +70,4 @@ pub async fn run(conn: &mut PgConnection, run_id: Uuid) -> Result<Option<RunGlan
     )
     .fetch_optional(conn)
     .await
-}
-
-/// The run that has a cancellation's key, if one has.
-///
-/// # Errors
-/// The database's own.
-pub async fn run_under(conn: &mut PgConnection, key: &str) -> Result<Option<Uuid>, sqlx::Error> {
-    sqlx::query_scalar!("select run_id from engine.run_keys where workflow = 'cancellation' and run_key = $1", key)
-        .fetch_optional(conn)
-        .await
 }

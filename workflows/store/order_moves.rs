@@ -1,7 +1,8 @@
 //! How an order's status changes after its checkout: under its lock, by the one table of moves, with a
 //! row of history.
 //!
-//! Lock order of the whole shop: order, payment, coupons, reservations, stock (variants in order), cart.
+//! Lock order of the whole shop: order, its returns, payment, coupons, reservations, stock (variants in
+//! order), cart, and the row of a run last: a signal locks it, and so does each commit of the run itself.
 
 use chrono::{DateTime, Utc};
 use domain::{
@@ -26,6 +27,8 @@ pub struct LockedOrder {
     pub cart_id: Option<CartId>,
     /// The run that made it, to which it belongs while PENDING.
     pub checkout_run_id: Uuid,
+    /// The run that takes it back, once that is promised.
+    pub cancellation_run_id: Option<Uuid>,
     /// Where it stands.
     pub status: OrderStatus,
     /// Where its payment stands, by the name in the database.
@@ -42,12 +45,22 @@ pub struct LockedOrder {
     pub updated_at: DateTime<Utc>,
 }
 
+impl LockedOrder {
+    /// Its cancellation was accepted and has not been carried out: it goes nowhere else any more.
+    pub fn is_being_cancelled(&self) -> bool {
+        self.cancellation_run_id.is_some() && self.status != OrderStatus::Cancelled
+    }
+}
+
 /// Why an order stays as it is.
 #[derive(Debug, thiserror::Error)]
 pub enum MoveError {
     /// The table has no such move.
     #[error(transparent)]
     Invalid(#[from] InvalidTransition),
+    /// It is promised to a cancellation.
+    #[error("the order is being cancelled")]
+    BeingCancelled,
     /// Postgres.
     #[error("the database failed: {0}")]
     Database(#[from] sqlx::Error),
@@ -67,8 +80,8 @@ pub struct By<'a> {
 /// Locks an order's row; whoever else wants to move it waits.
 pub async fn lock(conn: &mut PgConnection, order_id: OrderId) -> Result<Option<LockedOrder>, sqlx::Error> {
     let row = sqlx::query!(
-        "select id, order_number, user_id, cart_id, checkout_run_id, order_status, payment_status, payment_method,
-                total_amount, currency, confirmed_at, updated_at
+        "select id, order_number, user_id, cart_id, checkout_run_id, cancellation_run_id, order_status, payment_status,
+                payment_method, total_amount, currency, confirmed_at, updated_at
            from orders where id = $1 for no key update",
         Uuid::from(order_id)
     )
@@ -81,6 +94,7 @@ pub async fn lock(conn: &mut PgConnection, order_id: OrderId) -> Result<Option<L
             user_id: row.user_id.map(UserId::from),
             cart_id: row.cart_id.map(CartId::from),
             checkout_run_id: row.checkout_run_id,
+            cancellation_run_id: row.cancellation_run_id,
             status: row.order_status.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
             payment_status: row.payment_status,
             payment_method: row.payment_method,
@@ -93,10 +107,33 @@ pub async fn lock(conn: &mut PgConnection, order_id: OrderId) -> Result<Option<L
     .transpose()
 }
 
+/// Promises a locked order to the run that cancels it.
+///
+/// # Errors
+/// The database's own.
+pub async fn promise_to(
+    conn: &mut PgConnection,
+    order: &mut LockedOrder,
+    cancellation_run_id: Uuid,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update orders set cancellation_run_id = $2, updated_at = $3 where id = $1",
+        Uuid::from(order.id),
+        cancellation_run_id,
+        now
+    )
+    .execute(conn)
+    .await?;
+    order.cancellation_run_id = Some(cancellation_run_id);
+    Ok(())
+}
+
 /// Moves a locked order: its status, the time that belongs to the status, and a row of history.
 ///
 /// # Errors
-/// [`MoveError::Invalid`] when the order cannot go there; nothing is written then.
+/// [`MoveError::Invalid`] when the order cannot go there, [`MoveError::BeingCancelled`] when it is promised
+/// to its cancellation; nothing is written then.
 pub async fn move_to(
     conn: &mut PgConnection,
     order: &mut LockedOrder,
@@ -104,6 +141,9 @@ pub async fn move_to(
     by: By<'_>,
     now: DateTime<Utc>,
 ) -> Result<(), MoveError> {
+    if order.is_being_cancelled() && to != OrderStatus::Cancelled {
+        return Err(MoveError::BeingCancelled);
+    }
     let from = order.status;
     order.status = from.transition(to)?;
     sqlx::query!(

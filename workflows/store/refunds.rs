@@ -62,6 +62,9 @@ pub enum ClaimError {
         /// What may still be refunded.
         left: Money,
     },
+    /// All of it is promised to the order's cancellation.
+    #[error("the order is being cancelled: all of its money goes back with that")]
+    BeingCancelled,
     /// It is nothing, or less, or has more digits than the order's currency.
     #[error("this is no amount of the order's currency")]
     NotPayable,
@@ -77,6 +80,7 @@ impl ClaimError {
             ClaimError::OrderNotFound => "order-not-found",
             ClaimError::NothingCaptured => "nothing-captured",
             ClaimError::ExceedsCaptured { .. } => "refund-exceeds-captured",
+            ClaimError::BeingCancelled => "order-being-cancelled",
             ClaimError::NotPayable => "amount-invalid",
             ClaimError::Database(_) => "database",
         }
@@ -90,6 +94,7 @@ impl From<ClaimError> for StepError {
             ClaimError::OrderNotFound
             | ClaimError::NothingCaptured
             | ClaimError::ExceedsCaptured { .. }
+            | ClaimError::BeingCancelled
             | ClaimError::NotPayable => Failure::new(error.code(), &error).into(),
         }
     }

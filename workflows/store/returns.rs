@@ -1,5 +1,4 @@
-//! `returns`, `return_items`: goods that come back. Whoever writes here has locked the order, except to
-//! let go of a return that waited too long.
+//! `returns`, `return_items`: goods that come back. Whoever writes here has locked the order.
 
 use std::collections::BTreeMap;
 
