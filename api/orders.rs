@@ -1,6 +1,7 @@
 //! Orders over HTTP: reading them here, each change in a file of its own.
 
 mod answer;
+mod call_off;
 mod cancel;
 mod change;
 mod status;
@@ -45,6 +46,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(history))
         .merge(status::routes())
         .merge(cancel::routes())
+        .merge(call_off::routes())
 }
 
 /// One step of an order's life.

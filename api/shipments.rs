@@ -172,13 +172,14 @@ async fn ship(
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ReportBody {
-    /// READY, SHIPPED (it has left), IN_TRANSIT, DELIVERED or RETURNED.
+    /// READY, SHIPPED (it has left), IN_TRANSIT, DELIVERED, RETURNED or LOST.
     #[schema(value_type = String, examples("SHIPPED"))]
     status: ShipmentStatus,
 }
 
 /// Says where a parcel is; its order follows. A report that comes late, twice or out of order changes
-/// nothing and is answered with what is known. Staff only.
+/// nothing and is answered with what is known. What was in a LOST parcel is written off and paid back; an
+/// order of which nothing else is left is cancelled. Staff only.
 #[utoipa::path(
     post, path = "/api/shipments/{id}/status", tag = "Shipments", request_body = ReportBody, security(("bearer" = [])),
     params(
@@ -235,6 +236,8 @@ impl From<ShipRefusal> for ApiError {
                     .with("orderItemId", order_item_id.to_string())
                     .with("available", left)
             }
+            ShipRefusal::PaidBack => ApiError::conflict("order-not-shippable", detail),
+            ShipRefusal::IsCancellation => ApiError::conflict("cancellation-required", detail),
             ShipRefusal::NothingLeft => ApiError::conflict("nothing-to-ship", detail),
             ShipRefusal::Database(error) => error.into(),
         }

@@ -17,7 +17,7 @@ create table orders (
     payment_status text not null default 'PENDING' check (payment_status in
         ('PENDING', 'AUTHORIZED', 'CAPTURED', 'PARTIALLY_REFUNDED', 'REFUNDED', 'FAILED')),
     shipment_status text not null default 'PENDING' check (shipment_status in
-        ('PENDING', 'READY', 'SHIPPED', 'IN_TRANSIT', 'DELIVERED', 'RETURNED')),
+        ('PENDING', 'READY', 'SHIPPED', 'IN_TRANSIT', 'DELIVERED', 'RETURNED', 'LOST')),
 
     subtotal_amount numeric(14, 3) not null,
     discount_amount numeric(14, 3) not null default 0,
@@ -80,7 +80,13 @@ create table order_items (
     sgst_amount numeric(14, 3) not null default 0,
     igst_amount numeric(14, 3) not null default 0,
     total_price numeric(14, 3) not null,
+    -- Pieces that will never be delivered, what they were worth, and those of them that are not back in stock.
+    called_off int not null default 0,
+    called_off_amount numeric(14, 3) not null default 0,
+    written_off int not null default 0,
     created_at timestamptz not null,
+    check (called_off between 0 and quantity and written_off between 0 and called_off),
+    check (called_off_amount between 0 and total_price),
     constraint order_items_total_check check (total_price = quantity * unit_price - discount_amount + tax_amount),
     constraint order_items_tax_check check (tax_amount = cgst_amount + sgst_amount + igst_amount)
 );
@@ -229,7 +235,7 @@ create table shipments (
     courier_service text not null,
     tracking_number text not null,
     status text not null check (status in
-        ('PENDING', 'READY', 'SHIPPED', 'IN_TRANSIT', 'DELIVERED', 'RETURNED')),
+        ('PENDING', 'READY', 'SHIPPED', 'IN_TRANSIT', 'DELIVERED', 'RETURNED', 'LOST')),
     created_at timestamptz not null,
     shipped_at timestamptz,
     delivered_at timestamptz

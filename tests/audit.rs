@@ -70,6 +70,8 @@ const BREAKS: &[Break] = &[
          insert into outbox_events (event_id, event_type, subject, data, occurred_at) values (gen_random_uuid(), 'payment.captured', story.id('cash')::text, '{}', now())"),
     broken("money_states", "a cancelled order nobody refunds", "delete from engine.run_keys where workflow = 'refund'; delete from engine.runs where workflow = 'refund'"),
     broken("money_states", "an order and a payment that disagree", "update orders set payment_status = 'CAPTURED' where id = story.id('returned')"),
+    broken("money_refunds", "a piece called off and paid for",
+        "update order_items set called_off = 1, called_off_amount = 1, written_off = 1 where order_id = story.id('card')"),
     broken("money_refunds", "a refund that is not recorded",
         "insert into refunds (id, payment_id, run_id, gateway_payment_id, amount, reason, status, created_at, updated_at)
          select gen_random_uuid(), id, gen_random_uuid(), 'pay', 1, 'goodwill', 'SUCCEEDED', now(), now() from payments where order_id = story.id('returned');
@@ -126,6 +128,7 @@ const BREAKS: &[Break] = &[
     broken("orders_parcels", "a shipped order cancelled of which nothing came back",
         "delete from shipment_items where order_item_id = story.id('unwanted/line'); delete from shipments where order_id = story.id('unwanted')"),
     broken("orders_parcels", "an order delivered of which a piece never left", "update shipment_items set quantity = 1 where shipment_id = story.id('cashed/second')"),
+    broken("orders_parcels", "a parcel that was lost and is still expected", "update shipments set status = 'LOST', delivered_at = null where id = story.id('sent/first'); update orders set shipment_status = 'READY' where id = story.id('sent')"),
     broken("orders_parcels", "an order that shows another place than its parcels are at", "update orders set shipment_status = 'IN_TRANSIT' where id = story.id('sent')"),
     broken("orders_returns", "more returned than was sold", "update return_items set quantity = 2 where return_id = story.id('returned/second')"),
     broken("orders_returns", "a return that nobody settles", "delete from engine.run_keys where workflow = 'return'; delete from engine.runs where workflow = 'return'"),

@@ -73,6 +73,7 @@ GET    /api/me/preferences                         401       401   yes   401    
 PUT    /api/me/preferences                         401       401   yes   401     yes   yes   yes
 GET    /api/orders                                 401       401   yes   401     yes   yes   yes
 GET    /api/orders/{id}                            401       404   404   401     yes   yes   yes
+POST   /api/orders/{id}/call-off                   401       401   403   403     403   yes   yes   409
 POST   /api/orders/{id}/cancel                     401       404   404   401     yes   yes   yes
 GET    /api/orders/{id}/history                    401       404   404   401     yes   yes   yes
 GET    /api/orders/{id}/returns                    401       404   404   401     yes   yes   yes

@@ -192,10 +192,18 @@ async fn pack(world: &World, order_id: OrderId) {
     let label = ParcelLabel { courier_service: "Blue Dart".to_owned(), tracking_number: "BD1".to_owned() };
     match fulfilment::ship(&mut tx, &mut order, None, &label, "user:staff", now).await {
         Ok(_) => tx.commit().await.expect("committed"),
-        Err(ShipRefusal::NotShippable(_) | ShipRefusal::BeingCancelled | ShipRefusal::NothingLeft) => {}
-        Err(error @ (ShipRefusal::UnknownLine { .. } | ShipRefusal::TooMany { .. } | ShipRefusal::Database(_))) => {
-            panic!("{error}")
-        }
+        Err(
+            ShipRefusal::NotShippable(_)
+            | ShipRefusal::BeingCancelled
+            | ShipRefusal::PaidBack
+            | ShipRefusal::NothingLeft,
+        ) => {}
+        Err(
+            error @ (ShipRefusal::UnknownLine { .. }
+            | ShipRefusal::TooMany { .. }
+            | ShipRefusal::IsCancellation
+            | ShipRefusal::Database(_)),
+        ) => panic!("{error}"),
     }
 }
 
@@ -211,7 +219,9 @@ async fn courier_says(world: &World, order_id: OrderId, status: ShipmentStatus) 
         let now = store::now(&mut tx).await.expect("the time");
         match fulfilment::report(&mut tx, parcel, status, now).await {
             Ok(_) => tx.commit().await.expect("committed"),
-            Err(ShipRefusal::NotShippable(OrderStatus::Cancelled) | ShipRefusal::BeingCancelled) => {}
+            Err(
+                ShipRefusal::NotShippable(OrderStatus::Cancelled) | ShipRefusal::BeingCancelled | ShipRefusal::PaidBack,
+            ) => {}
             Err(error) => panic!("{error}"),
         }
     }

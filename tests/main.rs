@@ -23,6 +23,7 @@ mod interleavings;
 mod logins;
 mod lost_answer;
 mod operations;
+mod parcel_mixtures;
 mod payment_attempts;
 mod processes;
 mod rate_limits;

@@ -3,7 +3,10 @@
 //! An order is packed when its first parcel is ([`ship`]), when the staff say so ([`staff_move`]), or by
 //! itself after the shop's `auto_process_after_s` (the flow). From then on it follows its parcels: a
 //! courier's report ([`report`]) moves parcel, order and cash in one commit, under the order's lock, so
-//! that a cancellation and a parcel that leaves have one winner.
+//! that a cancellation and a parcel that leaves have one winner. What will never arrive is called off
+//! ([`call_off`]).
+
+pub mod call_off;
 
 use std::time::Duration;
 
@@ -21,8 +24,9 @@ use uuid::Uuid;
 
 use crate::{
     notification::Notice,
+    order_return,
     store::{
-        messages,
+        cancellations, messages,
         order_moves::{self, By, LockedOrder, MoveError},
         shipments,
     },
@@ -106,6 +110,7 @@ async fn advance(
     };
     if to == OrderStatus::Delivered {
         shipments::capture_cash(conn, order, now).await?;
+        order_return::close_order(conn, order, None, now).await?;
     }
     if is_public {
         let data = json!({ "orderId": order.id, "orderNumber": order.number });
@@ -200,6 +205,12 @@ pub enum ShipRefusal {
     /// Every piece is in a parcel.
     #[error("Everything has been shipped.")]
     NothingLeft,
+    /// All of its money is promised back.
+    #[error("All of the order is paid back: call off what is left of it.")]
+    PaidBack,
+    /// Nothing of the order would be left to deliver.
+    #[error("Nothing of the order would be left: cancel it instead.")]
+    IsCancellation,
     /// Postgres.
     #[error("the database failed: {0}")]
     Database(#[from] sqlx::Error),
@@ -256,13 +267,9 @@ pub async fn ship(
             return Err(ShipRefusal::NotShippable(order.status));
         }
     }
-    let mut waiting = shipments::waiting(conn, order.id).await?;
-    let packed = match items {
-        None => waiting.iter().filter(|line| line.left > 0).map(|line| (line.order_item_id, line.left)).collect(),
-        Some(items) => pack(&mut waiting, items)?,
-    };
-    if packed.is_empty() {
-        return Err(ShipRefusal::NothingLeft);
+    let packed = to_pack(conn, order.id, items).await?;
+    if cancellations::is_paid_back(conn, order.id).await? {
+        return Err(ShipRefusal::PaidBack);
     }
     if order.status == OrderStatus::Confirmed {
         let by = By { actor: by, reason: Some("its first parcel is packed"), metadata: None };
@@ -270,8 +277,22 @@ pub async fn ship(
     }
     let id = Uuid::now_v7();
     shipments::insert(conn, order.id, id, label, &packed, now).await?;
-    follow(conn, order, id, now).await?;
+    follow(conn, order, Some(id), now).await?;
     Ok(id)
+}
+
+/// These pieces of what waits to be shipped, or all of it.
+async fn to_pack(
+    conn: &mut PgConnection,
+    order_id: OrderId,
+    items: Option<&[(LineName, i32)]>,
+) -> Result<Vec<(Uuid, i32)>, ShipRefusal> {
+    let mut waiting = shipments::waiting(conn, order_id).await?;
+    let packed: Vec<(Uuid, i32)> = match items {
+        None => waiting.iter().filter(|line| line.left > 0).map(|line| (line.order_item_id, line.left)).collect(),
+        Some(items) => pack(&mut waiting, items)?,
+    };
+    if packed.is_empty() { Err(ShipRefusal::NothingLeft) } else { Ok(packed) }
 }
 
 /// Takes the pieces out of what waits; a line named twice is one line.
@@ -331,8 +352,14 @@ pub async fn report(
     if order.status == OrderStatus::Cancelled {
         return Err(ShipRefusal::NotShippable(order.status));
     }
+    if to.is_out() && !parcel.status.is_out() && cancellations::is_paid_back(conn, order.id).await? {
+        return Err(ShipRefusal::PaidBack);
+    }
     shipments::report(conn, shipment_id, to, now).await?;
-    follow(conn, &mut order, shipment_id, now).await?;
+    if to == ShipmentStatus::Lost {
+        call_off::lost(conn, &mut order, shipment_id, now).await?;
+    }
+    follow(conn, &mut order, Some(shipment_id), now).await?;
     if to.has_left() && !parcel.status.has_left() {
         Notice::of_part("order.shipped", order.id, shipment_id).tell(conn).await?;
     }
@@ -343,14 +370,14 @@ pub async fn report(
 async fn follow(
     conn: &mut PgConnection,
     order: &mut LockedOrder,
-    shipment_id: Uuid,
+    shipment_id: Option<Uuid>,
     now: DateTime<Utc>,
 ) -> Result<(), ShipRefusal> {
     let parcels = shipments::statuses(conn, order.id).await?;
     let waiting_to_ship = shipments::waiting(conn, order.id).await?.iter().any(|line| line.left > 0);
     shipments::show(conn, order.id, ShipmentStatus::of_order(&parcels, waiting_to_ship), now).await?;
-    let metadata = json!({ "shipmentId": shipment_id });
-    let by = By { actor: ACTOR, reason: None, metadata: Some(&metadata) };
+    let metadata = shipment_id.map(|id| json!({ "shipmentId": id }));
+    let by = By { actor: ACTOR, reason: None, metadata: metadata.as_ref() };
     while let Some(next) = order.status.after_shipments(&parcels, waiting_to_ship) {
         advance(conn, order, next, by, now).await?;
     }

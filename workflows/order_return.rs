@@ -16,16 +16,17 @@ use domain::{
 use engine::{Failure, Flow, Nothing, Result, Start, Step, StepError, Tx, Undo, Workflow};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
     Shop,
     notification::{Notice, Notification},
-    refund::{DueRefund, RefundRequest, give_back},
+    refund::{DueRefund, RefundRequest, accept::claim_up_to, give_back},
     store::{
         inventory,
-        order_moves::{self, By, MoveError},
-        refunds::{self, Claim, ClaimError},
+        order_moves::{self, By, LockedOrder, MoveError},
+        refunds::Claim,
         returns,
     },
 };
@@ -243,34 +244,12 @@ impl Step for ClaimWorth<'_> {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Vec<DueRefund>, StepError> {
         let now = tx.now();
-        let due = self.claim(tx, now).await?;
+        let RefundRequest { order_id, reason, reference, .. } = self.refund;
+        let claim = Claim { run_id: tx.run_id(), order_id: *order_id, reason, reference: reference.as_deref() };
+        let due: Vec<_> = claim_up_to(tx.conn(), claim, self.amount, now).await?.into_iter().collect();
         let claimed = due.iter().map(|refund| refund.amount).sum();
         returns::set_refund(tx.conn(), self.return_id, claimed, now).await?;
         Ok(due)
-    }
-}
-
-impl ClaimWorth<'_> {
-    async fn claim(&self, tx: &mut Tx<'_>, now: DateTime<Utc>) -> Result<Vec<DueRefund>, StepError> {
-        if self.amount.is_zero() {
-            return Ok(Vec::new());
-        }
-        let run_id = tx.run_id();
-        let RefundRequest { order_id, reason, reference, .. } = self.refund;
-        let claim = Claim { run_id, order_id: *order_id, reason, reference: reference.as_deref() };
-        match refunds::claim_amount(tx.conn(), claim, self.amount, now).await {
-            Ok(due) => Ok(vec![due]),
-            Err(ClaimError::ExceedsCaptured { left }) if left.amount() > Decimal::ZERO => {
-                Ok(vec![refunds::claim_amount(tx.conn(), claim, left.amount(), now).await?])
-            }
-            Err(ClaimError::ExceedsCaptured { .. } | ClaimError::NothingCaptured) => Ok(Vec::new()),
-            Err(
-                error @ (ClaimError::OrderNotFound
-                | ClaimError::BeingCancelled
-                | ClaimError::NotPayable
-                | ClaimError::Database(_)),
-            ) => Err(error.into()),
-        }
     }
 }
 
@@ -309,20 +288,29 @@ impl Step for CloseReturn {
         let mut order = locked(tx, order_id).await?;
         let (from, to) = (ReturnStatus::Received, ReturnStatus::Refunded);
         let closed = returns::move_to(tx.conn(), return_id, from, to, None, now).await?;
-        if closed && order.status == OrderStatus::Delivered && returns::is_all_refunded(tx.conn(), order_id).await? {
-            let metadata = serde_json::json!({ "returnId": return_id });
-            let by = By { actor: ACTOR, reason: Some("everything was returned"), metadata: Some(&metadata) };
-            order_moves::move_to(tx.conn(), &mut order, OrderStatus::Refunded, by, now).await.map_err(|error| {
-                match error {
-                    MoveError::Database(error) => StepError::from(error),
-                    MoveError::Invalid(_) | MoveError::BeingCancelled => {
-                        Failure::new("invalid-transition", error).into()
-                    }
-                }
+        if closed {
+            close_order(tx.conn(), &mut order, Some(return_id), now).await.map_err(|error| match error {
+                MoveError::Database(error) => StepError::from(error),
+                MoveError::Invalid(_) | MoveError::BeingCancelled => Failure::new("invalid-transition", error).into(),
             })?;
         }
         Ok(to)
     }
+}
+
+/// DELIVERED → REFUNDED, once everything that was not called off has come back and is paid back.
+pub(crate) async fn close_order(
+    conn: &mut PgConnection,
+    order: &mut LockedOrder,
+    return_id: Option<Uuid>,
+    now: DateTime<Utc>,
+) -> Result<(), MoveError> {
+    if order.status == OrderStatus::Delivered && returns::is_all_refunded(conn, order.id).await? {
+        let metadata = return_id.map(|id| serde_json::json!({ "returnId": id }));
+        let by = By { actor: ACTOR, reason: Some("everything was returned"), metadata: metadata.as_ref() };
+        order_moves::move_to(conn, order, OrderStatus::Refunded, by, now).await?;
+    }
+    Ok(())
 }
 
 async fn locked(tx: &mut Tx<'_>, order_id: OrderId) -> Result<order_moves::LockedOrder, StepError> {

@@ -26,7 +26,7 @@ pub(super) struct OrderView {
     status: String,
     /// PENDING, AUTHORIZED, CAPTURED, PARTIALLY_REFUNDED, REFUNDED or FAILED.
     payment_status: String,
-    /// PENDING, READY, SHIPPED, IN_TRANSIT, DELIVERED or RETURNED.
+    /// PENDING, READY, SHIPPED, IN_TRANSIT, DELIVERED, RETURNED or LOST.
     shipment_status: String,
     items: Vec<OrderItem>,
     price_breakdown: PriceBreakdown,
@@ -73,6 +73,9 @@ struct OrderItem {
     #[schema(value_type = Option<Object>)]
     attributes: Option<Value>,
     quantity: i32,
+    /// Pieces of them that will not be delivered, and need not be paid for.
+    #[schema(examples(0))]
+    called_off: i32,
     #[schema(examples("50000.00"))]
     unit_price: String,
     discount_amount: String,
@@ -175,6 +178,7 @@ impl OrderItem {
             product_name: line.product_name,
             attributes: line.variant_attributes,
             quantity: line.quantity,
+            called_off: line.called_off,
             unit_price: wire(line.unit_price),
             discount_amount: wire(line.discount_amount),
             tax_amount: wire(line.tax_amount),

@@ -276,6 +276,66 @@ async fn staff_cancel_a_shipped_order_once_all_that_left_has_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn staff_call_off_what_came_back_and_the_order_ends_with_what_arrived() {
+    let server = Server::open().await;
+    let (asha, staff) = (server.shopper("asha").await, server.staff().await);
+    for (request, paid, refunded) in [(payment("tok_ok"), "PARTIALLY_REFUNDED", true), (cash(), "CAPTURED", false)] {
+        let checkout = bought(&asha, &[("LTD-010", 2)], &request).await;
+        let one = json!([{ "variantId": "LTD-010", "quantity": 1 }]);
+        let (first, second) = (ship(&staff, &checkout, Some(one)).await.ok(), ship(&staff, &checkout, None).await.ok());
+        report(&staff, &first, "DELIVERED").await.ok();
+        report(&staff, &second, "SHIPPED").await.ok();
+        let call_off = format!("/api/orders/{}/call-off", checkout.order_id);
+        let why = json!({ "reason": "nobody was there" });
+        asha.post(&call_off, &why).await.refused(403, "forbidden");
+        staff.post(&call_off, &why).await.refused(409, "nothing-to-ship");
+        report(&staff, &second, "RETURNED").await.ok();
+        let called = staff.post(&call_off, &why).await.ok();
+        assert_eq!((&called["orderStatus"], &called["items"][0]["quantity"]), (&json!("DELIVERED"), &json!(1)));
+        let worth = called["refundAmount"].as_str().expect("an amount").to_owned();
+        assert_eq!(worth != "0.00", refunded, "{called}");
+        staff.post(&call_off, &why).await.refused(409, "order-not-shippable");
+        server.quiet().await;
+        let order = asha.order(&checkout).await;
+        assert_eq!((&order["status"], &order["paymentStatus"]), (&json!("DELIVERED"), &json!(paid)));
+        assert_eq!((&order["items"][0]["calledOff"], &order["payment"]["refundedAmount"]), (&json!(1), &json!(worth)));
+        assert_eq!(server.stock("LTD-010").await, (9, 0));
+        // What arrived may be returned, and then it is over.
+        let goods = json!({ "items": [{ "variantId": "LTD-010", "quantity": 1 }], "reason": "too loud" });
+        let asked = asha.post(&format!("/api/orders/{}/returns", checkout.order_id), &goods).await.ok();
+        for decision in ["approve", "receive"] {
+            let id = asked["returnId"].as_str().expect("an id");
+            staff.post(&format!("/api/returns/{id}/{decision}"), &json!({})).await.ok();
+        }
+        server.quiet().await;
+        assert_eq!(asha.order(&checkout).await["status"], "REFUNDED");
+        assert_eq!(server.stock("LTD-010").await, (10, 0));
+    }
+    server.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_courier_has_lost_is_written_off_and_paid_back() {
+    let server = Server::open().await;
+    let (asha, staff) = (server.shopper("asha").await, server.staff().await);
+    let checkout = bought(&asha, &[("LTD-010", 2)], &payment("tok_ok")).await;
+    let one = json!([{ "variantId": "LTD-010", "quantity": 1 }]);
+    let (first, second) = (ship(&staff, &checkout, Some(one)).await.ok(), ship(&staff, &checkout, None).await.ok());
+    report(&staff, &first, "LOST").await.ok();
+    assert_eq!(asha.order(&checkout).await["shipmentStatus"], "READY", "what has not left cannot be lost on its way");
+    for parcel in [&first, &second] {
+        report(&staff, parcel, "SHIPPED").await.ok();
+        report(&staff, parcel, "LOST").await.ok();
+    }
+    report(&staff, &second, "DELIVERED").await.ok();
+    server.quiet().await;
+    let order = asha.order(&checkout).await;
+    assert_eq!((&order["status"], &order["paymentStatus"]), (&json!("CANCELLED"), &json!("REFUNDED")));
+    assert_eq!(server.stock("LTD-010").await, (8, 0));
+    server.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_order_with_parcels_is_not_shipped_or_delivered_by_hand() {
     let server = Server::open().await;
     let (asha, staff) = (server.shopper("asha").await, server.staff().await);

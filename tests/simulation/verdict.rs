@@ -25,8 +25,6 @@ const REASONS: &[&str] = &[
 fn is_reason(workflow: &str, code: &str) -> bool {
     match workflow {
         "checkout" => REASONS.contains(&code),
-        // It was accepted, and then a parcel left first.
-        "cancellation" => code == "order-not-cancellable",
         _ => false,
     }
 }

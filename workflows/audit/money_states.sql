@@ -3,7 +3,7 @@
 --   PENDING    any                  its checkout run is live (see orders_runs); nothing is settled yet
 --   sold       PENDING              cash on delivery, or nothing to pay: captured 0
 --   sold       CAPTURED             captured = total exactly, refunded 0;
---                                   cash exactly when it has been delivered
+--                                   cash exactly when it has been delivered, without what was called off
 --   sold       PARTIALLY_REFUNDED   captured = total, 0 < refunded < captured
 --   sold       REFUNDED             captured = total = refunded
 --   sold       AUTHORIZED, FAILED   never
@@ -16,11 +16,15 @@ with money as (
     select o.id, o.order_status as status, o.payment_status as order_says,
            coalesce(p.payment_status, o.payment_status) as payment_says,
            p.payment_method = 'COD' or o.payment_method = 'COD' as is_cash,
-           o.total_amount as total, o.total_amount - o.shipping_amount as goods,
+           o.total_amount as total, o.total_amount - c.cash as due, o.total_amount - o.shipping_amount - c.cash as goods,
            o.checkout_run_id, o.confirmed_at is not null as was_sold,
            coalesce(p.amount, o.total_amount) as amount, p.currency is null or p.currency = o.currency as same_currency,
            coalesce(p.captured_amount, 0) as captured, coalesce(p.refund_amount, 0) as refunded
-      from orders o left join payments p on p.order_id = o.id),
+      from orders o left join payments p on p.order_id = o.id
+     -- What was called off before it was paid for is never collected.
+     cross join lateral (
+           select coalesce(sum(i.called_off_amount) filter (where o.payment_method = 'COD'), 0) as cash
+             from order_items i where i.order_id = o.id) c),
 judged as (
     select m.*,
         case
@@ -34,13 +38,13 @@ judged as (
                 when order_says = 'PENDING' and status = 'DELIVERED' then format('CAPTURED on delivery, captured %s', total)
                 when order_says = 'PENDING' then null
                 when is_cash and status <> 'DELIVERED' then 'PENDING until delivery'
-                when captured <> total then format('captured %s', total)
+                when captured <> due then format('captured %s', due)
                 when order_says = 'CAPTURED' and refunded <> 0 then 'refunded 0'
                 when order_says = 'PARTIALLY_REFUNDED' and not (refunded > 0 and refunded < captured) then format('refunded between 0 and %s', captured)
                 when order_says = 'REFUNDED' and refunded <> captured then format('refunded %s', captured)
             end
             when status = 'REFUNDED' then case
-                when captured <> total then format('captured %s', total)
+                when captured <> due then format('captured %s', due)
                 when refunded < goods then format('refunded %s or more', goods)
                 when refunded = 0 and order_says not in ('PENDING', 'CAPTURED') then 'payment CAPTURED'
                 when refunded > 0 and refunded < captured and order_says <> 'PARTIALLY_REFUNDED' then 'payment PARTIALLY_REFUNDED'

@@ -1,6 +1,7 @@
 -- What comes back was delivered, and comes back once: to the shelf, and in money. A return that is not
 -- settled is in a live run's hands; one that is has put its pieces back, and paid back its lines' share,
--- which for a line that came back whole is exactly its price. A REFUNDED order has come back whole.
+-- which for a line that came back whole is exactly its price. What was called off and not written off is back
+-- in stock, too. A REFUNDED order has come back whole, but for what was called off.
 with items as (
     select b.order_item_id, r.id as return_id, r.order_id, r.status, b.quantity, b.refund_amount
       from return_items b join returns r on r.id = b.return_id),
@@ -19,18 +20,18 @@ paid as (
       from refunds f where f.reference is not null group by f.reference),
 breaches (subject, expected, actual) as materialized (
     select 'order line ' || l.order_item_id,
-            format('a line of order %s, at most %s in returns', l.order_id, coalesce(i.quantity, 0)),
+            format('a line of order %s, at most %s in returns', l.order_id, coalesce(i.quantity - i.called_off, 0)),
             format('a line of order %s, %s in returns', i.order_id, coalesce(l.asked, 0))
        from lines l left join order_items i on i.id = l.order_item_id
-      where i.order_id is distinct from l.order_id or l.asked > i.quantity
+      where i.order_id is distinct from l.order_id or l.asked > i.quantity - i.called_off
     union all
-    select 'order line ' || i.id, format('worth %s', i.total_price), format('all %s returned, worth %s', l.settled, l.worth)
+    select 'order line ' || i.id, format('worth %s', i.total_price - i.called_off_amount), format('all %s returned, worth %s', l.settled, l.worth)
        from lines l join order_items i on i.id = l.order_item_id
-      where l.settled = i.quantity and l.worth is distinct from i.total_price
+      where l.settled = i.quantity - i.called_off and l.worth is distinct from i.total_price - i.called_off_amount
     union all
     select 'return ' || r.id, 'of an order that was delivered', 'of an order that is ' || o.order_status
        from returns r join orders o on o.id = r.order_id
-      where o.order_status not in ('DELIVERED', 'REFUNDED')
+      where o.order_status not in ('SHIPPED', 'DELIVERED', 'REFUNDED')
     union all
     select 'return ' || r.id, 'a live run ' || r.run_id, r.status || ', its run is not live'
        from returns r
@@ -38,13 +39,14 @@ breaches (subject, expected, actual) as materialized (
         and not exists (select from engine.runs e where e.id = r.run_id)
     union all
     select format('order %s, variant %s', i.order_id, i.variant_id),
-            format('%s to %s back in stock', coalesce(l.settled, 0), coalesce(l.settled, 0) + coalesce(l.under_way, 0)),
-            format('%s back in stock', coalesce(b.quantity, 0))
+            format('%s to %s back in stock', b.least, b.least + coalesce(l.under_way, 0)),
+            format('%s back in stock', coalesce(s.quantity, 0))
        from order_items i join orders o on o.id = i.order_id
        left join lines l on l.order_item_id = i.id
-       left join restocked b on b.order_id = i.order_id and b.variant_id = i.variant_id
-      where o.order_status in ('DELIVERED', 'REFUNDED')
-        and coalesce(b.quantity, 0) not between coalesce(l.settled, 0) and coalesce(l.settled, 0) + coalesce(l.under_way, 0)
+       left join restocked s on s.order_id = i.order_id and s.variant_id = i.variant_id
+      cross join lateral (select coalesce(l.settled, 0) + i.called_off - i.written_off as least) b
+      where o.order_status in ('CONFIRMED', 'PROCESSING', 'SHIPPED', 'DELIVERED', 'REFUNDED')
+        and coalesce(s.quantity, 0) not between b.least and b.least + coalesce(l.under_way, 0)
     union all
     select 'return ' || r.id, format('%s paid back', r.refund_amount), format('%s paid back', coalesce(f.amount, 0))
        from returns r left join paid f on f.reference = r.id::text
@@ -62,5 +64,5 @@ breaches (subject, expected, actual) as materialized (
        from orders o
       where o.order_status = 'REFUNDED'
         and exists (select from order_items i left join lines l on l.order_item_id = i.id
-                     where i.order_id = o.id and i.quantity <> coalesce(l.settled, 0)))
+                     where i.order_id = o.id and i.quantity - i.called_off <> coalesce(l.settled, 0)))
 select subject, expected, actual from breaches order by subject, expected limit 100

@@ -1,9 +1,10 @@
--- What an order sold was committed for it, line by line; an order that is not sold keeps nothing;
--- and a variant has never sold more than was ever stocked.
+-- What an order sold was committed for it, line by line; an order that is not sold keeps nothing, but for
+-- what was lost or written off; and a variant has never sold more than was ever stocked.
 with sold as (
-    select i.order_id, i.variant_id, sum(i.quantity) as quantity
+    select i.order_id, i.variant_id,
+           sum(case when o.order_status in ('CONFIRMED', 'PROCESSING', 'SHIPPED', 'DELIVERED', 'REFUNDED')
+                    then i.quantity else i.written_off end) as quantity
       from order_items i join orders o on o.id = i.order_id
-     where o.order_status in ('CONFIRMED', 'PROCESSING', 'SHIPPED', 'DELIVERED', 'REFUNDED')
      group by i.order_id, i.variant_id),
 committed as (
     select r.order_id, r.variant_id,

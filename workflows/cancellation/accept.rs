@@ -112,7 +112,7 @@ pub async fn instead_of_refund(
 }
 
 /// The promise: the run, and the order marked with it, in one transaction.
-async fn begin(
+pub(crate) async fn begin(
     conn: &mut PgConnection,
     order: &mut LockedOrder,
     request: &CancelRequest,

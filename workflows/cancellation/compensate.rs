@@ -105,7 +105,7 @@ impl Step for MarkCancelled<'_> {
     }
 }
 
-/// Box 4: what was sold is for sale again.
+/// Box 4: what was sold is for sale again, but for what was called off or lost before.
 #[derive(Debug)]
 pub struct ReturnInventory {
     pub(super) order_id: OrderId,
@@ -118,7 +118,8 @@ impl Step for ReturnInventory {
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
         let now = tx.now();
         coupons::lock_of(tx.conn(), self.order_id).await?;
-        inventory::return_sold(tx.conn(), self.order_id, now).await?;
+        let goods = cancellations::goods(tx.conn(), self.order_id).await?;
+        inventory::take_back(tx.conn(), self.order_id, &goods, now).await?;
         Ok(())
     }
 }

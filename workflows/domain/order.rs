@@ -145,7 +145,7 @@ impl OrderStatus {
             Self::Refunded => return Err(CancelRefusal::Refunded),
             Self::Pending | Self::Confirmed | Self::Processing => {}
         }
-        if parcels.iter().any(|parcel| parcel.has_left()) {
+        if parcels.iter().any(|parcel| parcel.is_out()) {
             return Err(CancelRefusal::Shipped);
         }
         match actor {
@@ -159,13 +159,12 @@ impl OrderStatus {
     /// Where the order's shipments move it, if anywhere; one move at a time (seed:
     /// `updateShipmentStatus`). A processing order is shipped once its first parcel leaves; a shipped
     /// one is delivered once its last parcel arrived, which needs that nothing is still
-    /// `waiting_to_ship`. A parcel that came back has left, but what was in it is to be shipped again.
+    /// `waiting_to_ship`. What was in a parcel that came back is to be shipped again, or called off.
     pub fn after_shipments(self, shipments: &[ShipmentStatus], waiting_to_ship: bool) -> Option<Self> {
         match self {
-            Self::Processing => shipments.iter().any(|shipment| shipment.has_left()).then_some(Self::Shipped),
+            Self::Processing => shipments.iter().any(|shipment| shipment.is_out()).then_some(Self::Shipped),
             Self::Shipped => {
-                let mut under_way =
-                    shipments.iter().filter(|&&shipment| shipment != ShipmentStatus::Returned).peekable();
+                let mut under_way = shipments.iter().filter(|shipment| shipment.holds_goods()).peekable();
                 let any = under_way.peek().is_some();
                 let all_arrived = under_way.all(|&shipment| shipment == ShipmentStatus::Delivered);
                 (any && all_arrived && !waiting_to_ship).then_some(Self::Delivered)
@@ -206,14 +205,16 @@ pub enum ShipmentStatus {
     InTransit,
     /// With the customer.
     Delivered,
-    /// Back with us, or on its way back.
+    /// Back with us, or on its way back; also unpacked before it left.
     Returned,
+    /// The courier does not know where it is: what was in it is written off.
+    Lost,
 }
 
 impl ShipmentStatus {
     /// Every status.
-    pub const ALL: [Self; 6] =
-        [Self::Pending, Self::Ready, Self::Shipped, Self::InTransit, Self::Delivered, Self::Returned];
+    pub const ALL: [Self; 7] =
+        [Self::Pending, Self::Ready, Self::Shipped, Self::InTransit, Self::Delivered, Self::Returned, Self::Lost];
 
     /// The name in the database and on the wire.
     pub fn as_str(self) -> &'static str {
@@ -224,6 +225,7 @@ impl ShipmentStatus {
             Self::InTransit => "IN_TRANSIT",
             Self::Delivered => "DELIVERED",
             Self::Returned => "RETURNED",
+            Self::Lost => "LOST",
         }
     }
 
@@ -231,31 +233,49 @@ impl ShipmentStatus {
     pub fn has_left(self) -> bool {
         match self {
             Self::Pending | Self::Ready => false,
-            Self::Shipped | Self::InTransit | Self::Delivered | Self::Returned => true,
+            Self::Shipped | Self::InTransit | Self::Delivered | Self::Returned | Self::Lost => true,
         }
     }
 
-    /// Whether some of an order's parcels left, and each that did is with us again: nothing was delivered,
-    /// and nothing is on its way.
+    /// Whether the courier or the customer has it.
+    pub fn is_out(self) -> bool {
+        match self {
+            Self::Pending | Self::Ready | Self::Returned | Self::Lost => false,
+            Self::Shipped | Self::InTransit | Self::Delivered => true,
+        }
+    }
+
+    /// Whether its pieces are delivered, or will be.
+    pub fn holds_goods(self) -> bool {
+        match self {
+            Self::Pending | Self::Ready | Self::Shipped | Self::InTransit | Self::Delivered => true,
+            Self::Returned | Self::Lost => false,
+        }
+    }
+
+    /// Whether some of an order's parcels left, and each that did is with us again or lost: nothing was
+    /// delivered, and nothing is on its way.
     pub fn came_back(parcels: &[Self]) -> bool {
-        let mut left = parcels.iter().filter(|parcel| parcel.has_left()).peekable();
-        left.peek().is_some() && left.all(|&parcel| parcel == Self::Returned)
+        parcels.iter().any(|parcel| parcel.has_left()) && !parcels.iter().any(|parcel| parcel.is_out())
     }
 
     /// Whether a report of `to` is news for a parcel in this status: a parcel only moves on, and may
-    /// skip scans, but couriers' reports arrive late, twice and out of order.
+    /// skip scans, but couriers' reports arrive late, twice and out of order. Only what is under way comes
+    /// back or is lost: what the customer has had comes back by a return.
     pub fn can_become(self, to: Self) -> bool {
-        to > self && (to != Self::Returned || self.has_left())
+        match to {
+            Self::Pending | Self::Ready | Self::Shipped | Self::InTransit | Self::Delivered => to > self,
+            Self::Returned | Self::Lost => matches!(self, Self::Shipped | Self::InTransit),
+        }
     }
 
     /// What is shown for an order with these parcels: how far the farthest has come, except that
-    /// DELIVERED means everything has arrived and nothing is `waiting_to_ship`. Parcels that came back
-    /// count only when there are no others.
+    /// DELIVERED means everything has arrived and nothing is `waiting_to_ship`. Parcels that came back or
+    /// were lost count only when there are no others.
     pub fn of_order(parcels: &[Self], waiting_to_ship: bool) -> Self {
-        let under_way = || parcels.iter().copied().filter(|&parcel| parcel != Self::Returned);
+        let under_way = || parcels.iter().copied().filter(|parcel| parcel.holds_goods());
         match under_way().max() {
-            None if parcels.is_empty() => Self::Pending,
-            None => Self::Returned,
+            None => parcels.iter().copied().min().unwrap_or(Self::Pending),
             Some(Self::Delivered) if waiting_to_ship || under_way().any(|parcel| parcel != Self::Delivered) => {
                 Self::InTransit
             }

@@ -258,9 +258,10 @@ impl Flow {
                 self.leave(Exit::Retry { step, error, policy }).await
             }
         };
-        if self.forward && !self.run.forward_only {
-            // The point of no return has not committed yet. Step by step it will, and then this
-            // failure parks the run instead of undoing what was promised.
+        let takes_others_down = self.fused && self.pending.iter().any(|entry| entry.kind.bound_to_transaction());
+        if self.forward && (takes_others_down || !self.run.forward_only) {
+            // What was promised, if only the point of no return, has not committed yet. Step by step it
+            // will, and then this failure parks the run without undoing it.
             self.leave(Exit::Retry { step, error: failure.to_string(), policy: *policy }).await
         }
         Err(self.fail(failure))

@@ -17,6 +17,7 @@ use crate::{
     store::{
         order_moves::{self, LockedOrder},
         returns::{self, ReturnHead},
+        shipments,
     },
 };
 
@@ -56,7 +57,7 @@ pub enum ReturnRefusal {
     Database(#[from] sqlx::Error),
 }
 
-/// Asks for these pieces of a delivered order to be taken back, and starts the run. The caller has
+/// Asks for these pieces of an order that have arrived to be taken back, and starts the run. The caller has
 /// locked the order.
 ///
 /// # Errors
@@ -70,6 +71,9 @@ pub async fn request(
 ) -> Result<Uuid, ReturnRefusal> {
     match order.status {
         OrderStatus::Delivered => {}
+        // What has arrived need not wait for the rest, once it is paid for.
+        OrderStatus::Shipped
+            if order.payment_status != "PENDING" && !shipments::statuses(conn, order.id).await?.is_empty() => {}
         OrderStatus::Pending
         | OrderStatus::Confirmed
         | OrderStatus::Processing

@@ -1,6 +1,7 @@
 //! A refund that somebody asks for: claimed and started in one transaction, so that what was answered
 //! "yes" can no longer exceed what was captured. All of it before anything has left is a cancellation.
 
+use chrono::{DateTime, Utc};
 use domain::{ids::OrderId, order::OrderStatus};
 use engine::Start;
 use rust_decimal::Decimal;
@@ -12,7 +13,7 @@ use crate::{
     cancellation,
     store::{
         cancellations, order_moves, payments,
-        refunds::{self, Claim, ClaimError},
+        refunds::{self, Claim, ClaimError, DueRefund},
     },
 };
 
@@ -43,6 +44,75 @@ pub async fn accept(
     let run_id = Uuid::now_v7();
     let claim = Claim { run_id, order_id, reason, reference: None };
     let due = refunds::claim_amount(conn, claim, amount, now).await?;
+    Ok(start(conn, claim, &due, now).await?)
+}
+
+/// Claims so much of an order's payment, or what is left of it, and starts the run that sends it: for goods
+/// that will not be delivered. Answers how much; nothing of what was never captured.
+///
+/// # Errors
+/// The database's own.
+pub(crate) async fn up_to(
+    conn: &mut PgConnection,
+    order_id: OrderId,
+    amount: Decimal,
+    reason: &str,
+    now: DateTime<Utc>,
+) -> Result<Decimal, sqlx::Error> {
+    let claim = Claim { run_id: Uuid::now_v7(), order_id, reason, reference: None };
+    match claim_up_to(conn, claim, amount, now).await {
+        Ok(Some(due)) => {
+            start(conn, claim, &due, now).await?;
+            Ok(due.amount)
+        }
+        Ok(None) => Ok(Decimal::ZERO),
+        Err(ClaimError::Database(error)) => Err(error),
+        Err(
+            error @ (ClaimError::OrderNotFound
+            | ClaimError::NothingCaptured
+            | ClaimError::ExceedsCaptured { .. }
+            | ClaimError::BeingCancelled
+            | ClaimError::NotPayable),
+        ) => Err(sqlx::Error::Protocol(error.to_string())),
+    }
+}
+
+/// Claims so much of an order's payment, or what the staff have left of it by earlier refunds.
+///
+/// # Errors
+/// [`ClaimError`], but not for want of money.
+pub(crate) async fn claim_up_to(
+    conn: &mut PgConnection,
+    claim: Claim<'_>,
+    amount: Decimal,
+    now: DateTime<Utc>,
+) -> Result<Option<DueRefund>, ClaimError> {
+    if amount.is_zero() {
+        return Ok(None);
+    }
+    match refunds::claim_amount(conn, claim, amount, now).await {
+        Ok(due) => Ok(Some(due)),
+        Err(ClaimError::ExceedsCaptured { left }) if left.amount() > Decimal::ZERO => {
+            refunds::claim_amount(conn, claim, left.amount(), now).await.map(Some)
+        }
+        Err(ClaimError::ExceedsCaptured { .. } | ClaimError::NothingCaptured) => Ok(None),
+        Err(
+            error @ (ClaimError::OrderNotFound
+            | ClaimError::BeingCancelled
+            | ClaimError::NotPayable
+            | ClaimError::Database(_)),
+        ) => Err(error),
+    }
+}
+
+/// The run that sends what was claimed under its id.
+async fn start(
+    conn: &mut PgConnection,
+    claim: Claim<'_>,
+    due: &DueRefund,
+    now: DateTime<Utc>,
+) -> Result<Uuid, sqlx::Error> {
+    let Claim { run_id, order_id, reason, reference: _ } = claim;
     let gateway = payments::gateway_of(conn, order_id).await?;
     let request =
         RefundRequest { order_id, gateway, reason: reason.to_owned(), amount: Some(due.amount), reference: None };

@@ -1,6 +1,6 @@
 //! What a cancellation needs to know of an order, and of the run that takes it back.
 
-use domain::ids::OrderId;
+use domain::ids::{OrderId, VariantId};
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -43,6 +43,38 @@ pub async fn refundable(
     )
     .fetch_one(conn)
     .await
+}
+
+/// Whether something was captured for an order, and all of it has gone back or is promised to.
+///
+/// # Errors
+/// The database's own.
+pub async fn is_paid_back(conn: &mut PgConnection, order_id: OrderId) -> Result<bool, sqlx::Error> {
+    let paid_back = sqlx::query_scalar!(
+        r#"select p.captured_amount > 0 and p.captured_amount <= (
+                      select coalesce(sum(r.amount), 0) from refunds r
+                       where r.payment_id = p.id and r.status in ('PENDING', 'SUCCEEDED') and not r.is_extra) as "yes!"
+             from payments p where p.order_id = $1"#,
+        Uuid::from(order_id)
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(paid_back.unwrap_or(false))
+}
+
+/// What a cancelled order gives back to stock: its pieces by variant, but for those that were called off.
+///
+/// # Errors
+/// The database's own.
+pub async fn goods(conn: &mut PgConnection, order_id: OrderId) -> Result<Vec<(VariantId, i32)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"select variant_id, sum(quantity - called_off)::int as "quantity!" from order_items
+            where order_id = $1 group by variant_id having sum(quantity - called_off) > 0 order by variant_id"#,
+        Uuid::from(order_id)
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.variant_id.into(), row.quantity)).collect())
 }
 
 /// How a run stands, and whether it ended because somebody asked it to stop.

@@ -247,53 +247,6 @@ pub async fn expire(conn: &mut PgConnection, holds: &[Overdue], now: DateTime<Ut
     give_back(conn, &ids, "EXPIRED", now).await
 }
 
-/// CONFIRMED → RETURNED, available +q for what has not come back before, once; and tells the world
-/// (seed: Workflow 3 boxes 4 and 8).
-///
-/// # Errors
-/// The database's own.
-pub async fn return_sold(conn: &mut PgConnection, order_id: OrderId, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        r#"
-        with sold as materialized (
-            select id, variant_id, quantity_reserved - quantity_returned as quantity
-              from inventory_reservations
-             where order_id = $1 and status = 'CONFIRMED'
-             order by variant_id
-               for update),
-        returned as (
-            update inventory_reservations r set status = 'RETURNED', quantity_returned = r.quantity_reserved
-              from sold s where r.id = s.id and r.status = 'CONFIRMED'
-            returning s.id, s.variant_id, s.quantity),
-        units as (
-            select variant_id, sum(quantity)::int as quantity from returned group by variant_id),
-        locked as materialized (
-            select i.variant_id from inventory i
-             where i.variant_id in (select variant_id from units)
-             order by i.variant_id
-               for update),
-        restocked as (
-            update inventory i
-               set available_quantity = i.available_quantity + u.quantity, version = i.version + 1, updated_at = $2
-              from units u join locked l using (variant_id)
-             where i.variant_id = u.variant_id),
-        moved as (
-            insert into inventory_movements (variant_id, kind, available_delta, reserved_delta, reservation_id, created_at)
-            select variant_id, 'RETURN', quantity, 0, id, $2 from returned)
-        insert into outbox_events (event_id, event_type, subject, data, occurred_at)
-        select gen_random_uuid(), 'inventory.refunded', $1::uuid::text,
-               jsonb_build_object('orderId', $1::uuid,
-                   'items', jsonb_agg(jsonb_build_object('variantId', variant_id, 'quantity', quantity))), $2
-          from returned having count(*) > 0
-        "#,
-        Uuid::from(order_id),
-        now
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
 /// The caller has locked these reservations, and they are ACTIVE.
 async fn give_back(conn: &mut PgConnection, ids: &[Uuid], status: &str, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
     if ids.is_empty() {

@@ -94,6 +94,8 @@ pub struct OrderLine {
     pub variant_attributes: Option<Value>,
     /// How many.
     pub quantity: i32,
+    /// Pieces of them that will not be delivered.
+    pub called_off: i32,
     /// Price of one, before tax.
     pub unit_price: Decimal,
     /// Taken off the line.
@@ -250,7 +252,7 @@ pub async fn parts(conn: &mut PgConnection, order_ids: &[Uuid]) -> Result<OrderP
     let mut parts = OrderParts::default();
     let lines = sqlx::query_as!(
         OrderLine,
-        "select id, order_id, variant_id, sku, product_name, variant_attributes, quantity, unit_price, discount_amount,
+        "select id, order_id, variant_id, sku, product_name, variant_attributes, quantity, called_off, unit_price, discount_amount,
                 tax_amount, total_price
            from order_items where order_id = any($1) order by order_id, id",
         order_ids

@@ -53,7 +53,7 @@ pub struct ReturnHead {
 }
 
 /// Every line of an order, with the pieces that may still be returned. Of an order with parcels that is what
-/// was in those that arrived, wherever they are now; one without was handed over whole.
+/// was in those that arrived; one without was handed over whole, but for what was called off.
 ///
 /// # Errors
 /// The database's own.
@@ -61,7 +61,7 @@ pub async fn returnable(conn: &mut PgConnection, order_id: OrderId) -> Result<Ve
     sqlx::query_as!(
         Returnable,
         r#"select i.id as order_item_id, i.variant_id, i.sku,
-                  (least(i.quantity, d.quantity)
+                  (least(i.quantity - i.called_off, d.quantity)
                    - coalesce(sum(p.quantity) filter (where r.status <> 'REJECTED'), 0))::int as "left!"
              from order_items i
             cross join lateral (
@@ -206,7 +206,7 @@ pub struct ReturnedLine {
     pub variant_id: VariantId,
     /// Pieces that came back now.
     pub returned: i32,
-    /// Pieces whose worth was settled by earlier returns.
+    /// Pieces whose worth was settled before: called off, or returned.
     pub before: i32,
     /// Pieces that were sold.
     pub quantity: i32,
@@ -222,11 +222,43 @@ pub async fn lines(conn: &mut PgConnection, return_id: Uuid) -> Result<Vec<Retur
     sqlx::query_as!(
         ReturnedLine,
         r#"select i.id as order_item_id, i.variant_id, p.quantity as returned, i.quantity, i.total_price,
-                  (select coalesce(sum(e.quantity), 0)::int from return_items e
+                  i.called_off + (select coalesce(sum(e.quantity), 0)::int from return_items e
                     where e.order_item_id = i.id and e.refund_amount is not null and e.return_id <> $1) as "before!"
              from return_items p join order_items i on i.id = p.order_item_id
             where p.return_id = $1 order by i.variant_id"#,
         return_id
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// A line of an order, what it was sold for, and how many of its pieces are settled: called off, or returned.
+#[derive(Debug, Clone)]
+pub struct Priced {
+    /// The order's line.
+    pub order_item_id: Uuid,
+    /// What is in it.
+    pub variant_id: VariantId,
+    /// Pieces that were sold.
+    pub quantity: i32,
+    /// What they cost together, in major units.
+    pub total_price: Decimal,
+    /// Pieces whose worth was settled before.
+    pub settled: i32,
+}
+
+/// Every line of an order with its price.
+///
+/// # Errors
+/// The database's own.
+pub async fn priced(conn: &mut PgConnection, order_id: OrderId) -> Result<Vec<Priced>, sqlx::Error> {
+    sqlx::query_as!(
+        Priced,
+        r#"select i.id as order_item_id, i.variant_id, i.quantity, i.total_price,
+                  i.called_off + (select coalesce(sum(e.quantity), 0)::int from return_items e
+                    where e.order_item_id = i.id and e.refund_amount is not null) as "settled!"
+             from order_items i where i.order_id = $1 order by i.variant_id"#,
+        Uuid::from(order_id)
     )
     .fetch_all(conn)
     .await
@@ -239,7 +271,7 @@ pub struct Settlement {
     pub gateway: Option<String>,
     /// What its delivery cost, in major units.
     pub shipping: Decimal,
-    /// Every piece is in a return that has been assessed.
+    /// Every piece that was not called off is in a return that has been assessed.
     pub is_all_back: bool,
 }
 
@@ -271,7 +303,7 @@ pub async fn assess(
                   not exists (
                     select from order_items i
                      where i.order_id = o.id
-                       and i.quantity > (select coalesce(sum(b.quantity), 0) from return_items b
+                       and i.quantity - i.called_off > (select coalesce(sum(b.quantity), 0) from return_items b
                                           where b.order_item_id = i.id and b.refund_amount is not null)) as "is_all_back!"
              from orders o left join payments p on p.order_id = o.id where o.id = $1"#,
         Uuid::from(order_id)
@@ -296,7 +328,7 @@ pub async fn set_refund(
     Ok(())
 }
 
-/// Whether every piece of an order is in a return that is settled.
+/// Whether every piece of an order that was not called off is in a return that is settled.
 ///
 /// # Errors
 /// The database's own.
@@ -305,7 +337,7 @@ pub async fn is_all_refunded(conn: &mut PgConnection, order_id: OrderId) -> Resu
         r#"select not exists (
             select from order_items i
              where i.order_id = $1
-               and i.quantity > (select coalesce(sum(b.quantity), 0) from return_items b
+               and i.quantity - i.called_off > (select coalesce(sum(b.quantity), 0) from return_items b
                                    join returns r on r.id = b.return_id
                                   where b.order_item_id = i.id and r.status = 'REFUNDED')) as "yes!""#,
         Uuid::from(order_id)

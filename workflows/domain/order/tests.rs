@@ -64,14 +64,14 @@ fn customers_cancel_before_packing_and_staff_before_the_parcel_leaves() {
 
 #[test]
 fn staff_may_cancel_a_shipped_order_once_all_that_left_has_come_back() {
-    use ShipmentStatus::{Delivered, InTransit, Ready, Returned, Shipped};
+    use ShipmentStatus::{Delivered, InTransit, Lost, Ready, Returned, Shipped};
     let now = DateTime::UNIX_EPOCH;
     let check = |actor, parcels: &[_]| OrderStatus::Shipped.cancellable_by(actor, parcels, None, now);
-    for back in [&[Returned][..], &[Returned, Returned], &[Returned, Ready]] {
+    for back in [&[Returned][..], &[Returned, Returned], &[Returned, Ready], &[Lost], &[Returned, Lost]] {
         assert_eq!(check(Actor::Staff, back), Ok(()), "{back:?}");
         assert_eq!(check(Actor::Customer, back), Err(CancelRefusal::Shipped), "{back:?}");
     }
-    for out in [&[][..], &[Ready], &[Returned, Shipped], &[Returned, InTransit], &[Returned, Delivered]] {
+    for out in [&[][..], &[Ready], &[Returned, Shipped], &[Lost, InTransit], &[Returned, Delivered]] {
         assert_eq!(check(Actor::Staff, out), Err(CancelRefusal::Shipped), "{out:?}");
     }
 }
@@ -99,16 +99,19 @@ fn whatever_may_be_cancelled_has_a_move_to_cancelled() {
 
 #[test]
 fn an_order_follows_its_shipments() {
-    use ShipmentStatus::{Delivered, InTransit, Ready, Returned, Shipped};
+    use ShipmentStatus::{Delivered, InTransit, Lost, Ready, Returned, Shipped};
     let processing = |shipments: &[_]| OrderStatus::Processing.after_shipments(shipments, false);
     assert_eq!(processing(&[]), None);
     assert_eq!(processing(&[Ready]), None);
     assert_eq!(processing(&[Ready, Shipped]), Some(OrderStatus::Shipped));
+    assert_eq!(processing(&[Ready, Returned]), None, "one was unpacked before it left");
     let shipped = |shipments: &[_], waiting| OrderStatus::Shipped.after_shipments(shipments, waiting);
     assert_eq!(shipped(&[Delivered, InTransit], false), None);
     assert_eq!(shipped(&[Delivered, Returned], true), None, "what came back is to be shipped again");
     assert_eq!(shipped(&[Delivered, Returned, Delivered], false), Some(OrderStatus::Delivered));
+    assert_eq!(shipped(&[Delivered, Lost], false), Some(OrderStatus::Delivered));
     assert_eq!(shipped(&[Returned], false), None);
+    assert_eq!(shipped(&[Lost], false), None);
     assert_eq!(shipped(&[Delivered], true), None, "the other half is still in the warehouse");
     assert_eq!(shipped(&[Delivered, Delivered], false), Some(OrderStatus::Delivered));
     assert_eq!(OrderStatus::Cancelled.after_shipments(&[Delivered], false), None);
@@ -116,7 +119,7 @@ fn an_order_follows_its_shipments() {
 
 #[test]
 fn an_order_shows_how_far_its_farthest_parcel_has_come() {
-    use ShipmentStatus::{Delivered, InTransit, Pending, Ready, Returned, Shipped};
+    use ShipmentStatus::{Delivered, InTransit, Lost, Pending, Ready, Returned, Shipped};
     for (parcels, waiting, shown) in [
         (&[][..], true, Pending),
         (&[Ready], false, Ready),
@@ -126,6 +129,9 @@ fn an_order_shows_how_far_its_farthest_parcel_has_come() {
         (&[Delivered, Delivered], false, Delivered),
         (&[Delivered, Returned], false, Delivered),
         (&[Returned], true, Returned),
+        (&[Lost], false, Lost),
+        (&[Lost, Returned], true, Returned),
+        (&[Lost, Ready], false, Ready),
     ] {
         assert_eq!(ShipmentStatus::of_order(parcels, waiting), shown, "{parcels:?}, waiting {waiting}");
     }
@@ -134,10 +140,15 @@ fn an_order_shows_how_far_its_farthest_parcel_has_come() {
 #[test]
 fn a_late_courier_report_is_no_news() {
     assert!(ShipmentStatus::Ready.can_become(ShipmentStatus::InTransit));
-    assert!(ShipmentStatus::Delivered.can_become(ShipmentStatus::Returned));
     assert!(!ShipmentStatus::Delivered.can_become(ShipmentStatus::InTransit));
     assert!(!ShipmentStatus::Shipped.can_become(ShipmentStatus::Shipped));
-    assert!(!ShipmentStatus::Ready.can_become(ShipmentStatus::Returned));
+    for gone in [ShipmentStatus::Returned, ShipmentStatus::Lost] {
+        for from in ShipmentStatus::ALL {
+            let is_under_way = matches!(from, ShipmentStatus::Shipped | ShipmentStatus::InTransit);
+            assert_eq!(from.can_become(gone), is_under_way, "{from} → {gone}");
+        }
+        assert!(!gone.can_become(ShipmentStatus::Delivered));
+    }
 }
 
 #[test]
