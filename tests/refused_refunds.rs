@@ -48,7 +48,7 @@ async fn paid(world: &World) -> (OrderId, Decimal) {
 
 async fn ask(world: &World, order_id: OrderId, amount: i64) -> Result<Uuid, ClaimError> {
     let mut tx = world.pool.begin().await.expect("a transaction");
-    let run_id = accept::accept(&mut tx, order_id, Decimal::from(amount), "goodwill").await?;
+    let run_id = accept::accept(&mut tx, order_id, Decimal::from(amount), "user:clerk", "goodwill").await?;
     tx.commit().await.expect("committed");
     Ok(run_id)
 }

@@ -138,7 +138,11 @@ async fn what_waits_for_a_parked_run_is_reported_once() {
     for _ in 0..2 {
         let mut tx = world.pool.begin().await.expect("a transaction");
         let ten = rust_decimal::Decimal::TEN;
-        runs.push(workflows::refund::accept::accept(&mut tx, order_id, ten, "goodwill").await.expect("accepted"));
+        runs.push(
+            workflows::refund::accept::accept(&mut tx, order_id, ten, "user:clerk", "goodwill")
+                .await
+                .expect("accepted"),
+        );
         tx.commit().await.expect("committed");
     }
     let faults = Arc::new(Always("SendRefund", Fault::Fail(Failure::new("injected", "a test"))));

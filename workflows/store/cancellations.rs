@@ -53,7 +53,7 @@ pub async fn is_paid_back(conn: &mut PgConnection, order_id: OrderId) -> Result<
     let paid_back = sqlx::query_scalar!(
         r#"select p.captured_amount > 0 and p.captured_amount <= (
                       select coalesce(sum(r.amount), 0) from refunds r
-                       where r.payment_id = p.id and r.status in ('PENDING', 'SUCCEEDED') and not r.is_extra) as "yes!"
+                       where r.payment_id = p.id and not r.is_extra) as "yes!"
              from payments p where p.order_id = $1"#,
         Uuid::from(order_id)
     )
