@@ -5,13 +5,15 @@ use std::sync::Arc;
 use domain::ids::{CartId, UserId};
 use futures::{StreamExt, stream};
 use sqlx::PgPool;
-use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use workers::PoolOptions;
 use workflows::checkout::accept::{Order, Refusal};
 
-use crate::world::{World, order};
+use crate::{
+    patience::until,
+    world::{World, order},
+};
 
 const USES: i64 = 1_000;
 const SHOPPERS: i32 = 1_100;
@@ -74,18 +76,14 @@ async fn a_coupon_for_a_thousand_is_used_a_thousand_times_by_eleven_hundred() {
         .into_iter()
         .sum();
 
-    let deadline = Instant::now() + Duration::from_secs(120);
-    loop {
+    until("every checkout has ended", async || {
         let alive: i64 = sqlx::query_scalar("select count(*) from engine.runs where workflow = 'checkout'")
             .fetch_one(&world.pool)
             .await
             .expect("a count");
-        if alive == 0 {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{alive} checkouts are still under way");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        if alive == 0 { Ok(()) } else { Err(format!("{alive} are still under way")) }
+    })
+    .await;
     stop.cancel();
     for pool in pools {
         pool.await.expect("no panic").expect("a graceful end");

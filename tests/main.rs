@@ -24,6 +24,7 @@ mod logins;
 mod lost_answer;
 mod operations;
 mod parcel_mixtures;
+mod patience;
 mod payment_attempts;
 mod processes;
 mod rate_limits;

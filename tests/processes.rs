@@ -16,20 +16,6 @@ mod stage;
 mod stop;
 mod zombie;
 
-use std::time::{Duration, Instant};
-
-/// Between two looks at something that is about to happen.
-const LOOK: Duration = Duration::from_millis(50);
-
-/// Looks until it has `happened`; fails after `patience`.
-async fn eventually(patience: Duration, what: &str, mut happened: impl AsyncFnMut() -> bool) {
-    let begun = Instant::now();
-    while !happened().await {
-        assert!(begun.elapsed() < patience, "not within {patience:?}: {what}");
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
 /// Whether the long variants were asked for: `CART_ENGINE_NIGHTLY=1`.
 pub(crate) fn nightly() -> bool {
     std::env::var("CART_ENGINE_NIGHTLY").is_ok_and(|value| value == "1")

@@ -1,14 +1,16 @@
 //! Who asks too often is refused, at whichever API process he asks, with or without a real Redis.
 
-use std::{num::NonZeroU32, process::Stdio, time::Duration};
+use std::{num::NonZeroU32, process::Stdio, time::Instant};
 
 use adapters::redis::Redis;
 use api::{ApiConfig, RateLimits};
+use futures::future::join_all;
 use reqwest::Method;
 use tokio::process::{Child, Command};
 use uuid::Uuid;
 
 use crate::{
+    patience::{eventually, not_run, until},
     server::{Answer, Door, Front},
     world::database,
 };
@@ -83,27 +85,48 @@ async fn two_processes_share_the_buckets_in_redis_and_each_has_its_own_without()
     let fronts =
         [Front::open(&pool, config(), Some(one.clone())).await, Front::open(&pool, config(), Some(two.clone())).await];
 
-    let crowd = (0..20).map(|number| ask(&fronts[number % 2].door, "192.0.2.1"));
-    let answers = futures::future::join_all(crowd).await;
-    let served = answers.iter().filter(|answer| answer.status == 200).count();
-    assert_eq!(served, 3, "at both doors together");
-    let refused = answers.into_iter().find(|answer| answer.status == 429).expect("one");
+    // A Redis that answers too late is as good as none: on a busy machine the doors may count apart for a
+    // moment, and the next address has its chance.
+    let mut addresses = (1..255).map(|number| format!("192.0.2.{number}"));
+    let refused = until("the doors count together", || {
+        let from = addresses.next().expect("another address");
+        let crowd: Vec<_> = (0..20).map(|number| (&fronts[number % 2].door, from.clone())).collect();
+        async move {
+            let answers = join_all(crowd.iter().map(|(door, from)| ask(door, from))).await;
+            let served = answers.iter().filter(|answer| answer.status == 200).count();
+            assert!((3..=6).contains(&served), "{served}: no more than at both doors apart");
+            let refused = answers.into_iter().find(|answer| answer.status == 429).expect("one");
+            if served == 3 { Ok(refused) } else { Err(format!("{served} were served")) }
+        }
+    })
+    .await;
     let wait: u64 = refused.header("retry-after").expect("when to come again").parse().expect("seconds");
     assert!((1..=20).contains(&wait), "{wait}");
-    for (remaining, front) in ["2", "1", "0"].into_iter().zip(fronts.iter().cycle()) {
-        assert_eq!(ask(&front.door, "192.0.2.2").await.header("ratelimit-remaining"), Some(remaining));
-    }
+    until("one door counts on where the other stopped", || {
+        let from = addresses.next().expect("another address");
+        let doors = [&fronts[0].door, &fronts[1].door, &fronts[0].door];
+        async move {
+            let mut left = Vec::new();
+            for door in doors {
+                left.push(ask(door, &from).await.header("ratelimit-remaining").expect("what is left").to_owned());
+            }
+            if left == ["2", "1", "0"] { Ok(()) } else { Err(format!("{left:?} were left")) }
+        }
+    })
+    .await;
 
     server.kill().await;
+    let (from, begun) = (addresses.next().expect("another address"), Instant::now());
     for front in &fronts {
         let mut served = 0;
         for _ in 0..10 {
-            match ask(&front.door, "192.0.2.1").await.status {
+            match ask(&front.door, &from).await.status {
                 200 => served += 1,
                 status => assert_eq!(status, 429, "a dead Redis fails nobody"),
             }
         }
-        assert_eq!(served, 3, "without Redis each process limits by itself");
+        let given_back = begun.elapsed().as_secs() / 20;
+        assert!((3..=3 + given_back).contains(&served), "without Redis each process limits by itself: {served}");
     }
     for front in fronts {
         front.close().await;
@@ -128,17 +151,12 @@ impl RedisServer {
         let process = match started {
             Ok(process) => process,
             Err(error) => {
-                eprintln!("NOT RUN: rate limits shared through Redis need redis-server: {error}");
+                not_run("rate limits shared through Redis", format!("there is no redis-server: {error}"));
                 return None;
             }
         };
         let server = RedisServer { process, url: format!("redis://127.0.0.1:{port}") };
-        let look = async {
-            while !Redis::at(&server.url).expect("a handle").is_up().await {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(20), look).await.expect("Redis starts in time");
+        eventually("Redis is up", async || Redis::at(&server.url).expect("a handle").is_up().await).await;
         Some(server)
     }
 

@@ -5,10 +5,7 @@ mod front;
 mod shelves;
 mod shopper;
 
-use std::{
-    sync::{Arc, Once},
-    time::Duration,
-};
+use std::sync::{Arc, Once};
 
 use adapters::{notify::DevMailbox, payments::SandboxGateway, redis::Redis};
 use api::{ApiConfig, AppState, AuthKeys, DevState};
@@ -18,7 +15,7 @@ use engine::testing::{Fault, Once as Strike, Point, TestWorker};
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use tokio::{net::TcpListener, task::JoinSet, time::Instant};
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use workers::PoolOptions;
@@ -28,16 +25,14 @@ pub use front::Front;
 pub use shelves::notices;
 pub use shopper::{Answer, Checkout, Door, Shopper, payment};
 
-use crate::world::{assert_books, database_named};
+use crate::{
+    patience::{in_time, until},
+    world::{assert_books, database_named},
+};
 
 /// What both sides of the sandbox's webhooks know.
 const WEBHOOK_SECRET: &str = "whsec_ZGV2LXNlY3JldA==";
 const JWT_SECRET: &str = "0123456789abcdef0123456789abcdef";
-
-/// How long anything in the shop may take before a test gives up on it.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Between two looks at something that will soon be so.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// Past the payment window (8 minutes), before the end of the hold (10 minutes).
 pub const WINDOW_S: u64 = 481;
@@ -227,8 +222,7 @@ impl Server {
 
     /// Waits until nothing is left to do: no run is alive and no webhook under way.
     pub async fn quiet(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        until("nothing is under way", async || {
             let busy: Vec<String> = sqlx::query_scalar(
                 "select workflow || ' ' || status || coalesce(' ' || waiting_for, '') from engine.runs
                  -- A reminder that is not due is nothing that is under way.
@@ -238,12 +232,9 @@ impl Server {
             .fetch_all(&self.pool)
             .await
             .expect("what is under way");
-            if busy.is_empty() {
-                return;
-            }
-            assert!(Instant::now() < deadline, "still under way: {busy:?}");
-            tokio::time::sleep(LOOK).await;
-        }
+            if busy.is_empty() { Ok(()) } else { Err(format!("{busy:?}")) }
+        })
+        .await;
     }
 
     /// Once everything has come to rest: the books balance, and every part stops well.
@@ -261,7 +252,7 @@ impl Server {
                 part.expect("no panic").expect("a graceful end");
             }
         };
-        tokio::time::timeout(PATIENCE, all).await.expect("every part stops in time");
+        in_time("every part stops", all).await;
         self.pool.close().await;
     }
 }

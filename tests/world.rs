@@ -24,7 +24,10 @@ use workflows::{
     checkout::accept::{self, Accepted, AddressChoice, Order, Refusal, Shopper},
 };
 
-use crate::gateway::{Mails, ScriptedGateway};
+use crate::{
+    gateway::{Mails, ScriptedGateway},
+    patience::until,
+};
 
 const TEMPLATE: &str = "template_shop";
 
@@ -94,13 +97,7 @@ pub async fn database_named() -> (PgPool, String) {
     let admin = PgPool::connect_with(cluster.connect_options("postgres")).await.expect("a connection");
     let create = format!("create database {name} template {TEMPLATE}");
     // Two copies of one template at the same time are refused by Postgres 15 only for a moment.
-    for attempt in 0.. {
-        match sqlx::query(sqlx::AssertSqlSafe(create.clone())).execute(&admin).await {
-            Ok(_) => break,
-            Err(error) if attempt == 100 => panic!("no database: {error}"),
-            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
-        }
-    }
+    until("a database", async || sqlx::query(sqlx::AssertSqlSafe(create.clone())).execute(&admin).await).await;
     admin.close().await;
     let pool =
         PgPoolOptions::new().max_connections(20).connect_with(cluster.connect_options(&name)).await.expect("a pool");

@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::server::{Checkout, Server, Shopper, payment};
+use crate::{
+    patience::eventually,
+    server::{Checkout, Server, Shopper, payment},
+};
 
 pub(super) struct Cast {
     guest: Shopper,
@@ -127,14 +130,11 @@ impl Cast {
     }
 
     async fn schedules_are_known(&self) {
-        for _ in 0..500 {
+        eventually("a scheduler has run", async || {
             let known = self.staff.get("/api/schedules").await.ok();
-            if known["items"].as_array().is_some_and(|items| !items.is_empty()) {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-        panic!("no scheduler has run");
+            known["items"].as_array().is_some_and(|items| !items.is_empty())
+        })
+        .await;
     }
 
     async fn buy(&self, token: &str) -> Checkout {

@@ -8,6 +8,7 @@ use workflows::{
 };
 
 use super::*;
+use crate::patience::eventually;
 
 impl World {
     /// Buys mice until the till is reached; answers the order's run.
@@ -31,19 +32,15 @@ impl World {
 
     /// The digest only reads what no open transaction of the cluster is older than; other tests' are.
     pub(super) async fn events_are_readable(&self) {
-        for _ in 0..2_000 {
-            let readable: bool = sqlx::query_scalar(
+        eventually("no transaction is open in another database", async || {
+            sqlx::query_scalar(
                 "select coalesce(max(xid) < pg_snapshot_xmin(pg_current_snapshot()), true) from outbox_events",
             )
             .fetch_one(&self.pool)
             .await
-            .expect("an answer");
-            if readable {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        panic!("a transaction stays open in another database");
+            .expect("an answer")
+        })
+        .await;
     }
 
     async fn change_stock(&self, delta: i32, cause: Cause<'_>) {

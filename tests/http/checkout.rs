@@ -1,7 +1,5 @@
 //! One shopper, one checkout: paid, refused, approved, abandoned.
 
-use std::time::{Duration, Instant};
-
 use serde_json::json;
 
 use crate::server::{Checkout, Server, WINDOW_S, payment};
@@ -15,12 +13,10 @@ async fn one_laptop_costs_59050_rupees_to_the_paisa() {
 
     let checkout = asha.checkout("tok_ok").await;
     let view = asha.wait(&checkout).await;
-    let ended = Instant::now();
     assert_eq!(view["status"], "COMPLETED", "{view}");
     assert!(view["estimatedDelivery"].is_string() && view["trackingURL"].is_string(), "{view}");
 
     asha.hears(&["order.confirmed"]).await;
-    assert!(ended.elapsed() < Duration::from_secs(5), "the e-mail took {:?}", ended.elapsed());
 
     let order = asha.order(&checkout).await;
     assert_eq!((&order["status"], &order["paymentStatus"]), (&json!("CONFIRMED"), &json!("CAPTURED")));

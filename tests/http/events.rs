@@ -3,11 +3,14 @@
 use chrono::Utc;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
-use tokio::time::{Duration, Instant};
+use tokio::time::Instant;
 use uuid::Uuid;
 use workflows::store::messages;
 
-use crate::server::{Server, Shopper};
+use crate::{
+    patience::PATIENCE,
+    server::{Server, Shopper},
+};
 
 async fn tell(conn: &mut PgConnection, variant: Uuid) {
     messages::publish(conn, variant, &[("inventory.low_stock", json!({}))], Utc::now()).await.expect("told");
@@ -25,10 +28,9 @@ fn subjects(feed: &Value) -> Vec<String> {
 /// Everything from a place on, page by page, until so many events have come; other databases of the same
 /// server may hold them up for a moment.
 async fn read_on(reader: &Shopper, mut after: Option<String>, limit: usize, wanted: usize) -> (Vec<String>, String) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let mut seen = Vec::new();
+    let (begun, mut seen) = (Instant::now(), Vec::new());
     while seen.len() < wanted {
-        assert!(Instant::now() < deadline, "only {seen:?}");
+        assert!(begun.elapsed() < PATIENCE, "only {seen:?}");
         let after_now = after.as_ref().map(|after| format!("&after={after}")).unwrap_or_default();
         let feed = reader.get(&format!("/api/events?wait=5&limit={limit}{after_now}")).await.ok();
         let page = subjects(&feed);

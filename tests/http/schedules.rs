@@ -1,11 +1,12 @@
 //! Schedules and preferences over HTTP.
 
-use std::time::Duration;
-
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::server::{Answer, Server};
+use crate::{
+    patience::{eventually, until},
+    server::{Answer, Server},
+};
 
 const ALL: [&str; 7] = [
     "abandoned_carts",
@@ -20,14 +21,11 @@ const ALL: [&str; 7] = [
 /// Once a scheduler has looked for the first time.
 async fn listed(server: &Server) -> Vec<Value> {
     let staff = server.staff().await;
-    for _ in 0..1_000 {
+    until("a scheduler makes its schedules known", async || {
         let items = staff.get("/api/schedules").await.ok()["items"].as_array().expect("items").clone();
-        if items.len() == ALL.len() {
-            return items;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("no scheduler made its schedules known");
+        if items.len() == ALL.len() { Ok(items) } else { Err(format!("{items:?}")) }
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,20 +74,17 @@ async fn admins_steer_schedules_and_each_action_is_written_down() {
     assert_eq!(admin.post("/api/schedules/retention/pause", &because).await.ok()["pausedAt"], paused["pausedAt"]);
     let asked = Answer::to(admin.request(Method::POST, "/api/schedules/retention/run")).await;
     assert_eq!(asked.status, 202, "without a body, and although it is paused");
-    let mut started = 0;
-    for _ in 0..1_000 {
-        started = sqlx::query_scalar::<_, i64>(
+    eventually("it is started", async || {
+        let started: i64 = sqlx::query_scalar(
             "select count(*) from engine.run_keys where workflow = 'retention' and run_key like 'manual/%'",
         )
         .fetch_one(&server.pool)
         .await
         .expect("a count");
-        if started > 0 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert_eq!(started, 1);
+        assert!(started < 2, "{started} times");
+        started == 1
+    })
+    .await;
     let resumed = admin.post("/api/schedules/retention/resume", &json!({})).await.ok();
     assert!(resumed["pausedAt"].is_null() && resumed["nextTick"].is_string(), "{resumed}");
     assert!(resumed["runRequestedAt"].is_null(), "taken up: {resumed}");

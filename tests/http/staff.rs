@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::server::{Server, Shopper};
+use crate::{
+    patience::eventually,
+    server::{Server, Shopper},
+};
 
 fn tablet() -> Value {
     json!({
@@ -255,11 +258,7 @@ async fn a_service_holds_all_or_nothing_and_lets_go_once() {
     let short = json!({ "items": [{ "variantId": "LTD-001", "quantity": 1 }], "ttlSeconds": 60 });
     let held = other.post("/api/inventory/reserve", &short).await.ok();
     server.advance(120).await;
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
-    while server.stock("LTD-001").await != (1, 0) {
-        assert!(tokio::time::Instant::now() < deadline, "the sweep gives back what has expired");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    eventually("the sweep gives back what has expired", async || server.stock("LTD-001").await == (1, 0)).await;
     let release = json!({ "reservationId": held["reservationId"] });
     assert_eq!(other.post("/api/inventory/release", &release).await.ok()["status"], "EXPIRED");
     assert_eq!(server.stock("LTD-001").await, (1, 0));

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{child::binary, stage::stage};
+use crate::patience::not_run;
 
 #[tokio::test]
 async fn a_small_bench_of_carts_fails_no_request_whatever_happens_to_redis() {
@@ -28,6 +29,6 @@ async fn a_small_bench_of_carts_fails_no_request_whatever_happens_to_redis() {
     if left_out.is_empty() {
         assert!(phases[1]["copies_in_redis"].as_u64().is_some_and(|copies| copies > 100), "{out}");
     } else {
-        eprintln!("\nNOT RUN: the phases {left_out:?}\n");
+        not_run("the bench of carts with Redis", format!("it left out {left_out:?}"));
     }
 }

@@ -1,6 +1,9 @@
 //! One process of the real binary: what it says, and how it ends.
 
-use std::{path::Path, process::ExitStatus, process::Stdio, time::Duration};
+use std::{
+    path::Path,
+    process::{ExitStatus, Stdio},
+};
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
@@ -8,8 +11,7 @@ use tokio::{
     sync::watch,
 };
 
-/// How long a process may take to say what it is about to say.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::patience::PATIENCE;
 
 /// Lines of a process, both streams, in the order they came.
 type Said = watch::Sender<Vec<String>>;
@@ -78,10 +80,10 @@ impl Child {
     }
 
     /// Waits until it ends by itself.
-    pub async fn ended(&mut self, patience: Duration) -> ExitStatus {
-        match tokio::time::timeout(patience, self.process.wait()).await {
+    pub async fn ended(&mut self) -> ExitStatus {
+        match tokio::time::timeout(PATIENCE, self.process.wait()).await {
             Ok(ended) => ended.expect("a child of ours"),
-            Err(_) => panic!("{} did not end within {patience:?}: {}", self.name, self.heard()),
+            Err(_) => panic!("{} did not end within {PATIENCE:?}: {}", self.name, self.heard()),
         }
     }
 

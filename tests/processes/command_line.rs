@@ -1,8 +1,9 @@
 //! What keeps a command from its work is said in one line, and in one more what to do about it.
 
-use std::{process::Output, time::Duration};
+use std::process::Output;
 
 use super::{child::binary, deployment::free_address, stage::stage};
+use crate::patience::in_time;
 
 /// A password that must never be shown.
 const PASSWORD: &str = "hunter2";
@@ -11,9 +12,9 @@ const PASSWORD: &str = "hunter2";
 async fn refused(arguments: &str, environment: &[(&str, &str)], says: &str) {
     let words: Vec<&str> = arguments.split_whitespace().collect();
     let mut command = binary(&words, environment);
-    let output = tokio::time::timeout(Duration::from_secs(60), command.kill_on_drop(true).output()).await;
-    let Output { status, stdout, stderr } =
-        output.unwrap_or_else(|_| panic!("`{arguments}` does not end")).expect("it starts");
+    let what = format!("`{arguments}` ends");
+    let ended = in_time(&what, command.kill_on_drop(true).output()).await;
+    let Output { status, stdout, stderr } = ended.expect("it starts");
     let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     let all = format!("`{arguments}`: {status}\n{out}{err}");
     assert_eq!(status.code(), Some(2), "{all}");

@@ -1,6 +1,6 @@
 //! A worker process aborts at every point of a checkout, or of a cancellation; another process finishes it.
 
-use std::{os::unix::process::ExitStatusExt, sync::Arc, time::Duration};
+use std::{os::unix::process::ExitStatusExt, sync::Arc};
 
 use adapters::{notify::DevMailbox, payments::SandboxGateway};
 use domain::order::Actor;
@@ -18,18 +18,16 @@ use workflows::{
 use super::{
     child::Child,
     deployment::{Deployment, client},
-    eventually, nightly,
+    nightly,
     shoppers::with_full_carts,
     stage::stage,
 };
-use crate::world::order;
+use crate::{patience::eventually, world::order};
 
 /// Tells this binary, started as a worker, what to do. Without it [`the_worker_that_dies`] does nothing.
 const DOOM: &str = "CART_ENGINE_TEST_DOOM";
 /// What the sandbox of a development shop signs its webhooks with.
 const WEBHOOK_SECRET: &str = "whsec_ZGV2LXNlY3JldA==";
-/// How soon an order is finished by somebody else when its worker has died.
-const REDELIVERY: Duration = Duration::from_secs(15);
 /// Doomed processes at the same time.
 const AT_ONCE: usize = 6;
 /// How libc numbers SIGABRT.
@@ -121,7 +119,7 @@ async fn accepted(pool: &PgPool, shop: &Arc<Shop>, story: Story, count: usize) -
         worker.die().await.expect("dead");
         // Word of a capture that comes after the cancellation starts a refund run of its own.
         let orders: Vec<Uuid> = rows.iter().map(|row| row.order_id).collect();
-        eventually(Duration::from_secs(60), "the gateway has told of every capture", async || {
+        eventually("the gateway has told of every capture", async || {
             let told: i64 = sqlx::query_scalar("select count(*) from webhook_inbox where order_id = any($1)")
                 .bind(&orders)
                 .fetch_one(pool)
@@ -194,14 +192,14 @@ async fn every_point(deployment: &Deployment, fusion: bool) {
         command.args(["--exact", "processes::deaths::the_worker_that_dies", "--nocapture"]);
         command.env(DOOM, serde_json::to_string(doom).expect("JSON"));
         let mut process = Child::spawn("the worker that dies", command);
-        let ended = process.ended(Duration::from_secs(60)).await;
+        let ended = process.ended().await;
         assert_eq!(ended.signal(), Some(ABORTED), "{story:?} {doom:?}: {ended}: {}", process.heard());
     });
     stream::iter(deaths).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
 
     // The last of them has died just now: nobody knows it yet, its lease still runs.
     let _healthy = deployment.worker().await;
-    deployment.all_ended(REDELIVERY).await;
+    deployment.all_ended().await;
     deployment.assert_sound(&format!("after {} deaths", rows.len())).await;
     for (story, order, doom) in &rows {
         let when = format!("{story:?}, died at {} {}", doom.point, doom.step);

@@ -1,14 +1,14 @@
 //! One shop as it runs in production: an API, a sandbox gateway and workers, each a process.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::collections::BTreeMap;
 
 use sqlx::PgPool;
 
-use super::{LOOK, child::Child, stage::Stage};
-use crate::world::assert_books;
+use super::{child::Child, stage::Stage};
+use crate::{
+    patience::{PATIENCE, until},
+    world::assert_books,
+};
 
 /// Signs access tokens, for the API and for the shoppers who do not log in one by one.
 pub const JWT_SECRET: &str = "a secret of thirty-two bytes or more";
@@ -78,21 +78,15 @@ impl Deployment {
     }
 
     /// Waits until every run has ended.
-    pub async fn all_ended(&self, patience: Duration) {
-        let deadline = Instant::now() + patience;
-        loop {
+    pub async fn all_ended(&self) {
+        until("every run has ended", async || {
             // Right after a crash of Postgres there may be no answer.
-            let live = self.live_runs().await;
-            if live.as_ref().is_ok_and(BTreeMap::is_empty) {
-                return;
+            match self.live_runs().await {
+                Ok(live) if live.is_empty() => Ok(()),
+                instead => Err(format!("{instead:?}\nthe API said:\n{}", self.api.heard())),
             }
-            assert!(
-                Instant::now() < deadline,
-                "not ended within {patience:?}: {live:?}\nthe API said:\n{}",
-                self.api.heard()
-            );
-            tokio::time::sleep(LOOK).await;
-        }
+        })
+        .await;
     }
 
     /// The books balance, and the gateway has taken each confirmed order's total once and nothing else.
@@ -156,7 +150,7 @@ impl Worker {
 pub fn client() -> reqwest::Client {
     // Another test may have installed it; one is enough.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(40)).build().expect("a client")
+    reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client")
 }
 
 /// An address that nobody listens on at the moment.

@@ -1,23 +1,16 @@
 //! `kill -9` of workers under load, and how the living share the work.
 
-use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{
     deployment::{Deployment, Worker},
-    eventually, nightly,
+    nightly,
     shoppers::{Way, check_out, mixed, with_full_carts},
     stage::stage,
 };
-
-/// How soon after the load everything has ended.
-const AFTERMATH: Duration = Duration::from_secs(60);
-/// How long a load may take to come this far.
-const LOAD: Duration = Duration::from_secs(120);
+use crate::patience::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_killed_at_random_under_load_lose_nothing_and_charge_nobody_twice() {
@@ -35,14 +28,14 @@ async fn workers_killed_at_random_under_load_lose_nothing_and_charge_nobody_twic
     let killing = async {
         for kill in 1..=kills {
             let share = kill * count / (kills + 1);
-            eventually(LOAD, "the load goes on", async || acknowledged.load(Ordering::Relaxed) >= share).await;
+            eventually("the load goes on", async || acknowledged.load(Ordering::Relaxed) >= share).await;
             let victim = workers.swap_remove(random.random_range(0..workers.len()));
             victim.process.kill().await;
             workers.push(deployment.worker().await);
         }
     };
     let (workflows, ()) = tokio::join!(check_out(&deployment, &shoppers, mixed, &acknowledged), killing);
-    deployment.all_ended(AFTERMATH).await;
+    deployment.all_ended().await;
     deployment.assert_sound(&format!("after {kills} kills, seed {seed}")).await;
     assert_eq!(workflows.len(), count);
     let orders = deployment.orders().await;
@@ -60,7 +53,7 @@ async fn two_workers_share_the_work_and_one_does_it_all_when_the_other_is_killed
 
     let shoppers = with_full_carts(&deployment.pool, count).await;
     check_out(&deployment, &shoppers, |_| Way::Pays, &AtomicUsize::new(0)).await;
-    deployment.all_ended(AFTERMATH).await;
+    deployment.all_ended().await;
     let shares = (first.checkouts().await, second.checkouts().await);
     let count = count as u64;
     assert_eq!(shares.0 + shares.1, count, "{shares:?}");
@@ -70,11 +63,11 @@ async fn two_workers_share_the_work_and_one_does_it_all_when_the_other_is_killed
     let acknowledged = AtomicUsize::new(0);
     let killing = async {
         let half = shoppers.len() / 2;
-        eventually(LOAD, "half of them", async || acknowledged.load(Ordering::Relaxed) >= half).await;
+        eventually("half of them", async || acknowledged.load(Ordering::Relaxed) >= half).await;
         second.process.kill().await;
     };
     tokio::join!(check_out(&deployment, &shoppers, |_| Way::Pays, &acknowledged), killing);
-    deployment.all_ended(AFTERMATH).await;
+    deployment.all_ended().await;
     deployment.assert_sound("with one worker killed half-way").await;
     assert_eq!(deployment.orders().await["CONFIRMED"], i64::try_from(count * 2).expect("a count"));
 }

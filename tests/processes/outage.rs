@@ -1,18 +1,16 @@
 //! Postgres crashes in the middle of the load, again and again; nobody helps.
 
-use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use uuid::Uuid;
 
 use super::{
     deployment::Deployment,
-    eventually, nightly,
+    nightly,
     shoppers::{check_out, mixed, with_full_carts},
     stage::stage,
 };
+use crate::patience::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_may_crash_under_load_and_no_acknowledged_checkout_is_lost() {
@@ -25,13 +23,12 @@ async fn postgres_may_crash_under_load_and_no_acknowledged_checkout_is_lost() {
     let crashing = async {
         for crash in 1..=crashes {
             let share = crash * count / (crashes + 1);
-            let patience = Duration::from_secs(120);
-            eventually(patience, "the load goes on", async || acknowledged.load(Ordering::Relaxed) >= share).await;
+            eventually("the load goes on", async || acknowledged.load(Ordering::Relaxed) >= share).await;
             stage.cluster.restart_immediately().await.expect("Postgres comes back");
         }
     };
     let (workflows, ()) = tokio::join!(check_out(&deployment, &shoppers, mixed, &acknowledged), crashing);
-    deployment.all_ended(Duration::from_secs(60)).await;
+    deployment.all_ended().await;
 
     let kept: Vec<Uuid> = sqlx::query_scalar("select id from engine.finished_runs where id = any($1)")
         .bind(&workflows)

@@ -16,11 +16,10 @@ use uuid::Uuid;
 use workflows::store::users::Role;
 
 use super::deployment::{Deployment, JWT_SECRET};
+use crate::patience::PATIENCE;
 
 /// Shoppers at the till at the same time.
 const AT_ONCE: usize = 16;
-/// How long a shopper goes on trying.
-const PATIENCE: Duration = Duration::from_secs(90);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
 

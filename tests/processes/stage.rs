@@ -1,7 +1,5 @@
 //! The durable cluster of this module, and databases on it that are development shops already.
 
-use std::time::Duration;
-
 use embedded::{Cluster, Options};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
@@ -42,7 +40,7 @@ impl Stage {
         let mut shop = Child::start(&arguments, &[("DATABASE_URL", &cluster.url(TEMPLATE))]);
         shop.says("Ctrl-C stops it").await;
         shop.signal("TERM");
-        let ended = shop.ended(Duration::from_secs(30)).await;
+        let ended = shop.ended().await;
         assert!(ended.success(), "{ended}: {}", shop.heard());
         let pool = PgPool::connect_with(cluster.connect_options(TEMPLATE)).await.expect("a connection");
         sqlx::query(

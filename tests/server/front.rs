@@ -7,7 +7,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use workflows::{Rules, Shop};
 
-use super::{Door, JWT_SECRET, PATIENCE, listen};
+use super::{Door, JWT_SECRET, listen};
+use crate::patience::in_time;
 
 /// One API process, as far as its clients can tell.
 pub struct Front {
@@ -32,10 +33,6 @@ impl Front {
 
     pub async fn close(self) {
         self.stop.cancel();
-        tokio::time::timeout(PATIENCE, self.serving)
-            .await
-            .expect("in time")
-            .expect("no panic")
-            .expect("a graceful end");
+        in_time("the API stops", self.serving).await.expect("no panic").expect("a graceful end");
     }
 }

@@ -2,10 +2,9 @@
 
 use reqwest::{Client, Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
-use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{LOOK, PATIENCE};
+use crate::patience::until;
 
 /// Where the shop is entered, by nobody in particular.
 #[derive(Clone)]
@@ -213,19 +212,22 @@ impl Shopper {
 
     /// How it stands once it is no longer RUNNING.
     pub async fn wait(&self, checkout: &Checkout) -> Value {
-        self.stands(checkout, "wait=20").await
+        self.stands(checkout, "wait=20", &[]).await
     }
 
     /// How it ended.
     pub async fn end(&self, checkout: &Checkout) -> Value {
-        self.stands(checkout, "wait=30&for=end").await
+        self.stands(checkout, "wait=30&for=end", &["WAITING_PAYMENT"]).await
     }
 
-    async fn stands(&self, checkout: &Checkout, query: &str) -> Value {
-        let view = self.get(&format!("{}?{query}", checkout.path())).await.ok();
-        assert_eq!(view["orderId"], checkout.order_id.as_str());
-        assert_ne!(view["status"], "RUNNING", "{view}");
-        view
+    async fn stands(&self, checkout: &Checkout, query: &str, under_way: &[&str]) -> Value {
+        until("word of the checkout", async || {
+            let view = self.get(&format!("{}?{query}", checkout.path())).await.ok();
+            assert_eq!(view["orderId"], checkout.order_id.as_str());
+            let is_under_way = ["RUNNING"].iter().chain(under_way).any(|status| view["status"] == **status);
+            if is_under_way { Err(view.to_string()) } else { Ok(view) }
+        })
+        .await
     }
 
     /// The page on which the shopper approves or declines.
@@ -268,14 +270,10 @@ impl Shopper {
 
     /// Waits until these are the events of all e-mails, in the order of the alphabet.
     pub async fn hears(&self, events: &[&str]) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        until("every e-mail", async || {
             let heard = self.mailbox().await;
-            if heard == events {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{} heard {heard:?}, not {events:?}", self.email);
-            tokio::time::sleep(LOOK).await;
-        }
+            if heard == events { Ok(()) } else { Err(format!("{} heard {heard:?}, not {events:?}", self.email)) }
+        })
+        .await;
     }
 }
