@@ -3,7 +3,9 @@
 
 use std::{
     fmt::Display,
+    future::ready,
     io::Write as _,
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -39,6 +41,15 @@ pub async fn until<T, E: Display, F: Future<Output = Result<T, E>>>(what: &str, 
 /// Looks until it has `happened`.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, mut happened: impl FnMut() -> F) {
     until(what, || happened().map(|happened| if happened { Ok(()) } else { Err("it has not") })).await;
+}
+
+/// Looks until it has been counted so far.
+pub async fn counted(what: &str, count: &AtomicUsize, wanted: usize) {
+    until(what, || {
+        let so_far = count.load(Ordering::Relaxed);
+        ready(if so_far >= wanted { Ok(()) } else { Err(format!("{so_far} of {wanted}")) })
+    })
+    .await;
 }
 
 /// Waits for what ends by itself.

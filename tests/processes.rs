@@ -2,7 +2,7 @@
 //!
 //! Every role is the real binary on a durable cluster of this module's own. The production binary has
 //! no switch that makes it fail; for a death at an exact point this test binary starts itself again
-//! (`deaths`). Tests take the [`stage`] one after the other: each wants the machine for itself.
+//! (`deaths`). Tests share the [`stage`], but for the one that pulls its plug.
 
 mod bench;
 mod child;

@@ -53,7 +53,9 @@ fn runtime() -> &'static tokio::runtime::Runtime {
 
 async fn start_cluster() -> Cluster {
     sweep_leftovers();
-    let options = Options { durable: false, ..Options::new(folder("fast")) };
+    // Hundreds of databases that live for a second each need no tidying.
+    let settings = vec![("autovacuum".to_owned(), "off".to_owned())];
+    let options = Options { durable: false, settings, ..Options::new(folder("fast")) };
     let cluster = Cluster::start(&options).await.expect("a private Postgres for the tests");
     cluster.ensure_database(TEMPLATE).await.expect("the template");
     let pool = PgPool::connect_with(cluster.connect_options(TEMPLATE)).await.expect("a connection");
@@ -99,8 +101,9 @@ pub async fn database_named() -> (PgPool, String) {
     // Two copies of one template at the same time are refused by Postgres 15 only for a moment.
     until("a database", async || sqlx::query(sqlx::AssertSqlSafe(create.clone())).execute(&admin).await).await;
     admin.close().await;
-    let pool =
-        PgPoolOptions::new().max_connections(20).connect_with(cluster.connect_options(&name)).await.expect("a pool");
+    // The shop has more statements than sqlx keeps prepared by itself.
+    let options = cluster.connect_options(&name).statement_cache_capacity(500);
+    let pool = PgPoolOptions::new().max_connections(20).connect_with(options).await.expect("a pool");
     (pool, cluster.url(&name))
 }
 

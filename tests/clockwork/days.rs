@@ -154,10 +154,11 @@ async fn days_are_made_ahead_and_a_run_of_a_day_nobody_made_is_kept_with_the_res
     assert!(!made, "its day stays with the rest");
 }
 
-/// `CART_ENGINE_NIGHTLY=1` makes it a million runs.
+/// `CART_ENGINE_NIGHTLY=1` makes it a million runs, and measures: by day the machine may be busy.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_day_goes_in_a_moment_and_is_searched_in_one() {
-    let runs = if crate::processes::nightly() { 1_000_000 } else { 20_000 };
+    let is_measured = crate::processes::nightly();
+    let runs = if is_measured { 1_000_000 } else { 20_000 };
     let world = World::with(rules()).await;
     let begun = Instant::now();
     an_old_day(&world.pool, runs).await;
@@ -174,7 +175,7 @@ async fn a_large_day_goes_in_a_moment_and_is_searched_in_one() {
         let begun = Instant::now();
         let found = inspect::search(&world.pool, sought, 50).await.expect("an answer");
         println!("inspect, {what}: {} runs in {:?}", found.len(), begun.elapsed());
-        assert!(begun.elapsed() < Duration::from_secs(1), "{what}");
+        assert!(!is_measured || begun.elapsed() < Duration::from_secs(1), "{what}");
     }
 
     // Somebody writes all the time; the longest of their waits is how long the shop stood still.
@@ -208,5 +209,6 @@ async fn a_large_day_goes_in_a_moment_and_is_searched_in_one() {
     };
     let (longest, took) = tokio::join!(writing, dropping);
     println!("dropped in {took:?}; the longest of the others' writes took {longest:?}");
-    assert!(took < Duration::from_secs(10) && longest < Duration::from_secs(5), "{took:?}, {longest:?}");
+    let is_a_moment = took < Duration::from_secs(10) && longest < Duration::from_secs(5);
+    assert!(!is_measured || is_a_moment, "{took:?}, {longest:?}");
 }

@@ -7,7 +7,7 @@ use crate::patience::not_run;
 
 #[tokio::test]
 async fn a_small_bench_of_carts_fails_no_request_whatever_happens_to_redis() {
-    let mut stage = stage().await;
+    let stage = stage().await;
     let (_pool, url) = stage.empty_database().await;
     let arguments =
         "bench cart --carts 200 --skus 50 --orders 100 --seconds 1 --concurrency 4 --rate 20 --json".split(' ');

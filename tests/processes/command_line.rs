@@ -37,7 +37,7 @@ async fn a_machine_without_postgres_is_told_how_to_get_one() {
 
 #[tokio::test]
 async fn a_taken_port_is_named() {
-    let mut stage = stage().await;
+    let stage = stage().await;
     let (_pool, url) = stage.database().await;
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
@@ -65,7 +65,7 @@ async fn a_database_that_is_not_there_is_named_without_its_password() {
 
 #[tokio::test]
 async fn a_database_of_another_version_is_left_alone() {
-    let mut stage = stage().await;
+    let stage = stage().await;
     let (pool, url) = stage.empty_database().await;
     let database = [("DATABASE_URL", &*url), ("JWT_SECRET", super::deployment::JWT_SECRET)];
     let services = ["api --listen 127.0.0.1:0", "worker", "scheduler"];
@@ -87,7 +87,7 @@ async fn a_database_of_another_version_is_left_alone() {
 
 #[tokio::test]
 async fn an_api_outside_development_needs_a_secret() {
-    let mut stage = stage().await;
+    let stage = stage().await;
     let (pool, url) = stage.empty_database().await;
     migrations::run(&pool).await.expect("migrated");
     refused("api --listen 127.0.0.1:0", &[("DATABASE_URL", &url)], "JWT_SECRET").await;

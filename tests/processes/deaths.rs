@@ -157,9 +157,9 @@ async fn points(deployment: &Deployment, shop: &Arc<Shop>, story: Story, fusion:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_may_die_at_any_point_and_another_finishes_the_order() {
-    let mut stage = stage().await;
+    let stage = stage().await;
     for fusion in if nightly() { &[true, false][..] } else { &[true] } {
-        let deployment = Deployment::open(&mut stage).await;
+        let deployment = Deployment::open(&stage).await;
         every_point(&deployment, *fusion).await;
     }
 }

@@ -35,7 +35,7 @@ pub struct Worker {
 }
 
 impl Deployment {
-    pub async fn open(stage: &mut Stage) -> Deployment {
+    pub async fn open(stage: &Stage) -> Deployment {
         let (pool, database_url) = stage.database().await;
         // The gateway must know the API's address and the API the gateway's: one is drawn first.
         let sandbox_url = format!("http://{}", free_address());

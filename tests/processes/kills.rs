@@ -1,6 +1,6 @@
 //! `kill -9` of workers under load, and how the living share the work.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -10,13 +10,13 @@ use super::{
     shoppers::{Way, check_out, mixed, with_full_carts},
     stage::stage,
 };
-use crate::patience::eventually;
+use crate::patience::counted;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_killed_at_random_under_load_lose_nothing_and_charge_nobody_twice() {
     let (count, kills) = if nightly() { (2_000, 30) } else { (240, 6) };
-    let mut stage = stage().await;
-    let deployment = Deployment::open(&mut stage).await;
+    let stage = stage().await;
+    let deployment = Deployment::open(&stage).await;
     let shoppers = with_full_carts(&deployment.pool, count).await;
     let mut workers: Vec<Worker> = Vec::new();
     for _ in 0..3 {
@@ -28,7 +28,7 @@ async fn workers_killed_at_random_under_load_lose_nothing_and_charge_nobody_twic
     let killing = async {
         for kill in 1..=kills {
             let share = kill * count / (kills + 1);
-            eventually("the load goes on", async || acknowledged.load(Ordering::Relaxed) >= share).await;
+            counted("the load goes on", &acknowledged, share).await;
             let victim = workers.swap_remove(random.random_range(0..workers.len()));
             victim.process.kill().await;
             workers.push(deployment.worker().await);
@@ -47,8 +47,8 @@ async fn workers_killed_at_random_under_load_lose_nothing_and_charge_nobody_twic
 #[tokio::test(flavor = "multi_thread")]
 async fn two_workers_share_the_work_and_one_does_it_all_when_the_other_is_killed() {
     let count = if nightly() { 1_000 } else { 300 };
-    let mut stage = stage().await;
-    let deployment = Deployment::open(&mut stage).await;
+    let stage = stage().await;
+    let deployment = Deployment::open(&stage).await;
     let (first, second) = (deployment.worker().await, deployment.worker().await);
 
     let shoppers = with_full_carts(&deployment.pool, count).await;
@@ -63,7 +63,7 @@ async fn two_workers_share_the_work_and_one_does_it_all_when_the_other_is_killed
     let acknowledged = AtomicUsize::new(0);
     let killing = async {
         let half = shoppers.len() / 2;
-        eventually("half of them", async || acknowledged.load(Ordering::Relaxed) >= half).await;
+        counted("half of them", &acknowledged, half).await;
         second.process.kill().await;
     };
     tokio::join!(check_out(&deployment, &shoppers, |_| Way::Pays, &acknowledged), killing);

@@ -1,6 +1,6 @@
 //! Postgres crashes in the middle of the load, again and again; nobody helps.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 use uuid::Uuid;
 
@@ -8,22 +8,22 @@ use super::{
     deployment::Deployment,
     nightly,
     shoppers::{check_out, mixed, with_full_carts},
-    stage::stage,
+    stage::stage_alone,
 };
-use crate::patience::eventually;
+use crate::patience::counted;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_may_crash_under_load_and_no_acknowledged_checkout_is_lost() {
     let (count, crashes) = if nightly() { (1_000, 10) } else { (240, 5) };
-    let mut stage = stage().await;
-    let deployment = Deployment::open(&mut stage).await;
+    let mut stage = stage_alone().await;
+    let deployment = Deployment::open(&stage).await;
     let shoppers = with_full_carts(&deployment.pool, count).await;
     let mut workers = [deployment.worker().await, deployment.worker().await];
     let acknowledged = AtomicUsize::new(0);
     let crashing = async {
         for crash in 1..=crashes {
             let share = crash * count / (crashes + 1);
-            eventually("the load goes on", async || acknowledged.load(Ordering::Relaxed) >= share).await;
+            counted("the load goes on", &acknowledged, share).await;
             stage.cluster.restart_immediately().await.expect("Postgres comes back");
         }
     };

@@ -1,33 +1,47 @@
 //! The durable cluster of this module, and databases on it that are development shops already.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use embedded::{Cluster, Options};
 use sqlx::{PgPool, postgres::PgPoolOptions};
-use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
+use tokio::sync::{RwLock, RwLockMappedWriteGuard, RwLockReadGuard, RwLockWriteGuard};
 
 use super::child::Child;
-use crate::world;
+use crate::{patience::until, world};
 
 const TEMPLATE: &str = "template_development";
 
 /// More than any test sells.
 const STOCK: i32 = 100_000;
 
-static STAGE: Mutex<Option<Stage>> = Mutex::const_new(None);
+static STAGE: RwLock<Option<Stage>> = RwLock::const_new(None);
 
 /// A cluster that survives having its plug pulled.
 #[derive(Debug)]
 pub struct Stage {
     pub cluster: Cluster,
-    databases: u32,
+    databases: AtomicU32,
 }
 
-/// The stage, for one test at a time.
-pub async fn stage() -> MappedMutexGuard<'static, Stage> {
-    let mut stage = STAGE.lock().await;
+/// The stage, which others may be on as well.
+pub async fn stage() -> RwLockReadGuard<'static, Stage> {
+    loop {
+        let stage = STAGE.read().await;
+        if stage.is_some() {
+            return RwLockReadGuard::map(stage, |stage| stage.as_ref().expect("just seen"));
+        }
+        drop(stage);
+        stage_alone().await;
+    }
+}
+
+/// The stage for whoever pulls its plug.
+pub async fn stage_alone() -> RwLockMappedWriteGuard<'static, Stage> {
+    let mut stage = STAGE.write().await;
     if stage.is_none() {
         *stage = Some(Stage::build().await);
     }
-    MutexGuard::map(stage, |stage| stage.as_mut().expect("just built"))
+    RwLockWriteGuard::map(stage, |stage| stage.as_mut().expect("just built"))
 }
 
 impl Stage {
@@ -54,27 +68,24 @@ impl Stage {
         .await
         .expect("full shelves");
         pool.close().await;
-        Stage { cluster, databases: 0 }
+        Stage { cluster, databases: AtomicU32::new(0) }
     }
 
     /// A development shop's database in which nobody has bought anything yet, and its URL.
-    pub async fn database(&mut self) -> (PgPool, String) {
+    pub async fn database(&self) -> (PgPool, String) {
         self.create(&format!(" template {TEMPLATE}")).await
     }
 
     /// An empty database, and its URL.
-    pub async fn empty_database(&mut self) -> (PgPool, String) {
+    pub async fn empty_database(&self) -> (PgPool, String) {
         self.create("").await
     }
 
-    async fn create(&mut self, like: &str) -> (PgPool, String) {
-        self.databases += 1;
-        let name = format!("stage_{}", self.databases);
+    async fn create(&self, like: &str) -> (PgPool, String) {
+        let name = format!("stage_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         let admin = PgPool::connect_with(self.cluster.connect_options("postgres")).await.expect("a connection");
-        sqlx::query(sqlx::AssertSqlSafe(format!("create database {name}{like}")))
-            .execute(&admin)
-            .await
-            .expect("a database");
+        let create = format!("create database {name}{like}");
+        until("a database", async || sqlx::query(sqlx::AssertSqlSafe(create.clone())).execute(&admin).await).await;
         admin.close().await;
         let pool = PgPoolOptions::new()
             .max_connections(8)

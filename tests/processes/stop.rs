@@ -1,18 +1,18 @@
 //! A worker that is told to stop finishes what it has in hand and gives the rest back at once.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 use super::{
     deployment::Deployment,
     shoppers::{Way, check_out, with_full_carts},
     stage::stage,
 };
-use crate::patience::eventually;
+use crate::patience::counted;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_told_to_stop_gives_back_at_once_what_it_does_not_finish() {
-    let mut stage = stage().await;
-    let deployment = Deployment::open(&mut stage).await;
+    let stage = stage().await;
+    let deployment = Deployment::open(&stage).await;
     // What had to be found out by a lease that runs out would not be found out today.
     let few = [
         ("SANDBOX_URL", &*deployment.sandbox_url),
@@ -24,7 +24,7 @@ async fn a_worker_told_to_stop_gives_back_at_once_what_it_does_not_finish() {
     let shoppers = with_full_carts(&deployment.pool, 60).await;
     let acknowledged = AtomicUsize::new(0);
     let leaving = async {
-        eventually("a third of them", async || acknowledged.load(Ordering::Relaxed) >= 20).await;
+        counted("a third of them", &acknowledged, 20).await;
         leaver.process.signal("TERM");
         let ended = leaver.process.ended().await;
         assert_eq!(ended.code(), Some(0), "{}", leaver.process.heard());

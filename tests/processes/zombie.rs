@@ -59,8 +59,8 @@ async fn hand_on(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_wakes_up_after_its_lease_is_refused_every_late_write() {
-    let mut stage = stage().await;
-    let deployment = Deployment::open(&mut stage).await;
+    let stage = stage().await;
+    let deployment = Deployment::open(&stage).await;
     let (open, gate) = watch::channel(false);
     let held = Arc::new(AtomicUsize::new(0));
     let line =

@@ -18,8 +18,10 @@ do $$
 declare t record; has_rows boolean;
 begin
     create schema pristine;
-    for t in select schemaname, tablename from pg_tables
-              where schemaname in ('public', 'engine', 'apalis') and tablename not like '%migrations%' loop
+    for t in select n.nspname as schemaname, c.relname as tablename
+               from pg_class c join pg_namespace n on n.oid = c.relnamespace
+              where n.nspname in ('public', 'engine', 'apalis') and c.relname not like '%migrations%'
+                and c.relkind in ('r', 'p') and not c.relispartition loop
         execute format('select exists (select from %I.%I)', t.schemaname, t.tablename) into has_rows;
         if has_rows then
             execute format('create table pristine.%I as table %I.%I', t.schemaname || '.' || t.tablename, t.schemaname, t.tablename);
@@ -35,8 +37,10 @@ do $$
 declare t record;
 begin
     set local session_replication_role = replica;
-    for t in select schemaname, tablename from pg_tables
-              where schemaname in ('public', 'engine', 'apalis') and tablename not like '%migrations%' loop
+    for t in select n.nspname as schemaname, c.relname as tablename
+               from pg_class c join pg_namespace n on n.oid = c.relnamespace
+              where n.nspname in ('public', 'engine', 'apalis') and c.relname not like '%migrations%'
+                and c.relkind in ('r', 'p') and not c.relispartition loop
         execute format('delete from %I.%I', t.schemaname, t.tablename);
         if to_regclass(format('pristine.%I', t.schemaname || '.' || t.tablename)) is not null then
             execute format('insert into %I.%I overriding system value select * from pristine.%I',

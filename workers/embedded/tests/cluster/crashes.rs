@@ -30,7 +30,8 @@ pub(super) fn kill(signal: &str, pid: u32) {
 }
 
 pub(super) async fn until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    // A busy machine takes its time.
+    let deadline = Instant::now() + Duration::from_secs(180);
     while !condition() {
         assert!(Instant::now() < deadline, "in vain: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
