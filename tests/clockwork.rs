@@ -55,7 +55,7 @@ impl World {
     }
 
     /// Gives every run that is due its turns, without moving the clock, until nothing is due.
-    async fn settle(&self) {
+    pub async fn settle(&self) {
         let worker = self.healthy().await;
         for _ in 0..200 {
             sweep(&self.pool, Duration::from_secs(8)).await.expect("swept");

@@ -49,9 +49,7 @@ async fn status(world: &World, run_id: Uuid) -> String {
 async fn waiting(world: &World) -> Uuid {
     let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
     let run_id = world.checkout(user, cart, "tok_3ds").await.expect("accepted").workflow_id;
-    let worker = worker(world, None).await;
-    worker.drain(50).await.expect("drained");
-    worker.die().await.expect("dead");
+    world.settle().await;
     assert_eq!(status(world, run_id).await, "WAITING");
     run_id
 }
@@ -69,7 +67,7 @@ async fn an_unknown_run_and_one_that_has_ended_are_told_apart() {
     let nobody = Uuid::now_v7();
     let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
     let ended = world.checkout(user, cart, "tok_ok").await.expect("accepted").workflow_id;
-    worker(&world, None).await.drain(50).await.expect("drained");
+    world.settle().await;
     for (run_id, is_known) in [(nobody, false), (ended, true)] {
         for refused in [
             operate!(world, retry, run_id, asha()),
@@ -109,7 +107,7 @@ async fn a_parked_run_goes_on_and_one_that_is_not_parked_is_left_alone() {
     assert_eq!(operate!(world, resume, run_id, asha()).expect("done"), Done::GoesOn);
     let again = operate!(world, resume, run_id, asha());
     assert!(matches!(again, Err(OperationError::NotParked { .. })), "{again:?}");
-    worker(&world, None).await.drain(50).await.expect("drained");
+    world.settle().await;
     assert_eq!(status(&world, run_id).await, "COMPLETED");
     let line = ["run.resume", "operator:asha", "the gateway is back"].map(str::to_owned);
     assert_eq!(log(&world, run_id).await, [line.into()]);
@@ -121,7 +119,7 @@ async fn a_run_that_backs_off_is_tried_now() {
     let world = World::new().await;
     let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
     let order_id = world.checkout(user, cart, "tok_ok").await.expect("accepted").order_id;
-    worker(&world, None).await.drain(50).await.expect("drained");
+    world.settle().await;
     world.gateway.set_weather(Weather::Away);
     let request = RefundRequest {
         amount: Some(rust_decimal::Decimal::TEN),
@@ -162,7 +160,7 @@ async fn a_checkout_is_called_off_and_another_is_told_what_it_waits_for() {
         assert!(operate!(world, signal, told, name, payload, asha()).is_err(), "{name:?}");
     }
     assert_eq!(operate!(world, signal, told, "payment", &captured, asha()).expect("done"), Done::Told);
-    worker(&world, None).await.drain(50).await.expect("drained");
+    world.settle().await;
     assert_eq!(status(&world, off).await, "CANCELLED");
     assert_eq!(status(&world, told).await, "COMPLETED");
     assert_eq!(log(&world, told).await.len(), 1, "what was refused is not in it");

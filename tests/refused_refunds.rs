@@ -6,7 +6,7 @@ use domain::{
     order::Actor,
     refund::{InvalidRefundTransition, RefundStatus},
 };
-use engine::{inspect, testing::TestWorker};
+use engine::inspect;
 use rust_decimal::Decimal;
 use uuid::Uuid;
 use workflows::{
@@ -32,17 +32,11 @@ async fn shop() -> World {
     World::with(rules).await
 }
 
-async fn settle(world: &World) {
-    let worker = TestWorker::new(&world.pool, workflows::registry(&world.shop), true, None).await.expect("a worker");
-    assert!(worker.drain(200).await.expect("drained") < 200, "the runs never end");
-    worker.die().await.expect("dead");
-}
-
 /// A paid and confirmed order, and what it cost.
 async fn paid(world: &World) -> (OrderId, Decimal) {
     let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
     let order_id = world.checkout(user, cart, "tok_ok").await.expect("accepted").order_id;
-    settle(world).await;
+    world.settle().await;
     (order_id, world.gateway.net(order_id))
 }
 
@@ -79,7 +73,7 @@ async fn what_the_gateway_refuses_is_seen_stays_claimed_and_holds_up_no_other_re
     let (order_id, total) = paid(&world).await;
     world.gateway.refuse_refunds(true);
     let run_id = ask(&world, order_id, 1_000).await.expect("accepted");
-    settle(&world).await;
+    world.settle().await;
     assert_eq!(status(&world, run_id).await, "WAITING", "no worker, and no attempt after attempt");
     let held = held_now(&world).await;
     assert_eq!(held.len(), 1);
@@ -92,7 +86,7 @@ async fn what_the_gateway_refuses_is_seen_stays_claimed_and_holds_up_no_other_re
 
     world.gateway.refuse_refunds(false);
     let later = ask(&world, order_id, 50).await.expect("accepted");
-    settle(&world).await;
+    world.settle().await;
     assert_eq!(status(&world, later).await, "COMPLETED", "it does not wait for the refused one");
     assert_eq!(given_back(&world, order_id), Decimal::from(50));
     let mut conn = world.pool.acquire().await.expect("a connection");
@@ -111,19 +105,19 @@ async fn a_refused_refund_is_sent_again_under_another_key_as_often_as_it_takes()
     let (order_id, _) = paid(&world).await;
     world.gateway.refuse_refunds(true);
     let run_id = ask(&world, order_id, 1_000).await.expect("accepted");
-    settle(&world).await;
+    world.settle().await;
     let refund_id = held_now(&world).await[0].refund_id;
 
     assert_eq!(decide(&world, refund_id, Decision::Resend).await.expect("decided").status, RefundStatus::Pending);
     let twice = decide(&world, refund_id, Decision::Resend).await;
     assert!(matches!(twice, Err(RefundRefusal::Invalid(InvalidRefundTransition { .. }))), "{twice:?}");
-    settle(&world).await;
+    world.settle().await;
     assert_eq!(held_now(&world).await[0].status, "FAILED", "refused once more");
     assert_eq!(world.mails.to(STAFF).len(), 2, "and told once more");
 
     world.gateway.refuse_refunds(false);
     decide(&world, refund_id, Decision::Resend).await.expect("decided");
-    settle(&world).await;
+    world.settle().await;
     assert_eq!(status(&world, run_id).await, "COMPLETED");
     assert_eq!(given_back(&world, order_id), Decimal::from(1_000));
     assert!(held_now(&world).await.is_empty());
@@ -144,13 +138,13 @@ async fn a_refused_refund_is_settled_by_hand_and_the_gateway_sends_nothing() {
     let (order_id, _) = paid(&world).await;
     world.gateway.refuse_refunds(true);
     let run_id = ask(&world, order_id, 1_000).await.expect("accepted");
-    settle(&world).await;
+    world.settle().await;
     let refund_id = held_now(&world).await[0].refund_id;
     world.gateway.refuse_refunds(false);
     let head = decide(&world, refund_id, Decision::Settle).await.expect("decided");
     assert_eq!((head.status, head.by_hand), (RefundStatus::Succeeded, true));
     assert!(decide(&world, refund_id, Decision::Settle).await.is_err(), "once");
-    settle(&world).await;
+    world.settle().await;
     assert_eq!(status(&world, run_id).await, "COMPLETED");
     assert_eq!(given_back(&world, order_id), Decimal::ZERO);
     let told = world.mails.about(order_id).iter().filter(|mail| mail.event == "payment.refunded").count();
@@ -174,13 +168,13 @@ async fn a_cancelled_order_waits_for_a_person_when_its_refund_is_refused_and_the
         let accepted =
             cancellation::accept::accept(&mut tx, &world.shop.rules, &request, |_| true).await.expect("accepted");
         tx.commit().await.expect("committed");
-        settle(&world).await;
+        world.settle().await;
         assert_eq!(world.order_status(order_id.into()).await.as_deref(), Some("CANCELLED"));
         world.assert_books("while the money is owed").await;
 
         world.gateway.refuse_refunds(false);
         decide(&world, held_now(&world).await[0].refund_id, decision).await.expect("decided");
-        settle(&world).await;
+        world.settle().await;
         assert_eq!(status(&world, accepted.workflow_id).await, "COMPLETED", "{decision:?}");
         let sent = if decision == Decision::Resend { total } else { Decimal::ZERO };
         assert_eq!(given_back(&world, order_id), sent, "{decision:?}");
@@ -209,6 +203,6 @@ async fn only_a_refused_refund_is_decided_about() {
                 "{decision:?} of {expected}: {refused:?}"
             );
         }
-        settle(&world).await;
+        world.settle().await;
     }
 }
