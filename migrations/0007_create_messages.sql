@@ -26,7 +26,7 @@ create table notifications (
     message_id text not null unique,
     status text not null check (status in ('SENDING', 'SENT', 'IN_DOUBT', 'SKIPPED', 'FAILED')),
     detail text,
-    sends int not null default 0,       -- times it was handed to the channel; 2 after a crash in between
+    sends int not null default 0,       -- times it was or may have been handed to the channel; 2 at most
     created_at timestamptz not null,
     sent_at timestamptz,
     check ((status = 'SENT') <= (sent_at is not null)),

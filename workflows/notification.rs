@@ -1,6 +1,6 @@
 //! Notification: one e-mail about one event. A message that cannot be sent never undoes an order.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use domain::{
@@ -11,7 +11,9 @@ use domain::{
     },
     ports::{Email, MailError, Mailer},
 };
-use engine::{Call, CallContext, Failure, Flow, Nothing, Result, RetryPolicy, Start, Step, StepError, Tx, Workflow};
+use engine::{
+    Call, CallContext, Dependency, Failure, Flow, Nothing, Result, RetryPolicy, Start, Step, StepError, Tx, Workflow,
+};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool};
@@ -171,9 +173,9 @@ impl Workflow for Notification {
         let composed = flow.tx(ComposeMessage { notice: &notice, shop: &self.0 }).undo(Nothing).await?;
         let Some(Composed { id, email }) = composed else { return Ok(false) };
         let pool = flow.pool().clone();
-        let refused = flow.call(SendEmail { id, email: &email, mailer, pool }).undo(Nothing).await?;
-        flow.tx(SettleMessage { id, refused: refused.as_deref() }).undo(Nothing).await?;
-        Ok(refused.is_none())
+        let handover = flow.call(SendEmail { id, email: &email, mailer, pool }).undo(Nothing).await?;
+        flow.tx(SettleMessage { id, handover: &handover }).undo(Nothing).await?;
+        Ok(handover == Handover::Taken)
     }
 }
 
@@ -298,8 +300,24 @@ fn spoken(code: &str) -> &str {
     }
 }
 
-/// Hands the message over. Under the same Message-ID however often; a predecessor that died in
-/// between leaves the row IN_DOUBT.
+/// What became of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Handover {
+    /// The server has it.
+    Taken,
+    /// The recipient's server refused it for good, and why.
+    Refused(String),
+    /// It was handed over twice, and nobody said whether they have it: it is not sent a third time.
+    InDoubt,
+}
+
+/// Handovers without an answer after which a message is not sent again: the first, and once more.
+const MOST_DOUBTS: i32 = 2;
+
+/// Hands the message over, under the same Message-ID however often. What certainly was not handed over
+/// is tried again; what was, and never answered for, is IN_DOUBT and sent once more. So is what a
+/// predecessor may have handed over that did not live to say so.
 struct SendEmail<'a> {
     id: Uuid,
     email: &'a Email,
@@ -307,33 +325,58 @@ struct SendEmail<'a> {
     pool: PgPool,
 }
 
-impl Call for SendEmail<'_> {
-    const NAME: &'static str = "SendEmail";
-    /// Why the recipient's server refused it for good, if it did.
-    type Output = Option<String>;
-
-    fn policy(&self) -> RetryPolicy {
-        RetryPolicy { max_attempts: 50, longest: std::time::Duration::from_secs(600), ..RetryPolicy::default() }
-    }
-
-    async fn run(&self, context: &CallContext) -> Result<Option<String>, StepError> {
-        let mailer = self.mailer.ok_or_else(|| StepError::Retry("this worker has no e-mail channel".into()))?;
-        if context.redelivered {
-            let mut conn = self.pool.acquire().await?;
-            messages::doubt(&mut conn, self.id).await?;
-        }
-        match mailer.send(self.email).await {
-            Ok(()) => Ok(None),
-            Err(MailError::Refused(why)) => Ok(Some(why)),
-            Err(MailError::Unreachable(why)) => Err(StepError::Retry(why.into())),
+impl SendEmail<'_> {
+    /// How often it may have been handed over by now; once more than was noted if `again`.
+    async fn doubts(&self, again: bool) -> Result<i32, sqlx::Error> {
+        let mut conn = self.pool.acquire().await?;
+        if again {
+            metrics::counter!("cart_engine_emails_in_doubt_total").increment(1);
+            messages::doubt(&mut conn, self.id).await
+        } else {
+            messages::doubts(&mut conn, self.id).await
         }
     }
 }
 
-/// SENT, or FAILED with the reason.
+impl Call for SendEmail<'_> {
+    const NAME: &'static str = "SendEmail";
+    type Output = Handover;
+
+    fn policy(&self) -> RetryPolicy {
+        let (longest, timeout) = (Duration::from_secs(600), Duration::from_secs(35));
+        RetryPolicy { max_attempts: 50, longest, timeout, ..RetryPolicy::default() }
+    }
+
+    fn dependency(&self) -> Option<Dependency> {
+        self.mailer.map(|mailer| Dependency::new("mail", mailer.name()))
+    }
+
+    async fn run(&self, context: &CallContext) -> Result<Handover, StepError> {
+        let mailer = self.mailer.ok_or_else(|| StepError::Retry("this worker has no e-mail channel".into()))?;
+        let mut doubts = self.doubts(false).await?;
+        if context.redelivered && doubts < MOST_DOUBTS {
+            doubts = self.doubts(true).await?;
+        }
+        if doubts >= MOST_DOUBTS {
+            return Ok(Handover::InDoubt);
+        }
+        let unanswered = match mailer.send(self.email).await {
+            Ok(()) => return Ok(Handover::Taken),
+            Err(MailError::Refused(why)) => return Ok(Handover::Refused(why)),
+            Err(MailError::Unreachable(why)) => return Err(StepError::Retry(why.into())),
+            Err(MailError::Unanswered(why)) => why,
+        };
+        if self.doubts(true).await? >= MOST_DOUBTS {
+            return Ok(Handover::InDoubt);
+        }
+        Err(StepError::Retry(unanswered.into()))
+    }
+}
+
+/// SENT, or FAILED with the reason, or for ever IN_DOUBT.
 struct SettleMessage<'a> {
     id: Uuid,
-    refused: Option<&'a str>,
+    handover: &'a Handover,
 }
 
 impl Step for SettleMessage<'_> {
@@ -342,7 +385,11 @@ impl Step for SettleMessage<'_> {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
         let now = tx.now();
-        messages::settle(tx.conn(), self.id, self.refused, now).await?;
+        match self.handover {
+            Handover::Taken => messages::settle(tx.conn(), self.id, None, now).await?,
+            Handover::Refused(why) => messages::settle(tx.conn(), self.id, Some(why), now).await?,
+            Handover::InDoubt => {}
+        }
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 mod mailbox;
 mod message;
+mod server;
 mod smtp;
 
 pub use mailbox::{DevMailbox, Stored};
@@ -14,6 +15,6 @@ pub enum ConfigError {
     #[error("the sender is not an e-mail address")]
     Sender(#[from] lettre::address::AddressError),
     /// The address of the mail server makes no sense.
-    #[error("the mail server's address is not a usable smtp or smtps URL")]
-    Server(#[source] lettre::transport::smtp::Error),
+    #[error("the mail server's address is not a usable smtp or smtps URL: {0}")]
+    Server(&'static str),
 }

@@ -139,12 +139,20 @@ pub async fn skip(
     Ok(())
 }
 
-/// SENDING → IN_DOUBT: whoever sent it did not live to say whether it went.
-pub async fn doubt(conn: &mut PgConnection, id: Uuid) -> Result<(), sqlx::Error> {
-    sqlx::query!("update notifications set status = 'IN_DOUBT', sends = sends + 1 where id = $1 and status in ('SENDING', 'IN_DOUBT')", id)
-        .execute(conn)
-        .await?;
-    Ok(())
+/// SENDING → IN_DOUBT: it may have been handed over, and nobody knows. Answers how often by now.
+pub async fn doubt(conn: &mut PgConnection, id: Uuid) -> Result<i32, sqlx::Error> {
+    sqlx::query_scalar!(
+        "update notifications set status = 'IN_DOUBT', sends = sends + 1
+          where id = $1 and status in ('SENDING', 'IN_DOUBT') returning sends",
+        id
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// How often a message that is not settled may have been handed over.
+pub async fn doubts(conn: &mut PgConnection, id: Uuid) -> Result<i32, sqlx::Error> {
+    sqlx::query_scalar!("select sends from notifications where id = $1", id).fetch_one(conn).await
 }
 
 /// → SENT, or FAILED with the reason.

@@ -84,6 +84,10 @@ impl DevMailbox {
 
 #[async_trait]
 impl Mailer for DevMailbox {
+    fn name(&self) -> &'static str {
+        "mailbox"
+    }
+
     async fn send(&self, email: &Email) -> Result<(), MailError> {
         // The real message is built too: what is kept is what SMTP would have carried.
         let raw = message(&self.from, email)?.formatted();
