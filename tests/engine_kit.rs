@@ -3,6 +3,7 @@
 mod batches;
 mod doomed;
 mod parked;
+mod put_off;
 
 use std::{
     sync::{

@@ -2,7 +2,7 @@
 //! remember everything, so that a test can count the money.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -34,6 +34,8 @@ pub enum Weather {
     Deaf,
     /// Nobody hears of the call.
     Away,
+    /// Somebody else answers at its address.
+    Elsewhere,
 }
 
 /// Happens inside a call: after its effect, before its answer.
@@ -45,6 +47,7 @@ struct Ledger {
     payments: BTreeMap<String, GatewayPayment>,
     refunds: HashMap<Uuid, GatewayRefund>,
     calls: usize,
+    looks: usize,
     weather: Weather,
     /// Orders of which nothing is to be heard.
     mute_about: HashSet<OrderId>,
@@ -119,6 +122,7 @@ impl ScriptedGateway {
         match self.ledger().weather {
             Weather::Fair | Weather::Deaf => Ok(()),
             Weather::Away => Err(GatewayError::Unknown("the gateway is away".to_owned())),
+            Weather::Elsewhere => Err(GatewayError::Misconfigured("404, and not from the gateway".to_owned())),
         }
     }
 
@@ -131,9 +135,14 @@ impl ScriptedGateway {
             meanwhile().await;
         }
         match weather {
-            Weather::Fair | Weather::Away => Ok(answer),
+            Weather::Fair | Weather::Away | Weather::Elsewhere => Ok(answer),
             Weather::Deaf => Err(GatewayError::Unknown("the answer was lost".to_owned())),
         }
+    }
+
+    /// How often it was asked how a payment stands.
+    pub fn looks(&self) -> usize {
+        self.ledger().looks
     }
 
     /// Captured minus refunded for an order.
@@ -287,6 +296,7 @@ impl PaymentGateway for ScriptedGateway {
         if self.ledger().mute_about.contains(&order_id) {
             return Err(GatewayError::Unknown("it does not say".to_owned()));
         }
+        self.ledger().looks += 1;
         self.answer(self.payments(order_id)).await
     }
 
@@ -344,38 +354,66 @@ impl PaymentGateway for ScriptedGateway {
     }
 }
 
+/// How a mail server takes a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relay {
+    /// It does not have it.
+    Unreachable,
+    /// It has it, and does not say so.
+    Silent,
+}
+
 /// Every message handed over, by Message-ID: a second copy is the same message.
 #[derive(Default)]
-pub struct Mails(Mutex<BTreeMap<String, Email>>);
+pub struct Mails(Mutex<Post>);
+
+#[derive(Default)]
+struct Post {
+    mails: BTreeMap<String, Email>,
+    copies: HashMap<String, usize>,
+    ahead: VecDeque<Relay>,
+}
 
 impl Mails {
+    fn post(&self) -> MutexGuard<'_, Post> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the next sends come to; those after them are taken.
+    pub fn expect(&self, ahead: impl IntoIterator<Item = Relay>) {
+        self.post().ahead.extend(ahead);
+    }
+
+    /// How often a message was handed over.
+    pub fn copies(&self, message_id: &str) -> usize {
+        self.post().copies.get(message_id).copied().unwrap_or_default()
+    }
+
     /// Messages to an address.
     pub fn to(&self, address: &str) -> Vec<Email> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .filter(|mail| mail.to == address)
-            .cloned()
-            .collect()
+        self.post().mails.values().filter(|mail| mail.to == address).cloned().collect()
     }
 
     /// Messages about an order.
     pub fn about(&self, order_id: OrderId) -> Vec<Email> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .filter(|mail| mail.order_id == Some(order_id))
-            .cloned()
-            .collect()
+        self.post().mails.values().filter(|mail| mail.order_id == Some(order_id)).cloned().collect()
     }
 }
 
 #[async_trait]
 impl Mailer for Mails {
+    fn name(&self) -> &'static str {
+        "mails"
+    }
+
     async fn send(&self, email: &Email) -> Result<(), MailError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(email.message_id.clone(), email.clone());
-        Ok(())
+        let mut post = self.post();
+        let next = post.ahead.pop_front();
+        if next == Some(Relay::Unreachable) {
+            return Err(MailError::Unreachable("nobody is there".to_owned()));
+        }
+        post.mails.insert(email.message_id.clone(), email.clone());
+        *post.copies.entry(email.message_id.clone()).or_default() += 1;
+        if next == Some(Relay::Silent) { Err(MailError::Unanswered("no answer".to_owned())) } else { Ok(()) }
     }
 }

@@ -264,7 +264,7 @@ fn client() -> reqwest::Client {
         // Another test may have been first.
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
-    reqwest::Client::builder().no_proxy().build().expect("a client")
+    reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().expect("a client")
 }
 
 async fn listen() -> (TcpListener, String) {

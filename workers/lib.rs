@@ -53,7 +53,9 @@ pub async fn run(
         anyhow::bail!("there is no queue named {unknown}; there are: {}", registry.queues().join(", "));
     }
     let name = deliver::incarnation_name();
-    let engine = Engine::new(pool.clone(), registry, options.settings.clone(), &name).await?;
+    // A dependency that falls silent leaves every queue half of its slots.
+    let settings = Settings { calls_inside: (options.concurrency / 2).max(1), ..options.settings.clone() };
+    let engine = Engine::new(pool.clone(), registry, settings, &name).await?;
     tracing::info!(worker = %engine.incarnation().id(), ?queues, concurrency = options.concurrency, "working");
 
     // Beats and sweeps have connections of their own: steps that wait for a lock must not make a worker

@@ -28,13 +28,13 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use self::{
-    attempt::Attempt,
+    attempt::{Attempt, Window},
     confirm::{
         AppendHistory, CommitReservation, ConfirmOrder, ConvertCart, PublishEvents, ReadReceipt, RecordRedemption,
         SendNotifications,
     },
     create::{CancelOrder, CreateOrder, CreateOrderItems, LinkCoupons},
-    pay::{ClosePayment, InitiatePayment, PaymentOutcome, StorePaymentIntent, VoidOrRefund},
+    pay::{ClosePayment, Desk, InitiatePayment, PaymentOutcome, StorePaymentIntent, VoidOrRefund},
     reserve::{ReleaseInventory, ReserveInventory},
     validate::{ApplyCoupons, CollectDetails, ReleaseCoupons, UnlockCart, ValidateCart},
 };
@@ -131,7 +131,8 @@ impl Workflow for Checkout {
         // PHASE 2 · Inventory reservation
         // 4. Reserve inventory
         let hold = shop.rules.hold();
-        flow.tx(ReserveInventory { cart: &cart, order_id, hold }).undo(ReleaseInventory { order_id }).await?;
+        let reserve = ReserveInventory { cart: &cart, order_id, hold };
+        let held = flow.tx(reserve).undo(ReleaseInventory { order_id }).await?;
 
         // PHASE 3 · Order creation: 5. order record, 6. order items, 7. linked coupons commit together
         flow.tx((
@@ -146,25 +147,33 @@ impl Workflow for Checkout {
         let mut payment = None;
         let mut earlier = Vec::new();
         if request.payment_method != PaymentMethod::Cod && !quote.total.is_zero() {
-            let gateway = shop.gateway(&request.gateway);
+            let desk = Desk::new(flow.pool(), shop.gateway(&request.gateway));
+            let window = Window::new(held.since, shop.rules.payment_window(), hold);
             let mut attempt = Attempt::first(&request);
             payment = Some(loop {
                 // 8. Initiate payment: call the gateway, and store its payment id
                 let void_or_refund = VoidOrRefund::of(&request);
-                let initiate =
-                    InitiatePayment { request: &request, attempt: &attempt, earlier: &earlier, quote: &quote, gateway };
+                let initiate = InitiatePayment {
+                    request: &request,
+                    attempt: &attempt,
+                    earlier: &earlier,
+                    quote: &quote,
+                    window,
+                    desk: &desk,
+                };
                 let intent = flow.call(initiate).undo(void_or_refund).await?;
                 let store = StorePaymentIntent { request: &request, attempt: &attempt, intent: &intent };
                 flow.tx(store).undo(Nothing).await?;
                 let outcome = match PaymentOutcome::known(&intent) {
                     Some(outcome) => outcome,
                     // 9. User completes payment
-                    None => match attempt.wait(flow, &shop.rules, &earlier).await? {
+                    None => match attempt.wait(flow, window, &earlier, &intent, &desk).await? {
                         Some(outcome) if outcome.gateway_payment_id == intent.gateway_payment_id => outcome,
                         // Silence is not "unpaid", nor is word of another payment: the gateway is told to
                         // close, and says how it ended.
                         Some(_) | None => {
-                            flow.call(ClosePayment { order_id, intent: &intent, gateway }).undo(Nothing).await?
+                            let by = window.close_by(attempt.number);
+                            flow.call(ClosePayment { order_id, intent: &intent, by, desk: &desk }).undo(Nothing).await?
                         }
                     },
                 };
@@ -172,7 +181,7 @@ impl Workflow for Checkout {
                     Ok(captured) => break captured,
                     // Declined: unless the shopper may try again, this `?` is the arrow to box 9a, the
                     // undos above in reverse.
-                    Err(declined) => attempt = attempt.next(flow, &request, &shop.rules, &intent, declined).await?,
+                    Err(declined) => attempt = attempt.next(flow, &request, window, &intent, declined).await?,
                 }
                 earlier.push(intent.gateway_payment_id);
             });

@@ -10,11 +10,8 @@ mod send;
 
 use std::{sync::Arc, time::Duration};
 
-use domain::{
-    ids::OrderId,
-    ports::{GatewayPayment, PaymentGateway},
-};
-use engine::{Call, CallContext, Flow, Forward, Result, RetryPolicy, Step, StepError, Tx, Workflow};
+use domain::{ids::OrderId, ports::GatewayPayment};
+use engine::{Call, CallContext, Dependency, Flow, Forward, Result, RetryPolicy, Step, StepError, Tx, Workflow};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +19,7 @@ pub(crate) use self::send::give_back;
 pub use crate::store::refunds::DueRefund;
 use crate::{
     Shop,
-    checkout::pay::{configured, unless_refused},
+    checkout::pay::Desk,
     store::refunds::{self, Claim},
 };
 
@@ -80,7 +77,10 @@ pub(crate) async fn claim_everything(
     request: &RefundRequest,
 ) -> Result<Vec<DueRefund>> {
     let payments = match &request.gateway {
-        Some(name) => flow.call(ClosePayments { order_id: request.order_id, gateway: shop.gateway(name) }).await?,
+        Some(name) => {
+            let desk = Desk::new(flow.pool(), shop.gateway(name));
+            flow.call(ClosePayments { order_id: request.order_id, desk: &desk }).await?
+        }
         None => Vec::new(),
     };
     flow.tx(ClaimRefunds { request, payments: &payments }).await
@@ -110,7 +110,7 @@ const PATIENT: RetryPolicy = RetryPolicy {
 /// Closes what is still open and learns what was captured.
 struct ClosePayments<'a> {
     order_id: OrderId,
-    gateway: Option<&'a Arc<dyn PaymentGateway>>,
+    desk: &'a Desk<'a>,
 }
 
 impl Call for ClosePayments<'_> {
@@ -121,8 +121,13 @@ impl Call for ClosePayments<'_> {
         PATIENT
     }
 
+    fn dependency(&self) -> Option<Dependency> {
+        self.desk.dependency()
+    }
+
     async fn run(&self, context: &CallContext) -> Result<Vec<GatewayPayment>, StepError> {
-        configured(self.gateway)?.close(context.idempotency_key, self.order_id).await.map_err(unless_refused)
+        let closed = self.desk.gateway()?.close(context.idempotency_key, self.order_id).await;
+        self.desk.read(closed, context.now).await
     }
 }
 

@@ -23,7 +23,7 @@ pub struct Deployment {
     pub client: reqwest::Client,
     // Kept for their lives' sake.
     api: Child,
-    _sandbox: Child,
+    pub sandbox: Child,
 }
 
 /// A worker process and where its metrics are.
@@ -36,21 +36,27 @@ pub struct Worker {
 
 impl Deployment {
     pub async fn open(stage: &Stage) -> Deployment {
+        Deployment::open_with(stage, &[]).await
+    }
+
+    /// The same by rules of its own, which its workers must be told too.
+    pub async fn open_with(stage: &Stage, rules: &[(&str, &str)]) -> Deployment {
         let (pool, database_url) = stage.database().await;
         // The gateway must know the API's address and the API the gateway's: one is drawn first.
         let sandbox_url = format!("http://{}", free_address());
-        let environment = [
+        let mut environment = vec![
             ("DATABASE_URL", &*database_url),
             ("SANDBOX_URL", &sandbox_url),
             ("JWT_SECRET", JWT_SECRET),
             ("CART_ENGINE_RATE_LIMIT", "off"),
         ];
+        environment.extend(rules);
         let api = Child::start(&["api", "--listen", "127.0.0.1:0"], &environment);
         let api_url = api.says("the API is ready at ").await;
         let (listen, webhooks) = (sandbox_url.trim_start_matches("http://"), format!("{api_url}/api/webhooks/sandbox"));
         let sandbox = Child::start(&["sandbox", "--listen", listen, "--webhook-url", &webhooks], &environment);
         sandbox.says("the sandbox gateway is ready at ").await;
-        Deployment { pool, database_url, sandbox_url, api_url, client: client(), api, _sandbox: sandbox }
+        Deployment { pool, database_url, sandbox_url, api_url, client: client(), api, sandbox }
     }
 
     /// A worker that is at work.
@@ -107,6 +113,7 @@ impl Deployment {
         assert!(wrong.is_empty(), "{when}: the gateway's money is wrong (order, status, captures, net): {wrong:?}");
         let unpaid: i64 = sqlx::query_scalar(
             "select count(*) from orders o where o.order_status = 'CONFIRMED' and o.total_amount > 0
+                and o.payment_method <> 'COD'
                 and not exists (select from sandbox.payments p where p.order_id = o.id::text)",
         )
         .fetch_one(&self.pool)

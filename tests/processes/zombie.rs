@@ -70,7 +70,9 @@ async fn a_worker_that_wakes_up_after_its_lease_is_refused_every_late_write() {
     let serving =
         tokio::spawn(async move { axum::serve(listener, Router::new().fallback(hand_on).with_state(line)).await });
 
-    let zombie = deployment.worker_with(&[("SANDBOX_URL", &line_url)]).await;
+    // Half of its turns may be inside the gateway: all of the frozen ones are to be.
+    let wide = ("CART_ENGINE__WORKER__CONCURRENCY", "32");
+    let zombie = deployment.worker_with(&[("SANDBOX_URL", &line_url), wide]).await;
     let shoppers = with_full_carts(&deployment.pool, FROZEN).await;
     check_out(&deployment, &shoppers, |_| Way::Pays, &AtomicUsize::new(0)).await;
     eventually("every payment is made", async || held.load(Ordering::SeqCst) == FROZEN).await;

@@ -8,6 +8,7 @@ use adapters::{
     redis::Redis,
 };
 use domain::ports::{Mailer, PaymentGateway};
+use reqwest::redirect::Policy;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::PgPool;
 use url::{Host, Url};
@@ -89,7 +90,8 @@ pub(crate) fn webhook_secret(config: &Config, dev: Option<&DevSettings>) -> Resu
 /// # Errors
 /// None is expected.
 pub(crate) fn client(url: &str) -> Result<reqwest::Client, Failure> {
-    let client = reqwest::Client::builder().connect_timeout(CONNECT_PATIENCE);
+    // A service that has moved is for an operator to look at: a payment is not sent after it.
+    let client = reqwest::Client::builder().connect_timeout(CONNECT_PATIENCE).redirect(Policy::none());
     let client = if is_loopback(url) { client.no_proxy() } else { client };
     Ok(client.build()?)
 }

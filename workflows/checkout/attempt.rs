@@ -1,6 +1,8 @@
 //! More than one try to pay: a declined payment leaves the order PENDING, and its run waits, holding no
 //! worker, for the shopper to send another.
 
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{ids::OrderId, money::Money, payment::PaymentMethod, ports::GatewayPayment};
 use engine::{Delivery, Failure, Flow, Nothing, Result as FlowResult, Start, Step, StepError, Tx};
@@ -11,10 +13,9 @@ use uuid::Uuid;
 
 use super::{
     Request,
-    pay::{self, PaymentOutcome},
+    pay::{self, AskGateway, Desk, PaymentOutcome},
 };
 use crate::{
-    Rules,
     refund::{RefundPayment, RefundRequest},
     store::attempts,
 };
@@ -40,21 +41,20 @@ impl Attempt {
         Attempt { number: 1, method: request.payment_method, token: request.payment_token.clone() }
     }
 
-    /// Waits for word of this attempt's payment. A later attempt has until the stock is no longer held;
-    /// what is said late of an earlier one is not about it.
+    /// Waits for word of this attempt's payment, and asks the gateway now and then, lest a lost webhook
+    /// cost the shopper the whole window. What is said late of an earlier attempt is not about this one.
     pub(super) async fn wait(
         &self,
         flow: &mut Flow,
-        rules: &Rules,
+        window: Window,
         earlier: &[String],
+        intent: &GatewayPayment,
+        desk: &Desk<'_>,
     ) -> FlowResult<Option<PaymentOutcome>> {
-        if self.number == 1 {
-            return flow.wait_for(pay::SIGNAL, rules.payment_window()).await;
-        }
-        let until = after(flow.started_at(), rules.hold());
+        let (until, ask) = (window.until(self.number), AskGateway { intent, desk });
         loop {
             // Ends: each payment has at most two ends to be told of.
-            match flow.wait_until::<PaymentOutcome>(pay::SIGNAL, until).await? {
+            match flow.wait_until_asking::<PaymentOutcome, _>(pay::SIGNAL, until, &ask, ask_next).await? {
                 Some(outcome) if earlier.contains(&outcome.gateway_payment_id) => {}
                 heard => return Ok(heard),
             }
@@ -67,7 +67,7 @@ impl Attempt {
         self,
         flow: &mut Flow,
         request: &Request,
-        rules: &Rules,
+        window: Window,
         intent: &GatewayPayment,
         declined: Failure,
     ) -> FlowResult<Attempt> {
@@ -81,13 +81,45 @@ impl Attempt {
         }
         let decline = RecordDecline { order_id: request.order_id, number: self.number, intent, why: &declined.detail };
         flow.tx(decline).undo(Nothing).await?;
-        let until = after(flow.started_at(), rules.payment_window());
-        flow.wait_until(SIGNAL, until).await?.ok_or(declined)
+        flow.wait_until(SIGNAL, window.closes).await?.ok_or(declined)
     }
 }
 
-fn after(start: DateTime<Utc>, window: std::time::Duration) -> DateTime<Utc> {
-    start + TimeDelta::from_std(window).unwrap_or(TimeDelta::MAX)
+/// When the phase of payment is over, whatever the gateway does: counted from when the stock was held.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    /// The first attempt is to be paid by then, and others are to be begun.
+    closes: DateTime<Utc>,
+    /// A later attempt is to be paid by then.
+    hold_ends: DateTime<Utc>,
+}
+
+/// The least time a silent gateway is asked how a payment has ended.
+const CLOSING: TimeDelta = TimeDelta::seconds(30);
+
+impl Window {
+    pub(super) fn new(held_since: DateTime<Utc>, window: Duration, hold: Duration) -> Self {
+        let after = |duration| held_since + TimeDelta::from_std(duration).unwrap_or(TimeDelta::days(365));
+        Window { closes: after(window), hold_ends: after(hold.max(window)) }
+    }
+
+    /// Until when this attempt may be paid.
+    pub(super) fn until(self, attempt: u32) -> DateTime<Utc> {
+        if attempt == 1 { self.closes } else { self.hold_ends }
+    }
+
+    /// Until when the gateway is asked how this attempt has ended: for the first, no longer than the
+    /// stock is held.
+    pub(super) fn close_by(self, attempt: u32) -> DateTime<Utc> {
+        self.until(attempt) + (self.hold_ends - self.closes).max(CLOSING)
+    }
+}
+
+/// The gateway is asked after 5, 15 and 45 seconds, then each minute: when next, after so long.
+fn ask_next(waited: Duration) -> Duration {
+    let waited = waited.as_secs();
+    let first = [5, 15, 45].into_iter().find(|at| *at > waited);
+    Duration::from_secs(first.unwrap_or_else(|| 45 + 60 * ((waited - 45) / 60 + 1)))
 }
 
 /// This attempt is FAILED and said so; the order waits for another.
@@ -185,5 +217,30 @@ pub async fn offer(conn: &mut PgConnection, offer: Offer) -> Result<Uuid, OfferE
         Delivery::Delivered => Ok(order.checkout_run_id),
         Delivery::Duplicate => Err(OfferError::InProgress),
         Delivery::Finished | Delivery::Refused | Delivery::Unknown => Err(OfferError::NotPending),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gateway_is_asked_soon_and_then_each_minute() {
+        let mut asked = vec![ask_next(Duration::ZERO).as_secs()];
+        while asked.len() < 6 {
+            asked.push(ask_next(Duration::from_secs(asked[asked.len() - 1])).as_secs());
+        }
+        assert_eq!(asked, [5, 15, 45, 105, 165, 225]);
+    }
+
+    #[test]
+    fn a_silent_gateway_is_asked_no_longer_than_the_stock_is_held() {
+        let held = DateTime::from_timestamp(1_800_000_000, 0).expect("a time");
+        let window = Window::new(held, Duration::from_secs(480), Duration::from_secs(600));
+        assert_eq!(window.until(1), held + TimeDelta::seconds(480));
+        assert_eq!(window.close_by(1), held + TimeDelta::seconds(600));
+        assert_eq!(window.until(2), held + TimeDelta::seconds(600));
+        let narrow = Window::new(held, Duration::from_secs(480), Duration::from_secs(480));
+        assert_eq!(narrow.close_by(1), held + TimeDelta::seconds(480) + CLOSING);
     }
 }

@@ -1,19 +1,27 @@
 //! Phase 4: money. Nothing here runs inside a transaction but the notes it leaves.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use chrono::{DateTime, Utc};
 use domain::{
     ids::OrderId,
     money::Money,
+    notification::{StaffReport, gateway_misconfigured},
     ports::{GatewayError, GatewayPayment, GatewayPaymentStatus, PaymentGateway, PaymentRequest},
     pricing::Quote,
 };
-use engine::{Call, CallContext, Failure, RetryPolicy, Start, Step, StepError, Tx, Undo};
+use engine::{Call, CallContext, Deadline, Dependency, Failure, RetryPolicy, Start, Step, StepError, Tx, Undo};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
+use uuid::Uuid;
 
-use super::{Request, attempt::Attempt};
+use super::{
+    Request,
+    attempt::{Attempt, Window},
+};
 use crate::{
+    notification::Notice,
     refund::{RefundPayment, RefundRequest},
     store::orders,
 };
@@ -90,20 +98,66 @@ pub struct Captured {
     pub amount: Decimal,
 }
 
-/// How a gateway's error is read: refused is final, anything else is "unknown", and tried again under
-/// the same key until it is known.
-pub(crate) fn unless_refused(error: GatewayError) -> StepError {
-    match error {
-        GatewayError::Refused { code, detail } => {
-            StepError::Terminal(Failure::new("payment-declined", format!("{code}: {detail}")))
+/// A gateway as a flow comes to it, and the way to say that it is set up wrongly.
+#[derive(Clone)]
+pub(crate) struct Desk<'a> {
+    gateway: Option<&'a Arc<dyn PaymentGateway>>,
+    pool: PgPool,
+}
+
+impl<'a> Desk<'a> {
+    pub(crate) fn new(pool: &PgPool, gateway: Option<&'a Arc<dyn PaymentGateway>>) -> Self {
+        Desk { gateway, pool: pool.clone() }
+    }
+
+    /// What calls through this desk depend on.
+    pub(crate) fn dependency(&self) -> Option<Dependency> {
+        self.gateway.map(|gateway| Dependency::new("gateway", gateway.name()))
+    }
+
+    pub(crate) fn gateway(&self) -> Result<&'a Arc<dyn PaymentGateway>, StepError> {
+        // Another worker of the pool may have it.
+        self.gateway.ok_or_else(|| StepError::Unknown("the payment gateway is not configured on this worker".into()))
+    }
+
+    /// How a gateway's error is read: refused is final; anything else is "unknown", and tried again under
+    /// the same key until it is known. That the shop is set up wrongly is no refusal either: the staff is
+    /// told, and the run waits for them.
+    pub(crate) async fn read<T>(&self, answer: Result<T, GatewayError>, now: DateTime<Utc>) -> Result<T, StepError> {
+        match answer {
+            Ok(answer) => Ok(answer),
+            Err(GatewayError::Refused { code, detail }) => {
+                Err(Failure::new("payment-declined", format!("{code}: {detail}")).into())
+            }
+            Err(GatewayError::Busy { why, after_s }) => {
+                Err(StepError::Busy { why, after: Duration::from_secs(after_s) })
+            }
+            Err(GatewayError::Unknown(why)) => Err(StepError::Unknown(why.into())),
+            Err(GatewayError::Misconfigured(why)) => {
+                if let Err(error) = self.complain(&why, now).await {
+                    tracing::warn!(%error, "the staff could not be told that a gateway is set up wrongly");
+                }
+                Err(StepError::Unknown(why.into()))
+            }
         }
-        GatewayError::Unknown(why) => StepError::Unknown(why.into()),
+    }
+
+    /// Counts it, and tells the staff, once a day and gateway.
+    async fn complain(&self, why: &str, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+        let Some(name) = self.gateway.map(|gateway| gateway.name()) else { return Ok(()) };
+        metrics::counter!("cart_engine_gateway_misconfigured_total", "gateway" => name).increment(1);
+        let (subject, text) = gateway_misconfigured(name, why);
+        let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{name}/{}", now.date_naive()).as_bytes());
+        let notice = Notice::to_staff("gateway.misconfigured", StaffReport { id, subject, text });
+        let mut tx = self.pool.begin().await?;
+        notice.tell(&mut tx).await?;
+        tx.commit().await
     }
 }
 
-pub(crate) fn configured(gateway: Option<&Arc<dyn PaymentGateway>>) -> Result<&Arc<dyn PaymentGateway>, StepError> {
-    // Another worker of the pool may have it.
-    gateway.ok_or_else(|| StepError::Unknown("the payment gateway is not configured on this worker".into()))
+fn too_late(at: DateTime<Utc>) -> Option<Deadline> {
+    let failure = Failure::new("payment-expired", "the payment gateway did not answer while the order could be paid");
+    Some(Deadline { at, failure })
 }
 
 /// Box 8: asks the gateway for the money. The order id travels as metadata, so that a webhook or a
@@ -115,19 +169,29 @@ pub struct InitiatePayment<'a> {
     /// The gateway's payments of the attempts before.
     pub(super) earlier: &'a [String],
     pub(super) quote: &'a Quote,
-    pub(super) gateway: Option<&'a Arc<dyn PaymentGateway>>,
+    pub(super) window: Window,
+    pub(super) desk: &'a Desk<'a>,
 }
 
 impl Call for InitiatePayment<'_> {
     const NAME: &'static str = "InitiatePayment";
     type Output = GatewayPayment;
 
+    fn dependency(&self) -> Option<Dependency> {
+        self.desk.dependency()
+    }
+
+    /// Without an answer the order cannot be paid any more: what was taken all the same goes back.
+    fn deadline(&self) -> Option<Deadline> {
+        too_late(self.window.until(self.attempt.number))
+    }
+
     async fn run(&self, context: &CallContext) -> Result<GatewayPayment, StepError> {
-        let gateway = configured(self.gateway)?;
+        let gateway = self.desk.gateway()?;
         // A gateway forgets idempotency keys. Well before that we only ask what became of the payment.
         let age = (context.now - context.intended_at).to_std().unwrap_or_default();
         if age > gateway.key_lifetime() / 2 {
-            let found = gateway.find(self.request.order_id).await.map_err(unless_refused)?;
+            let found = self.desk.read(gateway.find(self.request.order_id).await, context.now).await?;
             return found
                 .into_iter()
                 .find(|payment| !self.earlier.contains(&payment.gateway_payment_id))
@@ -141,11 +205,11 @@ impl Call for InitiatePayment<'_> {
             token: self.attempt.token.clone(),
             return_url: None,
         };
-        gateway.initiate(context.idempotency_key, &payment).await.map_err(unless_refused)
+        self.desk.read(gateway.initiate(context.idempotency_key, &payment).await, context.now).await
     }
 
     fn policy(&self) -> RetryPolicy {
-        RetryPolicy { longest: std::time::Duration::from_secs(10), ..RetryPolicy::default() }
+        RetryPolicy { longest: Duration::from_secs(10), ..RetryPolicy::default() }
     }
 }
 
@@ -168,21 +232,55 @@ impl Step for StorePaymentIntent<'_> {
     }
 }
 
+/// Asks how the payment stands, while its run waits to be told. Changes nothing.
+#[derive(Clone)]
+pub struct AskGateway<'a> {
+    pub(super) intent: &'a GatewayPayment,
+    pub(super) desk: &'a Desk<'a>,
+}
+
+impl Call for AskGateway<'_> {
+    const NAME: &'static str = "AskGateway";
+    /// None while nothing has come of it.
+    type Output = Option<PaymentOutcome>;
+
+    fn dependency(&self) -> Option<Dependency> {
+        self.desk.dependency()
+    }
+
+    async fn run(&self, context: &CallContext) -> Result<Option<PaymentOutcome>, StepError> {
+        let found = self.desk.gateway()?.find(self.intent.order_id).await;
+        let payments = self.desk.read(found, context.now).await?;
+        let own = payments.iter().find(|payment| payment.gateway_payment_id == self.intent.gateway_payment_id);
+        Ok(own.and_then(PaymentOutcome::known))
+    }
+}
+
 /// The payment window has passed: closes the payment at the gateway and learns how it ended.
 #[derive(Clone)]
 pub struct ClosePayment<'a> {
     pub(super) order_id: OrderId,
     pub(super) intent: &'a GatewayPayment,
-    pub(super) gateway: Option<&'a Arc<dyn PaymentGateway>>,
+    /// Until when the gateway's word is waited for.
+    pub(super) by: DateTime<Utc>,
+    pub(super) desk: &'a Desk<'a>,
 }
 
 impl Call for ClosePayment<'_> {
     const NAME: &'static str = "ClosePayment";
     type Output = PaymentOutcome;
 
+    fn dependency(&self) -> Option<Dependency> {
+        self.desk.dependency()
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        too_late(self.by)
+    }
+
     async fn run(&self, context: &CallContext) -> Result<PaymentOutcome, StepError> {
-        let payments =
-            configured(self.gateway)?.close(context.idempotency_key, self.order_id).await.map_err(unless_refused)?;
+        let closed = self.desk.gateway()?.close(context.idempotency_key, self.order_id).await;
+        let payments = self.desk.read(closed, context.now).await?;
         let captured = payments.iter().find(|payment| payment.status == GatewayPaymentStatus::Captured);
         let own = payments.iter().find(|payment| payment.gateway_payment_id == self.intent.gateway_payment_id);
         let outcome = captured.or(own).or(payments.first()).and_then(PaymentOutcome::known);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use domain::ids::OrderId;
 use engine::{Step, StepError, Tx, Undo};
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,8 @@ use crate::store::{
 pub struct Hold {
     /// One a line, in variant order.
     pub reservations: Vec<Uuid>,
+    /// Since when: what the payment window is counted from.
+    pub since: DateTime<Utc>,
 }
 
 /// Box 4: available −q, reserved +q for each line, or nothing at all.
@@ -40,7 +43,7 @@ impl Step for ReserveInventory<'_> {
             let lines = self.cart.lines.iter().filter_map(|line| line.short_of(&short)).collect();
             return Err(Refusal::OutOfStock { lines }.into());
         }
-        Ok(Hold { reservations: wanted.into_iter().map(|wanted| wanted.reservation_id).collect() })
+        Ok(Hold { reservations: wanted.into_iter().map(|wanted| wanted.reservation_id).collect(), since: now })
     }
 }
 

@@ -113,6 +113,17 @@ pub fn low_stock_digest(variants: &[LowStock]) -> (String, String) {
     (format!("{what} low on stock"), text)
 }
 
+/// Subject and text for the staff: a gateway that nobody can be paid through as the shop is set up.
+#[must_use]
+pub fn gateway_misconfigured(gateway: &str, why: &str) -> (String, String) {
+    let (gateway, why) = (one_line(gateway), one_line(why));
+    let mut text = format!("Payments through the gateway {gateway} wait, because the shop is set up wrongly:\n\n");
+    push(&mut text, format_args!("{why}\n"));
+    push(&mut text, format_args!("Please check its address and credentials. Nobody is declined meanwhile; checkouts"));
+    push(&mut text, format_args!("that cannot be paid before their payment window ends are cancelled."));
+    (format!("The payment gateway {gateway} is set up wrongly"), text)
+}
+
 /// Subject and text for an order that has been confirmed.
 #[must_use]
 pub fn order_confirmation(order: &OrderSummary) -> (String, String) {

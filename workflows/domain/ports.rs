@@ -230,7 +230,19 @@ pub enum GatewayError {
     /// Time-out, connection lost, 5xx, garbage: the outcome is unknown; repeat under the same key.
     #[error("the gateway's answer is unknown: {0}")]
     Unknown(String),
-    /// 4xx: it certainly did not happen.
+    /// It asks to come again later; repeat under the same key.
+    #[error("the gateway asks to come again in {after_s} s: {why}")]
+    Busy {
+        /// In its words.
+        why: String,
+        /// When, in seconds.
+        after_s: u64,
+    },
+    /// Whoever answered is not the gateway, or it does not know us: somebody must set the shop up
+    /// rightly. Says nothing of the payment.
+    #[error("the gateway is set up wrongly: {0}")]
+    Misconfigured(String),
+    /// It understood, and says no: it certainly did not happen.
     #[error("the gateway refused ({code}): {detail}")]
     Refused {
         /// The gateway's stable code.
@@ -326,14 +338,20 @@ pub struct Email {
 /// Sends e-mail.
 #[async_trait]
 pub trait Mailer: Send + Sync {
-    /// Hands the e-mail to the mail server.
+    /// The adapter's name in metrics.
+    fn name(&self) -> &'static str;
+
+    /// Hands the e-mail to the mail server, within half a minute.
     async fn send(&self, email: &Email) -> Result<(), MailError>;
 }
 
 /// Why an e-mail was not handed over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum MailError {
-    /// The server did not answer: try again later.
+    /// The message was handed over, and no word came back: the server may have it.
+    #[error("the mail server did not say whether it took the message: {0}")]
+    Unanswered(String),
+    /// The server does not have it: try again later.
     #[error("the mail server cannot be reached: {0}")]
     Unreachable(String),
     /// The server said no for good.

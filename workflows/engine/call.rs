@@ -2,11 +2,14 @@
 
 use std::fmt;
 
+use chrono::{DateTime, Utc};
+
 use crate::{
-    Call, CallContext, Flow, Result, StepError, Undo,
+    Call, CallContext, Deadline, Flow, Result, StepError, Undo,
     fault::{Fault, Point},
     group::decode_one,
     journal::Kind,
+    outside::{Outcome, Pass, PutOff},
     step::encode,
     turn::Exit,
     undo::Registered,
@@ -32,7 +35,26 @@ impl Flow {
         Calling { flow: self, call }
     }
 
-    async fn attempt<C: Call>(&mut self, call: &C, context: &CallContext) -> Result<C::Output, StepError> {
+    /// Admission to what the call depends on. Without it the run goes off its worker until it may come
+    /// again: what it did so far is done, and nothing is intended that would be doubted later.
+    async fn enter<C: Call>(&mut self, call: &C) -> Result<Option<Pass>> {
+        let Some(dependency) = call.dependency() else { return Ok(None) };
+        match self.engine.outside.enter(dependency, self.queue, self.now()) {
+            Ok(pass) => Ok(Some(pass)),
+            Err(PutOff { why, until }) => {
+                self.flush().await?;
+                let after = (until - self.now()).to_std().unwrap_or_default();
+                self.call_failed(call, StepError::NotYet { why: format!("{dependency} is {why}"), after }).await
+            }
+        }
+    }
+
+    async fn attempt<C: Call>(
+        &mut self,
+        call: &C,
+        context: &CallContext,
+        pass: Option<Pass>,
+    ) -> Result<C::Output, StepError> {
         let fault = |point| self.engine.faults.as_deref().and_then(|faults| faults.at(point, C::NAME));
         let mut times = 1;
         match fault(Point::Before) {
@@ -49,10 +71,57 @@ impl Flow {
                 Err(elapsed) => Err(StepError::Unknown(Box::new(elapsed))),
             };
         }
+        if let Some(pass) = pass {
+            pass.settle(outcome(&answer), self.now());
+        }
         if let Some(Fault::Crash) = self.engine.faults.as_deref().and_then(|faults| faults.at(Point::After, C::NAME)) {
             self.leave(Exit::Crashed).await
         }
         answer
+    }
+
+    /// Asks outside, once, for what changes nothing there: it is not journalled, and without an answer
+    /// nothing is lost. `None` also when the one to ask is silent, or busy with others.
+    pub(crate) async fn inquire<C: Call>(&mut self, call: &C, intended_at: DateTime<Utc>) -> Option<C::Output> {
+        let now = self.now();
+        let pass = match call.dependency() {
+            Some(dependency) => Some(self.engine.outside.enter(dependency, self.queue, now).ok()?),
+            None => None,
+        };
+        let idempotency_key = uuid::Uuid::new_v5(&self.run.id, C::NAME.as_bytes());
+        let context = CallContext { idempotency_key, intended_at, now, redelivered: true };
+        self.attempt(call, &context, pass)
+            .await
+            .inspect_err(|error| tracing::debug!(run = %self.run.id, step = C::NAME, %error, "asked in vain"))
+            .ok()
+    }
+
+    /// As a failed step, but for the deadline: past it the run fails instead of waiting on.
+    async fn call_failed<C: Call, T>(&mut self, call: &C, error: StepError) -> Result<T> {
+        let (mut policy, mut error) = (call.policy(), error);
+        let goes_on = !error.is_outage() && !matches!(error, StepError::Terminal(_));
+        if let Some(Deadline { at, failure }) = call.deadline().filter(|_| goes_on) {
+            let left = (at - self.now()).to_std().unwrap_or_default();
+            if left.is_zero() {
+                return Err(self.fail(failure));
+            }
+            policy.longest = policy.longest.min(left);
+            if let StepError::NotYet { after, .. } | StepError::Busy { after, .. } = &mut error {
+                *after = left.min(*after);
+            }
+        }
+        self.step_failed(C::NAME, error, &policy).await
+    }
+}
+
+/// What an answer says of whoever gave it.
+fn outcome<T>(answer: &Result<T, StepError>) -> Outcome {
+    match answer {
+        Ok(_) | Err(StepError::Terminal(_)) => Outcome::Answered,
+        Err(error) if error.is_outage() => Outcome::NotAsked,
+        Err(StepError::Retry(_) | StepError::Unknown(_)) => Outcome::Silent,
+        Err(StepError::Busy { after, .. }) => Outcome::AskedForPeace(*after),
+        Err(StepError::NotYet { .. }) => Outcome::NotAsked,
     }
 }
 
@@ -67,10 +136,12 @@ impl<C: Call> Calling<'_, C> {
         let name = format!("{}/{occurrence}", C::NAME);
         let idempotency_key = uuid::Uuid::new_v5(&flow.run.id, name.as_bytes());
 
+        let mut pass = None;
         let (intent_seq, intended_at, redelivered) = match flow.next_entry(Kind::Intent, C::NAME).await? {
             // No failed attempt accounts for this one, or not for all: whoever made it died with the answer.
             Some(intent) => (intent.seq, intent.recorded_at, flow.run.attempt == 0 || flow.run.crashes > 0),
             None => {
+                pass = flow.enter(&call).await?;
                 let (seq, now) = (flow.next_seq(), flow.now());
                 flow.journal(Kind::Intent, C::NAME, None).await?;
                 flow.flush().await?;
@@ -86,8 +157,11 @@ impl<C: Call> Calling<'_, C> {
 
         // Intended but not answered: a safe point, because the undo is registered.
         flow.safe_point().await?;
+        if pass.is_none() {
+            pass = flow.enter(&call).await?;
+        }
         let context = CallContext { idempotency_key, intended_at, now: flow.now(), redelivered };
-        match flow.attempt(&call, &context).await {
+        match flow.attempt(&call, &context, pass).await {
             Ok(output) => {
                 let json = match encode(C::NAME, &output) {
                     Ok(json) => json,
@@ -97,7 +171,7 @@ impl<C: Call> Calling<'_, C> {
                 flow.journal(Kind::Call, C::NAME, Some(json)).await?;
                 Ok(output)
             }
-            Err(error) => flow.step_failed(C::NAME, error, &call.policy()).await,
+            Err(error) => flow.call_failed(&call, error).await,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! How steps fail.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,22 @@ pub enum StepError {
     /// A call may or may not have happened: it is retried under the same key until that is known.
     #[error("outcome unknown: {0}")]
     Unknown(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It cannot be done yet, and nobody outside was asked. Not counted as a failed attempt.
+    #[error("not yet: {why}")]
+    NotYet {
+        /// What it waits for.
+        why: String,
+        /// When to come again.
+        after: Duration,
+    },
+    /// The outside did nothing and asks to be left alone, by everybody. Not counted as a failed attempt.
+    #[error("asked to come again: {why}")]
+    Busy {
+        /// In its words.
+        why: String,
+        /// For how long.
+        after: Duration,
+    },
 }
 
 impl From<sqlx::Error> for StepError {
@@ -78,7 +94,7 @@ impl StepError {
             StepError::Retry(error) | StepError::Unknown(error) => {
                 error.downcast_ref::<sqlx::Error>().is_some_and(is_outage)
             }
-            StepError::Terminal(_) => false,
+            StepError::Terminal(_) | StepError::NotYet { .. } | StepError::Busy { .. } => false,
         }
     }
 }

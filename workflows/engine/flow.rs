@@ -45,6 +45,8 @@ pub struct Flow {
     pub(crate) cancel: Option<String>,
     /// Each `tx` commits by itself: on after a failed attempt, so that what works gets done.
     pub(crate) fused: bool,
+    /// Whose slots this run's turns take.
+    pub(crate) queue: &'static str,
     exit: Option<oneshot::Sender<Exit>>,
 }
 
@@ -79,7 +81,7 @@ impl<G: Steps> Stepping<'_, G> {
 }
 
 impl Flow {
-    pub(crate) fn new(engine: Arc<Engine>, mut run: Claimed, exit: oneshot::Sender<Exit>) -> Self {
+    pub(crate) fn new(engine: Arc<Engine>, mut run: Claimed, queue: &'static str, exit: oneshot::Sender<Exit>) -> Self {
         let replay = Replay::new(std::mem::take(&mut run.journal));
         Flow {
             next_seq: replay.next_seq,
@@ -96,6 +98,7 @@ impl Flow {
             undos: Vec::new(),
             occurrences: HashMap::new(),
             failure: None,
+            queue,
             exit: Some(exit),
         }
     }
@@ -251,6 +254,10 @@ impl Flow {
             StepError::Retry(error) => {
                 let error = error.to_string();
                 self.leave(Exit::Retry { step, error, policy: *policy }).await
+            }
+            StepError::NotYet { why, after } | StepError::Busy { why, after } => {
+                let until = self.now() + after;
+                self.leave(Exit::PutOff { step, why, until }).await
             }
             // Giving up would leave something undone, or done, that nobody knows of.
             StepError::Unknown(error) => {

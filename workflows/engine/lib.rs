@@ -21,6 +21,7 @@ pub mod flow;
 pub mod group;
 pub mod inspect;
 pub mod journal;
+mod outside;
 pub mod park;
 pub mod registry;
 pub mod retire;
@@ -36,12 +37,13 @@ mod wait;
 
 pub use error::{Failure, StepError};
 pub use flow::{Flow, Forward};
+pub use outside::Dependency;
 pub use park::{Unparked, unpark};
 pub use registry::{Registry, Workflow};
 pub use retry::RetryPolicy;
 pub use signal::{Delivery, cancel, signal};
 pub use start::{Start, Started, start};
-pub use step::{Call, CallContext, Nothing, Step, Tx, Undo};
+pub use step::{Call, CallContext, Deadline, Nothing, Step, Tx, Undo};
 pub use turn::{Engine, Settings};
 
 /// What a flow answers: its output, or the failure that makes it unwind.

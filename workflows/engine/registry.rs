@@ -31,6 +31,8 @@ pub trait Workflow: Send + Sync + 'static {
 }
 
 pub(crate) trait Erased: Send + Sync {
+    fn queue(&self) -> &'static str;
+
     fn run<'a>(
         &'a self,
         flow: &'a mut Flow,
@@ -39,6 +41,10 @@ pub(crate) trait Erased: Send + Sync {
 }
 
 impl<W: Workflow> Erased for W {
+    fn queue(&self) -> &'static str {
+        W::QUEUE
+    }
+
     fn run<'a>(
         &'a self,
         flow: &'a mut Flow,

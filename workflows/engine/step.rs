@@ -1,6 +1,6 @@
 //! What a flow is made of: steps, calls and their undos.
 
-use std::{fmt, future::Future, ops::DerefMut};
+use std::{fmt, future::Future, ops::DerefMut, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::{Serialize, de::DeserializeOwned};
@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     Failure, RetryPolicy, StepError,
+    outside::Dependency,
     registry::Workflow,
     start::{Start, Started},
 };
@@ -36,8 +37,29 @@ pub trait Call: Send + Sync {
         RetryPolicy::default()
     }
 
+    /// What outside it depends on. When that is silent, or enough calls are inside it, the run waits
+    /// without a worker and without a failed attempt; a call that names none is always made.
+    fn dependency(&self) -> Option<Dependency> {
+        None
+    }
+
+    /// Until when its answer is worth waiting for; by default for ever.
+    fn deadline(&self) -> Option<Deadline> {
+        None
+    }
+
     /// Does it, under the key in `context`.
     fn run(&self, context: &CallContext) -> impl Future<Output = Result<Self::Output, StepError>> + Send;
+}
+
+/// Until when a run waits for the answer to a call, and how it fails then. What became of the call is
+/// for its undo to find out, which is told `None`. It is tried once more at the deadline itself.
+#[derive(Debug, Clone)]
+pub struct Deadline {
+    /// On the engine's clock.
+    pub at: DateTime<Utc>,
+    /// Why the run unwinds.
+    pub failure: Failure,
 }
 
 /// What a call is told about itself.
@@ -51,6 +73,14 @@ pub struct CallContext {
     pub now: DateTime<Utc>,
     /// An earlier attempt may have reached the outside without anybody living to say so.
     pub redelivered: bool,
+}
+
+impl CallContext {
+    /// How long to leave alone what cannot be done yet: the longer the longer it has been intended.
+    pub fn patience(&self) -> Duration {
+        let age = (self.now - self.intended_at).to_std().unwrap_or_default();
+        (age / 4).clamp(Duration::from_millis(500), Duration::from_secs(60))
+    }
 }
 
 /// What takes a step back. `O` is what the step answered.

@@ -16,6 +16,7 @@ use crate::{
     fault::{Fault, Faults, Point},
     flow::{Unwritten, Write},
     journal::{Kind, Pending},
+    outside::Outside,
     retry,
 };
 
@@ -32,6 +33,9 @@ pub struct Settings {
     pub crash_limit: i32,
     /// How often the sweep looks for due runs and dead workers.
     pub sweep: Duration,
+    /// Calls of one queue's runs that may be inside one dependency at the same time: less than the
+    /// turns of a queue, so that a silent one never takes them all.
+    pub calls_inside: usize,
 }
 
 impl Default for Settings {
@@ -42,6 +46,7 @@ impl Default for Settings {
             beat: Duration::from_secs(2),
             crash_limit: 20,
             sweep: Duration::from_millis(250),
+            calls_inside: 8,
         }
     }
 }
@@ -52,6 +57,7 @@ pub struct Engine {
     pub(crate) registry: Registry,
     pub(crate) settings: Settings,
     pub(crate) faults: Option<Arc<dyn Faults>>,
+    pub(crate) outside: Arc<Outside>,
     incarnation: Incarnation,
     claimer: Claimer,
     lost: mpsc::UnboundedSender<Fence>,
@@ -73,6 +79,8 @@ pub(crate) enum Exit {
     Resting,
     /// An attempt failed.
     Retry { step: &'static str, error: String, policy: RetryPolicy },
+    /// A call has to wait. Nothing has failed.
+    PutOff { step: &'static str, why: String, until: DateTime<Utc> },
     /// Somebody else has the run.
     Refused,
     /// The database is away; what this turn held must be given back when it returns.
@@ -117,7 +125,8 @@ impl Engine {
         let claimer = Claimer::new(pool.clone(), incarnation.clone(), settings.lease);
         let (lost, found) = mpsc::unbounded_channel();
         tokio::spawn(give_back(pool.clone(), found));
-        Ok(Arc::new(Engine { pool, registry, settings, faults, incarnation, claimer, lost }))
+        let outside = Outside::new(settings.calls_inside);
+        Ok(Arc::new(Engine { pool, registry, settings, faults, outside, incarnation, claimer, lost }))
     }
 
     /// The incarnation this engine claims under.
@@ -168,7 +177,7 @@ impl Engine {
         let input = claimed.input.clone();
         let crashed_often = claimed.crashes >= self.settings.crash_limit;
         let (exit, left) = oneshot::channel();
-        let mut flow = Flow::new(Arc::clone(self), claimed, exit);
+        let mut flow = Flow::new(Arc::clone(self), claimed, code.queue(), exit);
         if crashed_often {
             let failure = Failure::new("crash-limit", format!("{} workers died carrying this run", flow.run.crashes));
             if flow.forward || flow.run.status == "COMPENSATING" {
@@ -304,7 +313,12 @@ impl Engine {
                         failure.clone().with(serde_json::json!({ "undo": undo.name, "error": why })),
                     ));
                 }
-                Err(StepError::Retry(error) | StepError::Unknown(error)) => {
+                Err(
+                    error @ (StepError::Retry(_)
+                    | StepError::Unknown(_)
+                    | StepError::NotYet { .. }
+                    | StepError::Busy { .. }),
+                ) => {
                     let policy = RetryPolicy::default();
                     return Err(Exit::Retry { step: undo.name, error: error.to_string(), policy });
                 }
@@ -361,6 +375,13 @@ impl Engine {
                 }
                 let failure = (flow.run.status == "COMPENSATING").then(|| flow.run.failure.clone()).flatten();
                 self.leave_at(fence, Rest::Retrying { attempt, wake_at, failure }, &entries, now).await;
+            }
+            Exit::PutOff { step, why, until } => {
+                flow.roll_back();
+                tracing::debug!(run = %fence.run_id, step, why, %until, "put off");
+                let rest = Rest::Retrying { attempt: flow.run.attempt, wake_at: until, failure: None };
+                let entries = std::mem::take(&mut flow.pending);
+                self.leave_at(fence, rest, &entries, now).await;
             }
             Exit::Stuck(failure) => {
                 flow.roll_back();

@@ -164,7 +164,7 @@ async fn find(gateway: &dyn PaymentGateway, check: &Check) -> Answer {
             tracing::warn!(order_id = %check.order_id, %error, "the gateway will not say what it knows");
             Answer::Refused(legible(&error))
         }
-        Err(error @ GatewayError::Unknown(_)) => {
+        Err(error @ (GatewayError::Unknown(_) | GatewayError::Busy { .. } | GatewayError::Misconfigured(_))) => {
             tracing::info!(order_id = %check.order_id, %error, "the gateway does not say what it knows");
             Answer::Unknown(legible(&error))
         }
@@ -177,7 +177,9 @@ pub(super) async fn is_there(gateway: &dyn PaymentGateway, now: DateTime<Utc>) -
     let listed = tokio::time::timeout(PATIENCE, gateway.list(window, None)).await;
     match listed {
         Ok(Ok(_) | Err(GatewayError::Refused { .. })) => true,
-        Ok(Err(GatewayError::Unknown(_))) | Err(_) => false,
+        Ok(Err(GatewayError::Unknown(_) | GatewayError::Busy { .. } | GatewayError::Misconfigured(_))) | Err(_) => {
+            false
+        }
     }
 }
 

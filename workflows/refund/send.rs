@@ -8,7 +8,7 @@ use domain::{
     notification::StaffReport,
     ports::{GatewayError, GatewayRefund, PaymentGateway},
 };
-use engine::{Call, CallContext, Failure, Forward, Result, RetryPolicy, Start, Step, StepError, Tx};
+use engine::{Call, CallContext, Dependency, Failure, Forward, Result, RetryPolicy, Start, Step, StepError, Tx};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Shop,
-    checkout::pay::configured,
+    checkout::pay::Desk,
     notification::{Notice, Notification, Refunded},
     store::refunds::{self, DueRefund, PaidBack},
 };
@@ -66,8 +66,8 @@ impl Sending<'_> {
         let order_id = self.order_id;
         let sent = match &refund.gateway_payment_id {
             Some(payment_id) => {
-                let (gateway, pool) = (self.gateway, flow.pool().clone());
-                Some(flow.call(SendRefund { order_id, refund, payment_id, gateway, pool }).await?)
+                let (pool, desk) = (flow.pool().clone(), Desk::new(flow.pool(), self.gateway));
+                Some(flow.call(SendRefund { order_id, refund, payment_id, desk: &desk, pool }).await?)
             }
             None => None,
         };
@@ -149,7 +149,7 @@ struct SendRefund<'a> {
     order_id: OrderId,
     refund: &'a DueRefund,
     payment_id: &'a str,
-    gateway: Option<&'a Arc<dyn PaymentGateway>>,
+    desk: &'a Desk<'a>,
     pool: PgPool,
 }
 
@@ -161,15 +161,20 @@ impl Call for SendRefund<'_> {
         PATIENT
     }
 
+    fn dependency(&self) -> Option<Dependency> {
+        self.desk.dependency()
+    }
+
     async fn run(&self, context: &CallContext) -> Result<Sent, StepError> {
-        let gateway = configured(self.gateway)?;
+        let gateway = self.desk.gateway()?;
         let amount = Money::rounded(self.refund.amount, self.refund.currency);
         let turn = {
             let mut conn = self.pool.acquire().await?;
             refunds::turn_of(&mut conn, self.refund).await?
         };
         if turn.must_wait {
-            return Err(StepError::Unknown("an earlier refund of this payment is not settled yet".into()));
+            let why = "an earlier refund of this payment is not settled".to_owned();
+            return Err(StepError::NotYet { why, after: context.patience() });
         }
         // A gateway forgets idempotency keys. Well before that we first ask whether it went through.
         let age = (context.now - context.intended_at).to_std().unwrap_or_default();
@@ -184,12 +189,14 @@ impl Call for SendRefund<'_> {
             }
         }
         match gateway.refund(context.idempotency_key, self.payment_id, &amount).await {
-            Ok(sent) => Ok(Sent::Accepted(sent)),
             Err(GatewayError::Refused { code, detail }) => {
                 // Postgres keeps no NUL.
                 Ok(Sent::Refused { why: format!("{code}: {detail}").replace('\0', "\u{fffd}") })
             }
-            Err(GatewayError::Unknown(why)) => Err(StepError::Unknown(why.into())),
+            other @ (Ok(_)
+            | Err(GatewayError::Unknown(_) | GatewayError::Busy { .. } | GatewayError::Misconfigured(_))) => {
+                self.desk.read(other, context.now).await.map(Sent::Accepted)
+            }
         }
     }
 }

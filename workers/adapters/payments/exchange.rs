@@ -1,9 +1,11 @@
-//! One HTTP call to a gateway, with its outcome told apart: an answer, a refusal, or not knowing.
+//! One HTTP call to a gateway, with its outcome told apart: an answer, a refusal, a request to come again,
+//! not knowing, and not having spoken to the gateway at all.
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use domain::ports::GatewayError;
-use reqwest::{RequestBuilder, StatusCode};
+use reqwest::{RequestBuilder, StatusCode, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -13,6 +15,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of an answer that are read; no gateway's object is near it.
 const MAX_ANSWER: usize = 1024 * 1024;
 
+/// How long to stay away from a gateway that says it has too much to do, and not how long.
+const PEACE_S: u64 = 5;
+
 /// What a gateway says when it refuses.
 #[derive(Deserialize)]
 struct Problem {
@@ -21,31 +26,70 @@ struct Problem {
     detail: String,
 }
 
-/// Sends `request` and reads a 2xx answer as `T`.
+/// What an answer that is not a success means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    /// No, if the gateway says so in its own words; else somebody else has answered.
+    Refusal,
+    Busy,
+    Unknown,
+    Misconfigured,
+}
+
+/// Sends `request` and reads a 2xx answer as `T`. The client must not follow redirects: an address
+/// that has moved is for an operator to look at, not for a payment to be sent to.
 ///
 /// # Errors
-/// [`GatewayError::Refused`] on a 4xx that says the call certainly did nothing. Everything else that
-/// went wrong is [`GatewayError::Unknown`]: no connection (it may have been lost after the request
-/// left), time-out, 5xx, an answer that makes no sense, and the 4xx that ask to come again.
+/// [`GatewayError::Refused`] on a 4xx about the payment in the gateway's own words: it certainly did
+/// nothing. [`GatewayError::Misconfigured`] when the address or our credentials are wrong, or a page
+/// comes back instead of JSON. [`GatewayError::Busy`] on 429, and on a 503 that says when to come again.
+/// Everything else is [`GatewayError::Unknown`]: no connection (it may have been lost after the request
+/// left), time-out, 5xx, an answer that makes no sense.
 pub(super) async fn exchange<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, GatewayError> {
     let response = request.timeout(TIMEOUT).send().await.map_err(unknown)?;
     let status = response.status();
+    let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let is_page = header(header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/html"));
+    let after_s = header(header::RETRY_AFTER).and_then(|value| seconds(value, Utc::now()));
     let body = read(response).await?;
+    let misconfigured = |what: &str| GatewayError::Misconfigured(format!("its address gave {status} and {what}"));
     if status.is_success() {
-        return serde_json::from_slice(&body)
-            .map_err(|error| GatewayError::Unknown(format!("an answer that makes no sense: {error}")));
+        return serde_json::from_slice(&body).map_err(|error| match is_page {
+            true => misconfigured("a page"),
+            false => GatewayError::Unknown(format!("an answer that makes no sense: {error}")),
+        });
     }
-    if status.is_client_error() && !asks_to_come_again(status) {
-        let problem: Problem = serde_json::from_slice(&body)
-            .unwrap_or_else(|_| Problem { code: format!("http-{}", status.as_u16()), detail: String::new() });
-        return Err(GatewayError::Refused { code: problem.code, detail: problem.detail });
+    match meaning(status, after_s.is_some()) {
+        Meaning::Refusal => match serde_json::from_slice::<Problem>(&body) {
+            Ok(Problem { code, detail }) => Err(GatewayError::Refused { code, detail }),
+            Err(_) => Err(misconfigured("no reason that a gateway would give")),
+        },
+        Meaning::Busy => Err(GatewayError::Busy { why: status.to_string(), after_s: after_s.unwrap_or(PEACE_S) }),
+        Meaning::Unknown => Err(GatewayError::Unknown(format!("the gateway answered {status}"))),
+        Meaning::Misconfigured => Err(misconfigured("that is nothing about a payment")),
     }
-    Err(GatewayError::Unknown(format!("the gateway answered {status}")))
 }
 
-/// Statuses whose cause passes by itself (RFC 9110 15.5.9, RFC 8470 5.2, RFC 6585 4).
-fn asks_to_come_again(status: StatusCode) -> bool {
-    [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS].contains(&status)
+/// Only what is said about the payment itself is a refusal. 408 and 425 pass by themselves (RFC 9110
+/// 15.5.9, RFC 8470 5.2).
+fn meaning(status: StatusCode, says_when: bool) -> Meaning {
+    match status.as_u16() {
+        400 | 402 | 409 | 410 | 422 => Meaning::Refusal,
+        429 => Meaning::Busy,
+        503 if says_when => Meaning::Busy,
+        408 | 425 => Meaning::Unknown,
+        501 | 505 | 511 => Meaning::Misconfigured,
+        500.. => Meaning::Unknown,
+        _ => Meaning::Misconfigured,
+    }
+}
+
+/// `Retry-After`: seconds, or a date.
+fn seconds(retry_after: &str, now: DateTime<Utc>) -> Option<u64> {
+    retry_after.trim().parse().ok().or_else(|| {
+        let until = DateTime::parse_from_rfc2822(retry_after).ok()?;
+        u64::try_from((until.to_utc() - now).num_seconds()).ok()
+    })
 }
 
 async fn read(mut response: reqwest::Response) -> Result<Vec<u8>, GatewayError> {
@@ -74,15 +118,91 @@ fn unknown(error: reqwest::Error) -> GatewayError {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
 
-    #[test]
-    fn only_statuses_that_pass_by_themselves_ask_to_come_again() {
-        for (status, again) in
-            [(400, false), (404, false), (408, true), (409, false), (422, false), (425, true), (429, true)]
-        {
-            let status = StatusCode::from_u16(status).expect("a status");
-            assert_eq!(asks_to_come_again(status), again, "{status}");
+    /// Asks a server that gives this answer.
+    async fn asked(answer: &str) -> Result<serde_json::Value, GatewayError> {
+        // Another test may have been first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let answer = format!("{answer}\r\n");
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a client");
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await.expect("a request");
+            stream.write_all(answer.as_bytes()).await.expect("a listening client");
+        });
+        let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build();
+        exchange(client.expect("a client").post(url)).await
+    }
+
+    fn said(status: &str, headers: &str, body: &str) -> String {
+        format!("HTTP/1.1 {status} X\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len() + 2)
+    }
+
+    #[tokio::test]
+    async fn only_the_gateways_own_word_on_the_payment_refuses_it() {
+        let problem = r#"{"code":"card_declined","detail":"no"}"#;
+        for status in ["400", "402", "409", "410", "422"] {
+            let refused = asked(&said(status, "", problem)).await;
+            assert!(
+                matches!(refused, Err(GatewayError::Refused { ref code, .. }) if code == "card_declined"),
+                "{status}"
+            );
+            let page = asked(&said(status, "Content-Type: text/html\r\n", "<html>")).await;
+            assert!(matches!(page, Err(GatewayError::Misconfigured(_))), "{status}: {page:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_wrong_address_or_login_is_no_refusal() {
+        let problem = r#"{"code":"not-found"}"#;
+        for status in ["301", "302", "307", "308", "401", "403", "404", "405", "407", "413", "415", "421", "426", "511"]
+        {
+            let headers = "Location: http://127.0.0.1:9/\r\n";
+            let heard = asked(&said(status, headers, problem)).await;
+            assert!(matches!(heard, Err(GatewayError::Misconfigured(_))), "{status}: {heard:?}");
+        }
+        let page = asked(&said("200", "Content-Type: text/html; charset=utf-8\r\n", "<html>welcome</html>")).await;
+        assert!(matches!(page, Err(GatewayError::Misconfigured(_))), "{page:?}");
+    }
+
+    #[tokio::test]
+    async fn what_passes_by_itself_is_unknown() {
+        for status in ["408", "425", "500", "502", "503", "504", "520"] {
+            let heard = asked(&said(status, "", "<html>")).await;
+            assert!(matches!(heard, Err(GatewayError::Unknown(_))), "{status}: {heard:?}");
+        }
+        let garbage = asked(&said("200", "Content-Type: application/json\r\n", "{")).await;
+        assert!(matches!(garbage, Err(GatewayError::Unknown(_))), "{garbage:?}");
+        let cut_off = asked("HTTP/1.1 200 X\r\nContent-Length: 100\r\n\r\n{").await;
+        assert!(matches!(cut_off, Err(GatewayError::Unknown(_))), "{cut_off:?}");
+    }
+
+    #[tokio::test]
+    async fn who_asks_to_come_again_says_when() {
+        for (status, headers, expected) in
+            [("429", "Retry-After: 17\r\n", 17), ("429", "", PEACE_S), ("503", "Retry-After: 3\r\n", 3)]
+        {
+            let busy = asked(&said(status, headers, "")).await;
+            assert!(
+                matches!(busy, Err(GatewayError::Busy { after_s, .. }) if after_s == expected),
+                "{status}: {busy:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_date_to_come_again_is_read_as_seconds() {
+        let now = DateTime::from_timestamp(1_800_000_000, 0).expect("a time");
+        let date = (now + chrono::TimeDelta::seconds(90)).format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        assert_eq!(seconds(&date, now), Some(90));
+        assert_eq!(seconds("120", now), Some(120));
+        assert_eq!(seconds("soon", now), None);
+        assert_eq!(seconds("Wed, 21 Oct 2015 07:28:00 GMT", now), None);
     }
 }

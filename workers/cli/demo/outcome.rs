@@ -239,7 +239,7 @@ impl Outcome {
     /// Whether it comes about only once the payment window has passed. The clock is moved for these,
     /// when all the others are over.
     pub(crate) fn needs_clock(self) -> bool {
-        matches!(self, Outcome::SecureAbandoned | Outcome::NoWebhook | Outcome::LateCapture | Outcome::Reminded)
+        matches!(self, Outcome::SecureAbandoned | Outcome::LateCapture | Outcome::Reminded)
     }
 
     /// The coupon that is used.

@@ -203,13 +203,14 @@ impl Placement<'_> {
         let button = match outcome {
             Outcome::SecureApproved => Some("approve"),
             Outcome::SecureDeclined => Some("decline"),
-            Outcome::SecureAbandoned | Outcome::GivenUp | Outcome::NoWebhook | Outcome::LateCapture => None,
+            Outcome::SecureAbandoned | Outcome::GivenUp | Outcome::LateCapture => None,
             Outcome::Paid
             | Outcome::PaidWithCoupon
             | Outcome::CashOnDelivery
             | Outcome::Declined
             | Outcome::GatewayTimeout
             | Outcome::SlowCapture
+            | Outcome::NoWebhook
             | Outcome::DuplicateWebhooks
             | Outcome::ReorderedWebhooks
             | Outcome::WrongAmount
