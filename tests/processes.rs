@@ -12,7 +12,6 @@ mod deployment;
 mod kills;
 mod outage;
 mod shoppers;
-mod silence;
 mod stage;
 mod stop;
 mod zombie;

@@ -34,21 +34,29 @@ pub(crate) enum IfMissing {
 pub(crate) enum Purpose {
     /// Serving a shop: a statement that hangs must not hold its locks for ever.
     Serve,
+    /// Carrying runs. A worker that is frozen for longer than its lease has lost them, and the locks of
+    /// what it had begun must not keep others from going on.
+    Carry {
+        /// Its lease.
+        lease_ms: u64,
+    },
     /// Work that a person waits for, such as a migration or an audit: as long as it takes.
     Maintain,
 }
 
 impl Purpose {
     /// Server settings of each session, in milliseconds.
-    fn settings(self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            Purpose::Serve => &[
-                ("statement_timeout", "30000"),
-                ("lock_timeout", "10000"),
-                ("idle_in_transaction_session_timeout", "60000"),
-            ],
-            Purpose::Maintain => &[],
-        }
+    fn settings(self) -> Vec<(&'static str, String)> {
+        let idle_ms = match self {
+            Purpose::Serve => 60_000,
+            Purpose::Carry { lease_ms } => lease_ms,
+            Purpose::Maintain => return Vec::new(),
+        };
+        vec![
+            ("statement_timeout", "30000".to_owned()),
+            ("lock_timeout", "10000".to_owned()),
+            ("idle_in_transaction_session_timeout", idle_ms.to_string()),
+        ]
     }
 }
 
@@ -180,11 +188,7 @@ impl Database {
 
     /// At most `size` sessions, which show up in `pg_stat_activity` as `cart-engine <role>`.
     pub(crate) fn pool(&self, role: &str, size: u32, purpose: Purpose) -> PgPool {
-        let options = self
-            .options
-            .clone()
-            .application_name(&format!("cart-engine {role}"))
-            .options(purpose.settings().iter().copied());
+        let options = self.options.clone().application_name(&format!("cart-engine {role}")).options(purpose.settings());
         PgPoolOptions::new().max_connections(size).acquire_timeout(ACQUIRE_PATIENCE).connect_lazy_with(options)
     }
 

@@ -34,6 +34,7 @@ pub async fn end<T>(tx: &mut Tx<'_>, done: Result<T, StepError>) -> Result<Resul
 fn is_its_own(error: &StepError) -> bool {
     match error {
         StepError::Terminal(_) => true,
+        StepError::NotYet { .. } | StepError::Busy { .. } => false,
         StepError::Retry(error) | StepError::Unknown(error) => {
             error.downcast_ref::<sqlx::Error>().is_some_and(|error| {
                 // Classes 22, 23 and 54 of SQLSTATE: data exceptions, violated constraints, what fits no index.

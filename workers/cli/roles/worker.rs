@@ -60,7 +60,8 @@ pub(crate) async fn run(config: &Config) -> Result<(), Failure> {
 /// Connections for one worker.
 pub(crate) fn pool(config: &Config, database: &Database) -> PgPool {
     let size = config.worker.concurrency.saturating_add(SPARE_CONNECTIONS);
-    database.pool("worker", u32::try_from(size).unwrap_or(u32::MAX), Purpose::Serve)
+    let purpose = Purpose::Carry { lease_ms: config.worker.lease_ms };
+    database.pool("worker", u32::try_from(size).unwrap_or(u32::MAX), purpose)
 }
 
 /// Adds a worker to the parts of this process; each is an incarnation of its own.
