@@ -54,7 +54,7 @@ pub async fn booked(conn: &mut PgConnection, order_id: OrderId) -> Result<Option
                -- By their keys, which begin with the order's id: runs themselves are not indexed by order.
                exists (select from engine.run_keys k join engine.runs r on r.id = k.run_id
                         where k.workflow in ('refund', 'cancellation')
-                          and (k.run_key = o.id::text or k.run_key >= o.id || '/' and k.run_key < o.id || '0'))
+                          and k.run_key >= o.id::text and k.run_key < o.id || '0')
                or exists (select from returns t join engine.runs r on r.id = t.run_id
                            where t.order_id = o.id) as "is_settling!",
                array(select substr(k.run_key, length(o.id::text) + 7) from engine.run_keys k
