@@ -5,6 +5,8 @@
 //! trickles holds a connection and nothing else. Long polls have places of their own: they do nothing most
 //! of the time, and there may be many.
 
+use std::time::Duration;
+
 use axum::{
     body::{Body, Bytes, HttpBody as _},
     extract::{Request, State},
@@ -16,7 +18,7 @@ use futures::StreamExt as _;
 use serving::TooSlow;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::{error::ApiError, state::AppState};
+use crate::{error::ApiError, state::AppState, watch::LONGEST_WAIT_S};
 
 /// Takes the body in. What has come of all bodies together is bounded as well.
 ///
@@ -85,9 +87,14 @@ fn shed() -> ApiError {
 pub(crate) async fn admit(State(state): State<AppState>, request: Request, next: Next) -> Result<Response, ApiError> {
     let places = if is_long_poll(&request) { &state.polls } else { &state.admission };
     let _place = places.try_acquire().map_err(|_| shed())?;
-    tokio::time::timeout(state.config.request_timeout, next.run(request)).await.map_err(|_| {
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", "The request took too long.").retry_after(1)
-    })
+    let patience = state.config.request_timeout + awaited(request.uri().query().unwrap_or_default());
+    tokio::time::timeout(patience, next.run(request)).await.map_err(|_| ApiError::timeout())
+}
+
+/// How long a long poll asks to be kept waiting.
+fn awaited(query: &str) -> Duration {
+    let seconds = query.split('&').find_map(|pair| pair.strip_prefix("wait=")?.parse().ok()).unwrap_or_default();
+    Duration::from_secs(LONGEST_WAIT_S.min(seconds))
 }
 
 fn is_long_poll(request: &Request) -> bool {
@@ -100,6 +107,15 @@ fn is_long_poll(request: &Request) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_poll_is_given_the_time_it_asks_for_and_no_more() {
+        for (query, seconds) in
+            [("", 0), ("wait=20&for=end", 20), ("for=end&wait=31", 30), ("wait=x", 0), ("await=9", 0)]
+        {
+            assert_eq!(awaited(query), Duration::from_secs(seconds), "{query}");
+        }
+    }
 
     #[test]
     fn a_long_poll_is_known_by_its_wait() {

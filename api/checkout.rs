@@ -32,13 +32,10 @@ use crate::{
     idempotency::{self, Begun, IdempotencyKey},
     openapi::Problem,
     state::AppState,
-    watch::{CheckoutWatch, Stage},
+    watch::{CheckoutWatch, LONGEST_WAIT_S, Stage},
 };
 
 pub(crate) use self::body::AddressBody;
-
-/// Longest poll, in seconds.
-const LONGEST_WAIT_S: u64 = 30;
 
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -147,6 +144,7 @@ struct CheckoutAnswer {
         (status = 404, description = "`cart-not-found`", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`cart-empty`, `out-of-stock`, `price-changed`, `coupon-invalid`, `cart-in-checkout` with `workflowId`, `cart-not-active`, `minimum-order-value`, `cod-limit-exceeded`, `unpriceable`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`validation-failed`, `card-data-refused`, `address-not-found`, `contact-missing`, `gateway-unknown`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "`unavailable`, `backlog-full`", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn start(
@@ -163,6 +161,7 @@ async fn start(
         let location = location_of(&replay.body);
         return Ok(([(header::LOCATION, location)], replay).into_response());
     }
+    state.backlog.admit(&mut tx, state.config.max_backlog).await?;
     let accepted = accept::accept(&mut tx, &state.shop, order).await?;
     let view = serde_json::to_value(AcceptedView::from(accepted)).map_err(ApiError::internal)?;
     idempotency::finish(&mut tx, &caller, &key, StatusCode::ACCEPTED, &view).await?;
@@ -219,7 +218,9 @@ async fn show(
     let wait = Duration::from_secs(query.wait.unwrap_or_default().min(LONGEST_WAIT_S));
     let deadline = Instant::now() + wait;
     loop {
-        let view = visible(&state, &caller, &workflow_id).await?.view;
+        // The poll's own time is no time for a statement.
+        let reading = tokio::time::timeout(state.config.request_timeout, visible(&state, &caller, &workflow_id));
+        let view = reading.await.map_err(|_| ApiError::timeout())??.view;
         if stage_of(&view) >= awaited || Instant::now() >= deadline {
             return Ok(axum::Json(view));
         }

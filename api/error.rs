@@ -138,6 +138,11 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong on our side.").caused_by(cause)
     }
 
+    /// 503 `timeout`: whatever was begun was rolled back, or had already committed.
+    pub fn timeout() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", "The request took too long.").retry_after(1)
+    }
+
     /// 503 `unavailable`: something we stand on does not answer; trying again soon may help.
     pub fn unavailable(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The shop is not available right now.")

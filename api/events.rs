@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::extract::State;
+use engine::silence::heard;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
@@ -16,10 +17,8 @@ use crate::{
     openapi::Problem,
     page::{PageQuery, read_cursor, write_cursor},
     state::AppState,
+    watch::LONGEST_WAIT_S,
 };
-
-/// Longest a reader may wait for news, in seconds; below the limit on requests.
-const LONGEST_WAIT_S: u64 = 30;
 
 /// Between two looks for news.
 const PERIOD: Duration = Duration::from_millis(250);
@@ -104,7 +103,8 @@ async fn follow(
             source: &state.shop.rules.public_url,
         };
         // No connection is kept over the wait.
-        let feed = events::read(&mut *state.pool.acquire().await?, wanted).await?;
+        // The poll's own time is no time for a statement.
+        let feed = heard(async { events::read(&mut *state.pool.acquire().await?, wanted).await }).await?;
         if feed.position != from {
             after = Some(feed.position);
         }

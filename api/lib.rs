@@ -18,6 +18,7 @@ pub mod tokens;
 mod addresses;
 mod admission;
 mod auth;
+mod backlog;
 mod cart;
 mod categories;
 mod checkout;

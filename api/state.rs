@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use workflows::Shop;
 
 use crate::{
+    backlog::Backlog,
     cors::AllowedOrigins,
     rate::{Buckets, RateLimits},
     tokens::AuthKeys,
@@ -54,6 +55,8 @@ pub struct AppState {
     pub(crate) polls: Arc<Semaphore>,
     /// Bytes of bodies that may be here at once.
     pub(crate) arriving: Arc<Semaphore>,
+    /// Checkouts that wait for a worker.
+    pub(crate) backlog: Arc<Backlog>,
     /// Who asked how often; none when nobody is limited.
     pub(crate) buckets: Option<Arc<Buckets>>,
     draining: Arc<AtomicBool>,
@@ -68,8 +71,10 @@ pub struct ApiConfig {
     pub max_concurrency: usize,
     /// Long polls at once besides; one more is answered 503 `overloaded`.
     pub max_polls: usize,
-    /// A request that takes longer is answered 503 `timeout`. Longer than the longest long poll
-    /// (30 s), so that a poll ends by itself.
+    /// Checkouts that may wait for a worker; past it new ones are answered 503 `backlog-full`.
+    pub max_backlog: i64,
+    /// A request that takes longer is answered 503 `timeout`; a long poll has the time it asked for on top.
+    /// Longer than a statement may take.
     pub request_timeout: Duration,
     /// Largest request body, in bytes.
     pub max_body_bytes: usize,
@@ -91,7 +96,8 @@ impl Default for ApiConfig {
             connections: serving::Limits::default(),
             max_concurrency: 512,
             max_polls: 1024,
-            request_timeout: Duration::from_secs(35),
+            max_backlog: 5_000,
+            request_timeout: Duration::from_secs(14),
             max_body_bytes: 256 * 1024,
             drain_limit: Duration::from_secs(10),
             rate_limits: Some(RateLimits::default()),
@@ -128,6 +134,7 @@ impl AppState {
             auth: Arc::new(auth),
             dev: None,
             buckets: config.rate_limits.map(|limits| Arc::new(Buckets::new(limits))),
+            backlog: Arc::default(),
             admission: Arc::new(Semaphore::new(config.max_concurrency)),
             polls: Arc::new(Semaphore::new(config.max_polls)),
             arriving: Arc::new(Semaphore::new(MAX_ARRIVING_BYTES)),

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use engine::silence::heard;
 use tokio::{
     sync::watch,
     task::JoinHandle,
@@ -18,6 +19,9 @@ use uuid::Uuid;
 use workflows::checkout::status;
 
 use crate::state::AppState;
+
+/// Longest poll, in seconds.
+pub(crate) const LONGEST_WAIT_S: u64 = 30;
 
 /// Between two questions: what a shopper may wait longer than needed.
 const PERIOD: Duration = Duration::from_millis(40);
@@ -73,7 +77,7 @@ impl CheckoutWatch {
         loop {
             period.tick().await;
             let Some(awaited) = self.lock().awaited(state.is_draining()) else { return };
-            match status::settled(&state.pool, &awaited).await {
+            match heard(status::settled(&state.pool, &awaited)).await {
                 Ok(settled) => self.lock().note(&awaited, &settled),
                 Err(error) => {
                     tracing::warn!(%error, checkouts = awaited.len(), "cannot ask how checkouts stand");

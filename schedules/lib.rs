@@ -11,7 +11,7 @@ use std::{collections::HashMap, fmt, str::FromStr, time::Duration};
 
 use chrono::{DateTime, Utc};
 use cron::Schedule as Cron;
-use engine::{Failure, Start, Workflow, start::start_at};
+use engine::{Failure, Start, Workflow, silence::heard, start::start_at};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use workflows::{
@@ -196,7 +196,7 @@ pub async fn run(pool: PgPool, shutdown: CancellationToken) -> anyhow::Result<()
             }
             scheduler.look().await
         };
-        match looked.await {
+        match heard(looked).await {
             Ok(fired) => {
                 is_registered = true;
                 for Fired { name, key } in fired {

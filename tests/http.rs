@@ -1,6 +1,7 @@
 //! The shop as its clients meet it: over HTTP, from the cart to the e-mail.
 
 mod addresses;
+mod backlog;
 mod cart_rules;
 mod carts;
 mod checkout;

@@ -12,6 +12,7 @@ mod deployment;
 mod kills;
 mod outage;
 mod shoppers;
+mod silence;
 mod stage;
 mod stop;
 mod zombie;

@@ -5,6 +5,7 @@
 //! - a worker that errors is started again under a new name, because apalis keeps the jobs of a dead
 //!   worker alive for a new one of the same name;
 //! - a panic in a turn stays in the turn's own task;
+//! - a worker whose fetch goes unanswered is given up and started again: no deadline can be set inside;
 //! - our own heartbeat keeps `apalis.workers` fresh, because apalis' starves while every slot is busy.
 
 use std::{
@@ -17,6 +18,7 @@ use apalis_postgres::{Config, PostgresStorage};
 use engine::Engine;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
@@ -34,6 +36,71 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// Tickets fetched at once. No more than free slots, or fetched tickets wait behind busy ones.
 const BATCH: usize = 32;
+
+/// A worker with a free slot that has not beaten for so long waits for an answer that will not come. It
+/// beats every [`HEARTBEAT`], between two fetches.
+const SILENCE: Duration = Duration::from_secs(12);
+
+/// How often a worker's silence is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The turns of all queues.
+#[derive(Debug, Clone)]
+pub(crate) struct Turns {
+    tasks: TaskTracker,
+    places: Arc<Semaphore>,
+}
+
+impl Turns {
+    /// None in hand yet, and never more than `most`.
+    pub(crate) fn new(most: usize) -> Self {
+        Turns { tasks: TaskTracker::new(), places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))) }
+    }
+
+    /// No more are coming.
+    pub(crate) fn close(&self) {
+        self.tasks.close();
+    }
+
+    /// Waits until none is in hand.
+    pub(crate) async fn wait(&self) {
+        self.tasks.wait().await;
+    }
+
+    /// How many are in hand.
+    pub(crate) fn len(&self) -> usize {
+        self.tasks.len()
+    }
+}
+
+/// When an apalis worker last showed that it lives, and how many of its slots are taken: with none free
+/// it neither fetches nor beats.
+#[derive(Debug, Clone)]
+struct Life(Arc<Mutex<(Instant, usize)>>);
+
+impl Life {
+    fn new() -> Self {
+        Life(Arc::new(Mutex::new((Instant::now(), 0))))
+    }
+
+    fn note(&self, change: impl FnOnce(usize) -> usize) {
+        let mut life = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *life = (Instant::now(), change(life.1));
+    }
+
+    /// Returns when the worker has been silent for too long.
+    async fn gone(&self, slots: usize) {
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let (last, taken) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if taken < slots && last.elapsed() > SILENCE {
+                return;
+            }
+        }
+    }
+}
 
 /// Names under which this process' apalis workers are registered.
 #[derive(Debug, Clone, Default)]
@@ -96,14 +163,14 @@ pub(crate) async fn serve(
     queue: String,
     concurrency: usize,
     names: Names,
-    turns: TaskTracker,
+    turns: Turns,
     shutdown: CancellationToken,
 ) {
     let mut failures: u32 = 0;
     while !shutdown.is_cancelled() {
         let name = format!("{}/{queue}", incarnation_name());
         names.add(&name);
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
         let served = serve_once(&engine, &queue, &name, concurrency, &turns, &shutdown).await;
         if shutdown.is_cancelled() {
             return;
@@ -125,7 +192,7 @@ async fn serve_once(
     queue: &str,
     name: &str,
     concurrency: usize,
-    turns: &TaskTracker,
+    turns: &Turns,
     shutdown: &CancellationToken,
 ) -> Result<(), WorkerError> {
     let config = Config::default()
@@ -137,18 +204,34 @@ async fn serve_once(
         .persist_results(false);
     let backend = PostgresStorage::<Ticket>::new(engine.pool()).with_config(config).poll_with_strategy(Pace::new());
     let stop = shutdown.clone();
+    let life = Life::new();
+    let beating = life.clone();
     let worker = WorkerBuilder::new(name)
         .backend(backend)
         .concurrency(concurrency)
         .data(Arc::clone(engine))
         .data(turns.clone())
+        .data(life.clone())
+        .on_event(move |_, event| {
+            if matches!(event, Event::HeartBeat) {
+                beating.note(|taken| taken);
+            }
+        })
         .build(answer);
     // apalis polls its own futures: a panic there must not end the process.
-    let run = tokio::spawn(worker.run_until(async move {
+    let mut run = tokio::spawn(worker.run_until(async move {
         stop.cancelled().await;
         Ok::<(), WorkerError>(())
     }));
-    match run.await {
+    let ended = tokio::select! {
+        ended = &mut run => ended,
+        () = life.gone(concurrency) => {
+            run.abort();
+            tracing::warn!(queue, "a fetch went unanswered");
+            return Ok(());
+        }
+    };
+    match ended {
         Ok(ended) => ended,
         Err(panic) => {
             tracing::error!(queue, %panic, "delivery panicked");
@@ -158,10 +241,22 @@ async fn serve_once(
 }
 
 /// Answers one ticket in a task of its own: it may use another core, and it may panic.
-async fn answer(ticket: Ticket, engine: Data<Arc<Engine>>, turns: Data<TaskTracker>) -> Result<(), BoxDynError> {
+async fn answer(
+    ticket: Ticket,
+    engine: Data<Arc<Engine>>,
+    turns: Data<Turns>,
+    life: Data<Life>,
+) -> Result<(), BoxDynError> {
     let engine = Arc::clone(&engine);
-    let turn = turns.spawn(async move { engine.resume(ticket.run_id).await });
-    match turn.await {
+    life.note(|taken| taken + 1);
+    let place = Arc::clone(&turns.places).acquire_owned().await?;
+    let turn = turns.tasks.spawn(async move {
+        let _place = place;
+        engine.resume(ticket.run_id).await
+    });
+    let ended = turn.await;
+    life.note(|taken| taken.saturating_sub(1));
+    match ended {
         Ok(Ok(_)) => {}
         // The ticket stays where it is, or the sweep writes another: nothing is lost.
         Ok(Err(error)) => tracing::warn!(run = %ticket.run_id, %error, "a ticket could not be answered"),

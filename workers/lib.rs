@@ -9,32 +9,74 @@
 mod deliver;
 mod pace;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use engine::{Engine, Registry, Settings, sweep::sweep};
-use sqlx::{PgPool, postgres::PgPoolOptions};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use engine::{Engine, Registry, Settings, silence::heard, sweep::sweep};
+use sqlx::{ConnectOptions, PgPool};
+use tokio_util::sync::CancellationToken;
 
 /// How a pool works.
 #[derive(Debug, Clone)]
 pub struct PoolOptions {
-    /// Turns carried out at the same time, per queue.
+    /// Turns carried out at the same time, per queue: a queue whose turns are slow leaves the others theirs.
+    /// Of all queues together there are never more than the pool has connections for.
     pub concurrency: usize,
     /// Queues it serves; empty means all that the registry knows.
     pub queues: Vec<String>,
     /// The engine's settings.
     pub settings: Settings,
+    /// Told of every sign of life from the database, for a watchdog.
+    pub pulse: Pulse,
 }
 
 impl Default for PoolOptions {
     fn default() -> Self {
-        PoolOptions { concurrency: 16, queues: Vec::new(), settings: Settings::default() }
+        PoolOptions { concurrency: 16, queues: Vec::new(), settings: Settings::default(), pulse: Pulse::default() }
+    }
+}
+
+/// Whether the database has been heard of lately.
+#[derive(Debug, Clone, Default)]
+pub struct Pulse(Arc<AtomicBool>);
+
+/// Feels a [`Pulse`]; nothing is left to feel once its pool has stopped.
+#[derive(Debug)]
+pub struct Finger(Weak<AtomicBool>);
+
+impl Pulse {
+    /// What feels it.
+    pub fn finger(&self) -> Finger {
+        Finger(Arc::downgrade(&self.0))
+    }
+
+    fn beat(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Finger {
+    /// Whether there was a beat since this was asked last; `None` once there will be none any more.
+    pub fn feels(&self) -> Option<bool> {
+        Some(self.0.upgrade()?.swap(false, Ordering::Relaxed))
     }
 }
 
 /// How long a pool that was told to stop waits for the turns in hand. What they hold after that is
 /// taken over by others, as after a crash.
 const GRACE: Duration = Duration::from_secs(20);
+
+/// Connections that turns leave to what keeps a pool going, beside one a queue for fetching its tickets:
+/// claims, what is given back, and two to spare for calls that keep notes.
+const KEPT: usize = 4;
+
+/// How long a server may take to answer, or refuse, a new connection.
+const KNOCK: Duration = Duration::from_secs(2);
 
 /// Works until told to stop, then finishes what is in hand, gives back the rest and returns.
 pub async fn run(
@@ -60,12 +102,13 @@ pub async fn run(
 
     // Beats and sweeps have connections of their own: steps that wait for a lock must not make a worker
     // look dead.
-    let upkeep = PgPoolOptions::new().max_connections(2).connect_lazy_with((*pool.connect_options()).clone());
+    let upkeep = pool.options().clone().max_connections(2).connect_lazy_with((*pool.connect_options()).clone());
     let alive = CancellationToken::new();
     let names = deliver::Names::default();
-    let keeper = tokio::spawn(keep_alive(Arc::clone(&engine), upkeep.clone(), names.clone(), alive.clone()));
+    let keeper =
+        tokio::spawn(keep_alive(Arc::clone(&engine), upkeep.clone(), names.clone(), options.pulse, alive.clone()));
     let sweeper = tokio::spawn(keep_sweeping(Arc::clone(&engine), upkeep.clone(), shutdown.clone()));
-    let turns = TaskTracker::new();
+    let turns = deliver::Turns::new(at_once(&pool, queues.len()));
     let mut deliveries = tokio::task::JoinSet::new();
     for queue in queues {
         deliveries.spawn(deliver::serve(
@@ -85,17 +128,29 @@ pub async fn run(
     alive.cancel();
     // Both end when told to; a panic in either has been logged by the runtime.
     let _ = tokio::join!(keeper, sweeper);
-    engine.incarnation().leave(&upkeep).await?;
-    names.forget(&upkeep).await?;
+    heard(engine.incarnation().leave(&upkeep)).await?;
+    heard(names.forget(&upkeep)).await?;
     // What this pool gave back is ready now, not when the next sweep comes round.
-    sweep(&upkeep, options.settings.lease).await?;
+    heard(sweep(&upkeep, options.settings.lease)).await?;
     upkeep.close().await;
     tracing::info!("stopped");
     Ok(())
 }
 
+/// Turns that may be in hand at once. A turn wants one connection at a time.
+fn at_once(pool: &PgPool, queues: usize) -> usize {
+    let connections = usize::try_from(pool.options().get_max_connections()).unwrap_or(usize::MAX);
+    connections.saturating_sub(queues + KEPT).max(connections / 2).max(1)
+}
+
 /// Beats for the engine and for apalis until the last turn has ended.
-async fn keep_alive(engine: Arc<Engine>, upkeep: PgPool, names: deliver::Names, alive: CancellationToken) {
+async fn keep_alive(
+    engine: Arc<Engine>,
+    upkeep: PgPool,
+    names: deliver::Names,
+    pulse: Pulse,
+    alive: CancellationToken,
+) {
     let settings = engine.settings();
     let mut beat = tokio::time::interval(settings.beat);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -109,9 +164,17 @@ async fn keep_alive(engine: Arc<Engine>, upkeep: PgPool, names: deliver::Names, 
             names.beat(&upkeep).await
         };
         match tokio::time::timeout(settings.lease, beaten).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => {
+                pulse.beat();
+                continue;
+            }
             Ok(Err(error)) => tracing::warn!(%error, "a heartbeat failed"),
             Err(_) => tracing::warn!("a heartbeat took longer than the lease"),
+        }
+        // A refusal is an answer, too: who is refused hears of the server's return at once, and has no
+        // need to be started anew.
+        if tokio::time::timeout(KNOCK, upkeep.connect_options().connect()).await.is_ok() {
+            pulse.beat();
         }
     }
 }
@@ -125,7 +188,7 @@ async fn keep_sweeping(engine: Arc<Engine>, upkeep: PgPool, shutdown: Cancellati
             () = shutdown.cancelled() => return,
             _ = round.tick() => {}
         }
-        if let Err(error) = sweep(&upkeep, settings.lease).await {
+        if let Err(error) = heard(sweep(&upkeep, settings.lease)).await {
             tracing::warn!(%error, "a sweep failed");
         }
     }

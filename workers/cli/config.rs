@@ -74,6 +74,8 @@ pub(crate) struct Api {
     pub(crate) max_connections: usize,
     /// Of those from one address; one more is turned away. Of no effect behind a trusted proxy.
     pub(crate) max_connections_per_address: usize,
+    /// Checkouts that may wait for a worker before new ones are refused.
+    pub(crate) max_backlog: u32,
     /// Whether a caller may only ask so often.
     pub(crate) rate_limit: bool,
     /// Origins whose pages may ask from a browser, e.g. `https://shop.example`; none by default.
@@ -91,6 +93,7 @@ impl Default for Api {
             max_polls: 1024,
             max_connections: 4096,
             max_connections_per_address: 256,
+            max_backlog: 5_000,
             rate_limit: true,
             allowed_origins: api::AllowedOrigins::default(),
             trusted_proxies: 0,
@@ -114,25 +117,44 @@ pub(crate) struct Auth {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Worker {
-    /// Runs a worker has in hand at once.
+    /// Runs a worker has in hand at once, per queue; of all queues together, what its connections allow.
     pub(crate) concurrency: usize,
+    /// Connections to the database, and so a bound on the runs in hand: a dozen are kept for other things.
+    /// Without it sixteen more than `concurrency`.
+    pub(crate) connections: Option<u32>,
     /// Which queues it serves; empty means all.
     pub(crate) queues: Vec<String>,
     /// A worker that has not been heard of for so long, in milliseconds, is dead: others take over.
     pub(crate) lease_ms: u64,
     /// How often it is heard of, in milliseconds; well below the lease.
     pub(crate) beat_ms: u64,
+    /// A worker that has heard nothing from its database for so long, in milliseconds, ends itself.
+    pub(crate) watchdog_ms: u64,
     /// Where the `worker` command answers `/metrics`, as `host:port`; without it nowhere.
     pub(crate) metrics_listen: Option<String>,
 }
 
 impl Default for Worker {
     fn default() -> Self {
-        Worker { concurrency: 16, queues: Vec::new(), lease_ms: 8_000, beat_ms: 2_000, metrics_listen: None }
+        Worker {
+            concurrency: 16,
+            connections: None,
+            queues: Vec::new(),
+            lease_ms: 8_000,
+            beat_ms: 2_000,
+            watchdog_ms: 15_000,
+            metrics_listen: None,
+        }
     }
 }
 
 impl Worker {
+    /// Connections to the database.
+    pub(crate) fn connections(&self) -> u32 {
+        let follows = || u32::try_from(self.concurrency).unwrap_or(u32::MAX).saturating_add(16);
+        self.connections.unwrap_or_else(follows)
+    }
+
     /// What the engine is told.
     ///
     /// # Errors
@@ -140,6 +162,17 @@ impl Worker {
     pub(crate) fn settings(&self) -> Result<engine::Settings, Failure> {
         if self.concurrency == 0 {
             return Err(Failure::new("worker.concurrency is 0").hint("one run at a time is the least: --concurrency 1"));
+        }
+        if self.connections.is_some_and(|connections| connections < 2) {
+            return Err(Failure::new("worker.connections is less than 2").hint("leave it out: it follows concurrency"));
+        }
+        // A beat that hangs takes a lease, and the one after it must have its time.
+        if self.watchdog_ms < self.lease_ms.saturating_add(self.beat_ms) {
+            return Err(Failure::new(format!(
+                "worker.watchdog_ms ({}) must be at least worker.lease_ms and worker.beat_ms together ({})",
+                self.watchdog_ms,
+                self.lease_ms.saturating_add(self.beat_ms)
+            )));
         }
         // Two beats may be lost before the lease ends.
         if self.beat_ms == 0 || self.beat_ms.saturating_mul(3) > self.lease_ms {
@@ -226,6 +259,8 @@ mod tests {
         assert!(Worker::default().settings().is_ok());
         assert!(beats(100, 300) && !beats(101, 300) && !beats(0, 300));
         assert!(Worker { concurrency: 0, ..Worker::default() }.settings().is_err());
+        assert!(Worker { connections: Some(1), ..Worker::default() }.settings().is_err());
+        assert!(Worker { watchdog_ms: 9_999, ..Worker::default() }.settings().is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::{
 };
 
 use embedded::Cluster;
+use engine::silence;
 use secrecy::ExposeSecret;
 use sqlx::{
     ConnectOptions, Connection, PgPool,
@@ -17,8 +18,6 @@ use crate::{config, failure::Failure};
 
 /// How long a first connection may take.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
-/// How long a caller waits for a free connection before it hears that there is none.
-const ACQUIRE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What to do when there is no embedded database yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,17 +44,24 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
-    /// Server settings of each session, in milliseconds.
+    /// Server settings of each session; time-outs in milliseconds, keepalives in seconds.
+    ///
+    /// A session whose client vanished without a word must not hold its locks for long either: the server
+    /// asks after it, and ends it.
     fn settings(self) -> Vec<(&'static str, String)> {
         let idle_ms = match self {
-            Purpose::Serve => 60_000,
+            Purpose::Serve => 15_000,
             Purpose::Carry { lease_ms } => lease_ms,
             Purpose::Maintain => return Vec::new(),
         };
         vec![
-            ("statement_timeout", "30000".to_owned()),
-            ("lock_timeout", "10000".to_owned()),
+            ("statement_timeout", silence::STATEMENT_TIMEOUT.as_millis().to_string()),
+            ("lock_timeout", "5000".to_owned()),
             ("idle_in_transaction_session_timeout", idle_ms.to_string()),
+            ("tcp_keepalives_idle", "5".to_owned()),
+            ("tcp_keepalives_interval", "2".to_owned()),
+            ("tcp_keepalives_count", "3".to_owned()),
+            ("tcp_user_timeout", "10000".to_owned()),
         ]
     }
 }
@@ -189,7 +195,7 @@ impl Database {
     /// At most `size` sessions, which show up in `pg_stat_activity` as `cart-engine <role>`.
     pub(crate) fn pool(&self, role: &str, size: u32, purpose: Purpose) -> PgPool {
         let options = self.options.clone().application_name(&format!("cart-engine {role}")).options(purpose.settings());
-        PgPoolOptions::new().max_connections(size).acquire_timeout(ACQUIRE_PATIENCE).connect_lazy_with(options)
+        silence::careful(PgPoolOptions::new().max_connections(size)).connect_lazy_with(options)
     }
 
     /// How other programs connect to it. Has the password in it, if there is one.

@@ -20,6 +20,7 @@ mod parts;
 mod roles;
 mod seed;
 mod shutdown;
+mod watchdog;
 
 use std::{
     io::{IsTerminal as _, Write as _},

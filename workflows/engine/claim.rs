@@ -11,7 +11,7 @@ use sqlx::PgPool;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::{Failure, journal::Entry, start::ticket_id};
+use crate::{Failure, journal::Entry, silence::heard, start::ticket_id};
 
 /// Claims answered by one statement at most.
 const GROUP: usize = 64;
@@ -189,7 +189,7 @@ impl Unheard {
             tx.commit().await?;
             Ok::<_, sqlx::Error>(given.rows_affected())
         };
-        match given.await {
+        match heard(given).await {
             Ok(runs) => {
                 self.0.clear();
                 tracing::info!(runs, "gave back what was claimed without an answer");
@@ -226,7 +226,7 @@ impl Claimer {
                     }
                 }
                 let (owner, ids) = (incarnation.id(), group.iter().map(|(id, _)| *id).collect::<Vec<Uuid>>());
-                match claim(&pool, &ids, owner, lease).await {
+                match heard(claim(&pool, &ids, owner, lease)).await {
                     Ok(mut claimed) => {
                         for (id, reply) in group.drain(..) {
                             let claimed = claimed.remove(&id).map(|claimed| (claimed, in_hand.take(id)));
@@ -309,13 +309,17 @@ async fn claim(
                case when c.epoch > 1 then (
                    select json_agg(json_build_object('seq', j.seq, 'kind', j.kind, 'name', j.name,
                                                      'output', j.output, 'recorded_at', j.recorded_at) order by j.seq)
-                     from engine.journal j where j.run_id = c.id) end as journal
+                     from engine.journal j
+                    -- The bounds leave those days aside in which none of them can be.
+                    where j.run_id = c.id and j.run_id between $5 and $6) end as journal
           from claimed c
         "#,
         ids,
         owner,
         &tickets,
         lease.as_secs_f64(),
+        ids.iter().min().copied().unwrap_or_default(),
+        ids.iter().max().copied().unwrap_or_default(),
     )
     .fetch_all(pool)
     .await?;

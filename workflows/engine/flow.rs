@@ -18,6 +18,7 @@ use crate::{
     journal::{Entry, Kind, Pending, Replay},
     limits,
     registry::Workflow,
+    silence::{SILENCE, heard},
     start::{Start, start_at},
     step::encode,
     turn::{Engine, Exit},
@@ -216,7 +217,10 @@ impl Flow {
         let result = match self.tx.as_mut() {
             Some(transaction) => {
                 let mut tx = Tx { conn: &mut *transaction, run_id: self.run.id, now, failure: None };
-                steps.run(&mut tx, &mut ran).await
+                // Slow steps are failed attempts, and counted; that the database is away shows when this
+                // attempt cannot be written down.
+                let ran = tokio::time::timeout(SILENCE, steps.run(&mut tx, &mut ran)).await;
+                ran.unwrap_or_else(|elapsed| Err(Stopped::Error(names[0], StepError::Retry(Box::new(elapsed)))))
             }
             None => Err(Stopped::Crash),
         };
@@ -337,7 +341,7 @@ impl Flow {
 
     pub(crate) async fn open(&mut self) {
         if self.tx.is_none() {
-            match self.engine.pool.begin().await {
+            match heard(self.engine.pool.begin()).await {
                 Ok(tx) => self.tx = Some(tx),
                 Err(error) => {
                     tracing::warn!(run = %self.run.id, %error, "no transaction to be had");
@@ -382,18 +386,18 @@ impl Flow {
         let fence = Fence { run_id: self.run.id, epoch: self.run.epoch };
         let now = self.now();
         if self.tx.is_none() && (settles || !self.starts.is_empty()) {
-            self.tx = Some(self.engine.pool.begin().await.map_err(Unwritten::database)?);
+            self.tx = Some(heard(self.engine.pool.begin()).await.map_err(Unwritten::database)?);
         }
         let written = match self.tx.as_mut() {
             Some(tx) => {
                 for start in &self.starts {
-                    start_at(tx, start, now).await.map_err(Unwritten::database)?;
+                    heard(start_at(tx, start, now)).await.map_err(Unwritten::database)?;
                 }
-                write.execute(tx, fence, &self.pending, now).await.map_err(Unwritten::database)?
+                heard(write.execute(tx, fence, &self.pending, now)).await.map_err(Unwritten::database)?
             }
             None => {
                 let mut conn = self.engine.pool.acquire().await.map_err(Unwritten::database)?;
-                write.execute(&mut conn, fence, &self.pending, now).await.map_err(Unwritten::database)?
+                heard(write.execute(&mut conn, fence, &self.pending, now)).await.map_err(Unwritten::database)?
             }
         };
         match written {
@@ -408,7 +412,7 @@ impl Flow {
             Fenced::Written { cancel } => self.cancel = cancel,
         }
         if let Some(tx) = self.tx.take() {
-            tx.commit().await.map_err(Unwritten::database)?;
+            heard(tx.commit()).await.map_err(Unwritten::database)?;
         }
         self.starts.clear();
         self.pending.clear();

@@ -12,6 +12,7 @@
 //! What must not live here: carts, orders, HTTP, or any queue but the ticket table. This crate knows
 //! a ticket only as a row it inserts and deletes; the `workers` crate delivers it through apalis.
 
+pub mod backlog;
 mod call;
 pub mod claim;
 mod commit;
@@ -27,6 +28,7 @@ pub mod registry;
 pub mod retire;
 pub mod retry;
 pub mod signal;
+pub mod silence;
 pub mod start;
 pub mod step;
 pub mod sweep;

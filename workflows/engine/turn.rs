@@ -18,6 +18,7 @@ use crate::{
     journal::{Kind, Pending},
     outside::Outside,
     retry,
+    silence::heard,
 };
 
 /// How the engine behaves. Every field has a limit's default.
@@ -399,7 +400,7 @@ impl Engine {
             let mut conn = self.pool.acquire().await?;
             commit::rest(&mut conn, fence, entries, &rest, now).await
         };
-        match written.await {
+        match heard(written).await {
             Ok(Fenced::Written { .. }) => {}
             Ok(Fenced::Refused) => fence.note_refusal(),
             Err(error) => {
@@ -454,7 +455,7 @@ async fn give_back(pool: PgPool, mut lost: mpsc::UnboundedReceiver<Fence>) {
                 let mut conn = pool.acquire().await?;
                 commit::rest(&mut conn, fence, &[], &Rest::Released, crate::sweep::engine_now(&pool).await?).await
             };
-            if released.await.is_err() {
+            if heard(released).await.is_err() {
                 kept.push(fence);
             }
         }

@@ -8,8 +8,8 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
-    Call, Flow, Result, StepError, commit::Rest, group::decode_one, journal::Kind, retry::RetryPolicy, step::encode,
-    turn::Exit,
+    Call, Flow, Result, StepError, commit::Rest, group::decode_one, journal::Kind, retry::RetryPolicy, silence,
+    step::encode, turn::Exit,
 };
 
 const SLEEP: &str = "sleep";
@@ -113,7 +113,7 @@ impl Flow {
         self.open().await;
         let (run_id, epoch, now) = (self.run.id, self.run.epoch, self.now());
         let heard = match self.tx.as_mut() {
-            Some(tx) => hear(tx, run_id, epoch, signal, now).await,
+            Some(tx) => silence::heard(hear(tx, run_id, epoch, signal, now)).await,
             None => Ok(Heard::Nothing),
         };
         match heard {

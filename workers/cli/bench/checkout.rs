@@ -19,6 +19,7 @@ use domain::{
     },
     pricing::ShippingMethod,
 };
+use engine::silence::careful;
 use rust_decimal::Decimal;
 use sqlx::{
     PgPool,
@@ -40,6 +41,7 @@ use super::{
     limit::{self, LimitSettings},
     world::{Cart, prepare_carts},
 };
+use crate::config::Worker;
 
 /// How `bench checkout` and `bench hot-sku` run.
 #[derive(Debug, Clone, Copy)]
@@ -145,8 +147,9 @@ impl Staff {
     fn hire(options: &PgConnectOptions, shop: &Arc<Shop>, settings: CheckoutSettings) -> Staff {
         let stop = CancellationToken::new();
         let mut pools = JoinSet::new();
+        let size = Worker { concurrency: settings.concurrency, ..Worker::default() }.connections();
         for _ in 0..settings.workers {
-            let connections = PgPoolOptions::new().max_connections(20).connect_lazy_with(options.clone());
+            let connections = careful(PgPoolOptions::new().max_connections(size)).connect_lazy_with(options.clone());
             let registry = workflows::registry(shop);
             let pool_options =
                 workers::PoolOptions { concurrency: settings.concurrency, ..workers::PoolOptions::default() };

@@ -75,6 +75,7 @@ pub(crate) async fn state(
         },
         max_concurrency: config.api.max_concurrency,
         max_polls: config.api.max_polls,
+        max_backlog: config.api.max_backlog.into(),
         allowed_origins: config.api.allowed_origins.clone(),
         trusted_proxies: config.api.trusted_proxies,
         ..ApiConfig::default()
@@ -103,6 +104,8 @@ pub(crate) async fn state(
 pub(crate) fn start(parts: &mut Parts, listener: TcpListener, state: AppState) -> Result<(), Failure> {
     let stop = parts.token();
     parts.start("metrics", metrics::keep_up(metrics::handle()?, parts.token()));
+    let queues = workflows::registry(&state.shop).queues().to_vec();
+    parts.start("gauge of backlogs", metrics::follow_backlogs(state.pool.clone(), queues, parts.token()));
     parts.start("API", api::serve(listener, state, async move { stop.cancelled().await }));
     Ok(())
 }

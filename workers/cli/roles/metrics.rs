@@ -3,7 +3,12 @@
 use std::{sync::OnceLock, time::Duration};
 
 use axum::{Router, http::header, response::IntoResponse as _, routing::get};
+use engine::{
+    backlog::{Backlog, backlog},
+    silence::heard,
+};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use sqlx::PgPool;
 use tokio::{net::TcpListener, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +43,35 @@ pub(crate) async fn keep_up(handle: PrometheusHandle, stop: CancellationToken) -
         tokio::select! {
             _ = ticks.tick() => handle.run_upkeep(),
             () = stop.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// Shows how much waits in each queue until it is told to stop. An api does so, because there may be no
+/// worker when more are wanted.
+///
+/// # Errors
+/// None.
+pub(crate) async fn follow_backlogs(
+    pool: PgPool,
+    queues: Vec<&'static str>,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
+    let mut looks = tokio::time::interval(UPKEEP);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = looks.tick() => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+        match heard(backlog(&pool, &queues)).await {
+            Ok(backlogs) => {
+                for Backlog { queue, ready, age } in backlogs {
+                    metrics::gauge!("cart_engine_backlog", "queue" => queue.clone()).set(ready as f64);
+                    metrics::gauge!("cart_engine_backlog_age_seconds", "queue" => queue).set(age.as_secs_f64());
+                }
+            }
+            Err(error) => tracing::debug!(%error, "the backlogs were not counted"),
         }
     }
 }

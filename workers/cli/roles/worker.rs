@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use adapters::holds::RedisHolds;
+use engine::silence::SILENCE;
 use sqlx::PgPool;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use workers::PoolOptions;
+use workers::{Finger, PoolOptions, Pulse};
 use workflows::{Shop, hold_mirror};
 
 use super::metrics;
@@ -20,13 +21,11 @@ use crate::{
     parts::Parts,
     say,
     shutdown::Stop,
+    watchdog,
 };
 
 /// Between two looks at what was held and released.
 const MIRROR_PAUSE: Duration = Duration::from_millis(250);
-
-/// Connections beside those of the runs in hand: fetching tickets, beating, sweeping, e-mail.
-const SPARE_CONNECTIONS: usize = 6;
 
 /// Works until it is told to stop; runs in hand go back to the others.
 ///
@@ -49,9 +48,10 @@ pub(crate) async fn run(config: &Config) -> Result<(), Failure> {
         parts.start("metrics", metrics::keep_up(metrics::handle()?, parts.token()));
         parts.start("metrics page", metrics::serve(listener, metrics::handle()?, parts.token()));
     }
-    start(&mut parts, config, &pool, &shop)?;
+    let finger = start(&mut parts, config, &pool, &shop)?;
+    watchdog::watch(finger, Duration::from_millis(config.worker.watchdog_ms))?;
     follow_holds(&mut parts, config, &pool).await?;
-    say(&format!("a worker is ready for {} runs at once", config.worker.concurrency));
+    say(&format!("a worker is ready for {} runs of each queue at once", config.worker.concurrency));
     let ended = parts.run(stop).await;
     pool.close().await;
     ended
@@ -59,23 +59,26 @@ pub(crate) async fn run(config: &Config) -> Result<(), Failure> {
 
 /// Connections for one worker.
 pub(crate) fn pool(config: &Config, database: &Database) -> PgPool {
-    let size = config.worker.concurrency.saturating_add(SPARE_CONNECTIONS);
     let purpose = Purpose::Carry { lease_ms: config.worker.lease_ms };
-    database.pool("worker", u32::try_from(size).unwrap_or(u32::MAX), purpose)
+    database.pool("worker", config.worker.connections(), purpose)
 }
 
-/// Adds a worker to the parts of this process; each is an incarnation of its own.
+/// Adds a worker to the parts of this process; each is an incarnation of its own. What comes back feels
+/// whether its database answers.
 ///
 /// # Errors
 /// Settings that make no sense.
-pub(crate) fn start(parts: &mut Parts, config: &Config, pool: &PgPool, shop: &Arc<Shop>) -> Result<(), Failure> {
+pub(crate) fn start(parts: &mut Parts, config: &Config, pool: &PgPool, shop: &Arc<Shop>) -> Result<Finger, Failure> {
+    let pulse = Pulse::default();
+    let finger = pulse.finger();
     let options = PoolOptions {
         concurrency: config.worker.concurrency,
         queues: config.worker.queues.clone(),
         settings: config.worker.settings()?,
+        pulse,
     };
     parts.start("worker", workers::run(pool.clone(), workflows::registry(shop), options, parts.token()));
-    Ok(())
+    Ok(finger)
 }
 
 /// Adds, where a Redis is configured, what mirrors the holds there.
@@ -98,9 +101,10 @@ async fn mirror(pool: PgPool, holds: RedisHolds, stop: CancellationToken) -> Res
             _ = rounds.tick() => {}
         }
         // What is away, Postgres or Redis, is looked for again in the next round.
-        match hold_mirror::follow(&pool, &holds).await {
-            Ok(_) => {}
-            Err(error) => tracing::debug!(%error, "the holds were not mirrored"),
+        match tokio::time::timeout(SILENCE, hold_mirror::follow(&pool, &holds)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the holds were not mirrored"),
+            Err(_) => tracing::debug!("the holds were not mirrored: no answer"),
         }
     }
 }
