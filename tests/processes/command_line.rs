@@ -36,6 +36,18 @@ async fn a_machine_without_postgres_is_told_how_to_get_one() {
 }
 
 #[tokio::test]
+async fn a_variable_that_says_nothing_is_no_other_database() {
+    for command in ["audit", "dev", "worker", "config"] {
+        for nothing in ["", "  "] {
+            refused(command, &[("DATABASE_URL", nothing)], "DATABASE_URL is empty").await;
+        }
+    }
+    refused("api", &[("JWT_SECRET", "hunter2")], "auth.jwt_secret = *** (JWT_SECRET): must be 32 to 1024 bytes").await;
+    let endless = [("CART_ENGINE__SHOP__HOLD_S", "99999999999999")];
+    refused("worker", &endless, "shop.hold_s = 99999999999999 (CART_ENGINE__SHOP__HOLD_S)").await;
+}
+
+#[tokio::test]
 async fn a_taken_port_is_named() {
     let stage = stage().await;
     let (_pool, url) = stage.database().await;

@@ -8,6 +8,15 @@ mod smtp;
 pub use mailbox::{DevMailbox, Stored};
 pub use smtp::SmtpMailer;
 
+/// Whether e-mail can be sent from that address, with a name before it perhaps.
+///
+/// # Errors
+/// [`ConfigError::Sender`].
+pub fn check_sender(from: &str) -> Result<(), ConfigError> {
+    from.parse::<lettre::message::Mailbox>()?;
+    Ok(())
+}
+
 /// A mailer cannot be made from its configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {

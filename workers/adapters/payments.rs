@@ -6,6 +6,11 @@ mod standard_webhooks;
 
 pub use sandbox::SandboxGateway;
 
+/// Whether webhooks can be checked with that secret.
+pub fn is_webhook_secret(secret: &str) -> bool {
+    standard_webhooks::VerifyingKey::parse(&secret.into()).is_ok()
+}
+
 /// A gateway cannot be made from its configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {

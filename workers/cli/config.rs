@@ -1,15 +1,15 @@
 //! What can be configured, and where it comes from: defaults, then the file, then the environment,
 //! then the flags. A later layer wins.
 
+mod agreement;
 mod layers;
+mod ranges;
 
 use std::{path::PathBuf, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 use url::Url;
-
-use crate::failure::Failure;
 
 pub(crate) use layers::{Flags, Loaded, load};
 
@@ -156,36 +156,12 @@ impl Worker {
     }
 
     /// What the engine is told.
-    ///
-    /// # Errors
-    /// Numbers that would let nothing run, or declare a healthy worker dead.
-    pub(crate) fn settings(&self) -> Result<engine::Settings, Failure> {
-        if self.concurrency == 0 {
-            return Err(Failure::new("worker.concurrency is 0").hint("one run at a time is the least: --concurrency 1"));
-        }
-        if self.connections.is_some_and(|connections| connections < 2) {
-            return Err(Failure::new("worker.connections is less than 2").hint("leave it out: it follows concurrency"));
-        }
-        // A beat that hangs takes a lease, and the one after it must have its time.
-        if self.watchdog_ms < self.lease_ms.saturating_add(self.beat_ms) {
-            return Err(Failure::new(format!(
-                "worker.watchdog_ms ({}) must be at least worker.lease_ms and worker.beat_ms together ({})",
-                self.watchdog_ms,
-                self.lease_ms.saturating_add(self.beat_ms)
-            )));
-        }
-        // Two beats may be lost before the lease ends.
-        if self.beat_ms == 0 || self.beat_ms.saturating_mul(3) > self.lease_ms {
-            return Err(Failure::new(format!(
-                "worker.beat_ms ({}) must be at most a third of worker.lease_ms ({}), and not 0",
-                self.beat_ms, self.lease_ms
-            )));
-        }
-        Ok(engine::Settings {
+    pub(crate) fn settings(&self) -> engine::Settings {
+        engine::Settings {
             lease: Duration::from_millis(self.lease_ms),
             beat: Duration::from_millis(self.beat_ms),
             ..engine::Settings::default()
-        })
+        }
     }
 }
 
@@ -252,16 +228,6 @@ pub(crate) fn without_password(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_worker_is_heard_of_three_times_in_its_lease() {
-        let beats = |beat_ms, lease_ms| Worker { beat_ms, lease_ms, ..Worker::default() }.settings().is_ok();
-        assert!(Worker::default().settings().is_ok());
-        assert!(beats(100, 300) && !beats(101, 300) && !beats(0, 300));
-        assert!(Worker { concurrency: 0, ..Worker::default() }.settings().is_err());
-        assert!(Worker { connections: Some(1), ..Worker::default() }.settings().is_err());
-        assert!(Worker { watchdog_ms: 9_999, ..Worker::default() }.settings().is_err());
-    }
 
     #[test]
     fn a_password_is_never_shown() {

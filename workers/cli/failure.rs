@@ -1,5 +1,5 @@
-//! What a command says when it cannot do its work: one line, and one more if there is something to
-//! do about it. No backtraces: whoever reads this runs a shop, and does not debug one.
+//! What a command says when it cannot do its work: one line, one more for each of several things that are
+//! wrong, and one more if there is something to do about it. No backtraces: whoever reads this runs a shop, and does not debug one.
 
 use std::error::Error;
 
@@ -10,13 +10,23 @@ use api::accounts::CreateUserError;
 #[error("{message}")]
 pub(crate) struct Failure {
     message: String,
+    /// Where one sentence would not do: what is wrong, thing by thing.
+    details: Vec<String>,
     hint: Option<String>,
 }
 
 impl Failure {
     /// A failure in one sentence, without a full stop.
     pub(crate) fn new(message: impl AsRef<str>) -> Self {
-        Failure { message: one_line(message.as_ref()), hint: None }
+        Failure { message: one_line(message.as_ref()), details: Vec::new(), hint: None }
+    }
+
+    /// Several things that are wrong at once, each in a line of its own; a single one is the message.
+    pub(crate) fn several(message: impl AsRef<str>, mut details: Vec<String>) -> Self {
+        match details.len() {
+            1 => Failure::new(details.remove(0)),
+            _ => Failure { details: details.iter().map(|detail| one_line(detail)).collect(), ..Failure::new(message) },
+        }
     }
 
     /// What failed, and why.
@@ -40,10 +50,9 @@ impl Failure {
 
     /// What goes to stderr.
     pub(crate) fn report(&self) -> String {
-        match &self.hint {
-            Some(hint) => format!("cart-engine: {}\nhint: {hint}", self.message),
-            None => format!("cart-engine: {}", self.message),
-        }
+        let details: String = self.details.iter().map(|detail| format!("\n  {detail}")).collect();
+        let hint = self.hint.iter().map(|hint| format!("\nhint: {hint}")).collect::<String>();
+        format!("cart-engine: {}{details}{hint}", self.message)
     }
 }
 

@@ -83,9 +83,9 @@ fn started() -> Result<Ended, Failure> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| Failure::new("another TLS provider is already in use"))?;
-    // Variables whose text is not Unicode are none of ours.
-    let environment =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    // A name that is not Unicode is none of ours; a value that is not is in nobody's range.
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));
     let loaded = config::load(arguments.config.as_deref(), environment, command.flags(&arguments.embedded))?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(carry_out(command, loaded))
 }

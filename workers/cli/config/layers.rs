@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use config::{File, FileFormat, Map, Source, Value, ValueKind, builder::DefaultState};
 
-use super::Config;
+use super::{Config, agreement, ranges};
 use crate::failure::Failure;
 
 /// The file that is read when it is there and none is named.
@@ -59,15 +59,18 @@ impl Loaded {
     pub(crate) fn describe(&self) -> Result<String, Failure> {
         let mut lines = Vec::new();
         flatten("", &serde_json::to_value(&self.config)?, &mut |key, value| {
-            let origin = self.origins.get(key).map_or("default", String::as_str);
-            lines.push(format!("{key} = {value}  # {origin}\n"));
+            lines.push(format!("{key} = {value}  # {}\n", self.origin(key)));
         });
         Ok(lines.concat())
+    }
+
+    fn origin(&self, key: &str) -> &str {
+        self.origins.get(key).map_or("default", String::as_str)
     }
 }
 
 /// Calls `leaf` for each value below `value` that is no table, in order.
-fn flatten(prefix: &str, value: &serde_json::Value, leaf: &mut impl FnMut(&str, &serde_json::Value)) {
+pub(super) fn flatten(prefix: &str, value: &serde_json::Value, leaf: &mut impl FnMut(&str, &serde_json::Value)) {
     match value.as_object() {
         Some(table) => {
             for (name, value) in table {
@@ -82,43 +85,74 @@ fn flatten(prefix: &str, value: &serde_json::Value, leaf: &mut impl FnMut(&str, 
 /// Reads all layers. `environment` is the process' own, or a test's.
 ///
 /// # Errors
-/// A file that cannot be read, a key nobody knows, a value that makes no sense; each names its key.
+/// A file that cannot be read; or every key that nobody knows, every value outside of its range and all that do
+/// not agree with each other, each in one line with where it came from.
 pub(crate) fn load(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,
     flags: Flags,
 ) -> Result<Loaded, Failure> {
+    let (variables, mut problems) = from_environment(environment);
     let read = config::ConfigBuilder::<DefaultState>::default()
         .add_source(match file {
             Some(path) => File::from(path).format(FileFormat::Toml).required(true),
             None => File::new(DEFAULT_FILE, FileFormat::Toml).required(false),
         })
-        .add_source(from_environment(environment))
+        .add_source(variables)
         .add_source(flags.0)
         .build()
         .map_err(|error| Failure::caused_by("the configuration cannot be read", &error))?;
 
     let mut origins = BTreeMap::new();
     for (name, value) in read.collect().unwrap_or_default() {
-        note_origins(&name, &value, &mut origins);
+        check(&name, &value, &mut origins, &mut problems);
+    }
+    if !problems.is_empty() {
+        return Err(wrong(problems));
     }
     let config = read.try_deserialize().map_err(|error| Failure::caused_by("the configuration is wrong", &error))?;
-    Ok(Loaded { config, origins })
+    let loaded = Loaded { config, origins };
+    let problems = agreement::problems(&loaded.config, |key| loaded.origin(key).to_owned());
+    if problems.is_empty() { Ok(loaded) } else { Err(wrong(problems)) }
 }
 
-fn note_origins(key: &str, value: &Value, origins: &mut BTreeMap<String, String>) {
+fn wrong(problems: Vec<String>) -> Failure {
+    Failure::several(format!("{} settings are wrong", problems.len()), problems)
+}
+
+/// Notes where each value below `value` comes from, and what is wrong with it.
+fn check(key: &str, value: &Value, origins: &mut BTreeMap<String, String>, problems: &mut Vec<String>) {
     if let ValueKind::Table(table) = &value.kind {
-        for (name, value) in table {
-            note_origins(&format!("{key}.{name}"), value, origins);
+        let mut names: Vec<_> = table.iter().collect();
+        names.sort_unstable_by_key(|(name, _)| *name);
+        for (name, value) in names {
+            check(&format!("{key}.{name}"), value, origins, problems);
         }
-    } else if let Some(origin) = value.origin() {
-        origins.insert(key.to_owned(), origin.to_owned());
+        return;
     }
+    let origin = value.origin().unwrap_or("default");
+    match ranges::of(key) {
+        None => problems.push(format!("there is no key {key} ({origin})")),
+        Some(range) if !range.holds(value) => {
+            problems.push(format!("{key} = {} ({origin}): must be {range}", range.shown(value)));
+        }
+        Some(_) => {}
+    }
+    origins.insert(key.to_owned(), origin.to_owned());
 }
 
-fn from_environment(variables: impl IntoIterator<Item = (String, String)>) -> Layer {
-    // An empty variable is an unset one: that is how a shell or a container file takes one back.
-    let variables: BTreeMap<String, String> = variables.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+/// Variables of ours that are read elsewhere than here.
+const READ_ELSEWHERE: [&str; 1] = ["CART_ENGINE_PG_MIRROR"];
+
+/// What the environment says, and which of our variables say nothing. An empty one is most likely a mistake, such
+/// as a secret that was not found: to go on as if it were unset could mean to work on another database.
+fn from_environment(variables: impl IntoIterator<Item = (String, String)>) -> (Layer, Vec<String>) {
+    let is_named = |name: &str| NAMED.iter().any(|(named, _)| *named == name) || READ_ELSEWHERE.contains(&name);
+    let (variables, empty): (BTreeMap<String, String>, BTreeMap<String, String>) = variables
+        .into_iter()
+        .filter(|(name, _)| name.starts_with(PREFIX) || is_named(name))
+        .partition(|(_, value)| !value.trim().is_empty());
+    let problems = empty.keys().map(|name| format!("{name} is empty: give it a value, or unset it")).collect();
     let prefixed = variables
         .iter()
         .filter_map(|(name, value)| Some((name, name.strip_prefix(PREFIX)?.to_lowercase().replace("__", "."), value)));
@@ -136,7 +170,7 @@ fn from_environment(variables: impl IntoIterator<Item = (String, String)>) -> La
             layer.set(name, &key, value.clone());
         }
     }
-    layer
+    (layer, problems)
 }
 
 /// One source whose every value knows its own origin.
@@ -185,7 +219,6 @@ mod tests {
             (file, &[], none(), "file:1"),
             (file, &variable, none(), "variable:1"),
             (file, &variable, listen("flag:1"), "flag:1"),
-            (file, &[("CART_ENGINE__API__LISTEN", "")], none(), "file:1"),
         ] {
             assert_eq!(loaded(file, environment, flags).expect("a configuration").config.api.listen, wins);
         }
@@ -196,14 +229,14 @@ mod tests {
         let environment = [
             ("CART_ENGINE__WORKER__CONCURRENCY", "7"),
             ("CART_ENGINE__WORKER__QUEUES", "checkout, refund"),
-            ("CART_ENGINE__SHOP__HOLD_S", "60"),
+            ("CART_ENGINE__SHOP__HOLD_S", "900"),
             ("CART_ENGINE__SHOP__ABANDONMENT__REMINDERS_S", "60, 120"),
             ("CART_ENGINE_PG_DISCOVERY", "off"),
             ("CART_ENGINE_RATE_LIMIT", "off"),
             ("JWT_SECRET", "00000000000000000000000000000042"),
         ];
         let config = loaded("", &environment, Flags::default()).expect("a configuration").config;
-        assert_eq!((config.worker.concurrency, config.shop.hold_s, config.database.discovery), (7, 60, false));
+        assert_eq!((config.worker.concurrency, config.shop.hold_s, config.database.discovery), (7, 900, false));
         assert!(!config.api.rate_limit);
         assert_eq!(config.worker.queues, ["checkout", "refund"]);
         assert_eq!(config.shop.abandonment.reminders_s, [60, 120]);
@@ -219,6 +252,15 @@ mod tests {
             ("worker.concurrency = 'many'", &[], "worker.concurrency"),
             ("api = [", &[], "shop.toml"),
             ("", &[("CART_ENGINE__API__LISEN", "x")], "lisen"),
+            ("", &[("DATABASE_URL", "")], "DATABASE_URL"),
+            ("", &[("CART_ENGINE__API__LISTEN", " ")], "CART_ENGINE__API__LISTEN"),
+            ("", &[("CART_ENGINE_PG_MIRROR", "")], "CART_ENGINE_PG_MIRROR"),
+            ("", &[("JWT_SECRET", "short")], "auth.jwt_secret = *** (JWT_SECRET): must be 32 to 1024 bytes"),
+            ("shop.hold_s = 99999999999999", &[], "shop.hold_s"),
+            ("shop.hold_s = 480", &[], "shop.payment_window_s"),
+            ("shop.pricing.shipping.standard = -5", &[], "shop.pricing.shipping.standard"),
+            ("shop.pricing.currency = 'XXX'", &[], "shop.pricing.currency"),
+            ("worker.beat_ms = 3000", &[], "worker.beat_ms"),
         ] {
             let report = loaded(file, environment, Flags::default()).expect_err("a mistake").report();
             assert!(report.contains(named), "{report}");

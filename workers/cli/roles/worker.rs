@@ -74,7 +74,7 @@ pub(crate) fn start(parts: &mut Parts, config: &Config, pool: &PgPool, shop: &Ar
     let options = PoolOptions {
         concurrency: config.worker.concurrency,
         queues: config.worker.queues.clone(),
-        settings: config.worker.settings()?,
+        settings: config.worker.settings(),
         pulse,
     };
     parts.start("worker", workers::run(pool.clone(), workflows::registry(shop), options, parts.token()));

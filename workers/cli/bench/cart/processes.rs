@@ -53,7 +53,7 @@ impl Api {
             .env("DATABASE_URL", options.to_url_lossy().as_str())
             .env("JWT_SECRET", secret.expose_secret())
             .env("CART_ENGINE_RATE_LIMIT", "off")
-            .env("REDIS_URL", redis.unwrap_or_default())
+            .envs(redis.map(|url| ("REDIS_URL", url)))
             // A configuration file would be found in the current folder.
             .current_dir(std::env::temp_dir())
             .stdin(Stdio::null())

@@ -1,0 +1,65 @@
+//! What settings must be to each other, when each of them is in its own range.
+
+use domain::money::Money;
+use rust_decimal::Decimal;
+
+use super::Config;
+
+/// Every disagreement, in one line each. `origin` says where a key's value comes from.
+pub(super) fn problems(config: &Config, origin: impl Fn(&str) -> String) -> Vec<String> {
+    let Config { worker, shop, .. } = config;
+    let mut problems = Vec::new();
+    let mut complain = |agrees: bool, key: &str, value: &dyn std::fmt::Display, must: String| {
+        if !agrees {
+            problems.push(format!("{key} = {value} ({}): must be {must}", origin(key)));
+        }
+    };
+    let named = |key: &str, value: &dyn std::fmt::Display| format!("{key}, {value} ({})", origin(key));
+    complain(
+        shop.payment_window_s < shop.hold_s,
+        "shop.payment_window_s",
+        &shop.payment_window_s,
+        format!("less than {}, so that a payment in time still finds its stock", named("shop.hold_s", &shop.hold_s)),
+    );
+    complain(
+        worker.beat_ms.saturating_mul(3) <= worker.lease_ms,
+        "worker.beat_ms",
+        &worker.beat_ms,
+        format!(
+            "at most a third of {}, so that two lost beats bury nobody",
+            named("worker.lease_ms", &worker.lease_ms)
+        ),
+    );
+    complain(
+        worker.watchdog_ms >= worker.lease_ms.saturating_add(worker.beat_ms),
+        "worker.watchdog_ms",
+        &worker.watchdog_ms,
+        format!(
+            "at least {} and worker.beat_ms together: a beat that hangs takes a lease, and the next must have its time",
+            named("worker.lease_ms", &worker.lease_ms)
+        ),
+    );
+    let kept = &shop.retention;
+    complain(
+        kept.finished_runs_days <= kept.run_keys_days,
+        "shop.retention.run_keys_days",
+        &kept.run_keys_days,
+        format!("at least {}", named("shop.retention.finished_runs_days", &kept.finished_runs_days)),
+    );
+    let currency = shop.pricing.currency;
+    let mut amount = |key: &str, amount: Option<Decimal>| {
+        let Some(amount) = amount else { return };
+        let must = format!(
+            "an amount with at most {} decimals, as {} has",
+            currency.exponent(),
+            named("shop.pricing.currency", &currency)
+        );
+        complain(Money::new(amount, currency).is_ok(), key, &amount, must);
+    };
+    amount("shop.pricing.shipping.standard", Some(shop.pricing.shipping.standard));
+    amount("shop.pricing.shipping.express", Some(shop.pricing.shipping.express));
+    amount("shop.pricing.free_shipping_above", shop.pricing.free_shipping_above);
+    amount("shop.pricing.minimum_order_value", shop.pricing.minimum_order_value);
+    amount("shop.cod_limit", shop.cod_limit);
+    problems
+}
