@@ -4,7 +4,7 @@ use argon2::{
     Argon2,
     password_hash::{self, PasswordHasher, PasswordVerifier, phc::PasswordHash},
 };
-use domain::phone::phone_problem;
+use domain::{phone::phone_problem, text::line_problem};
 use garde::rules::email::parse_email;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::PgPool;
@@ -99,16 +99,15 @@ pub async fn create_user(pool: &PgPool, account: NewAccount) -> Result<User, Cre
 
 fn complaints(email: &str, account: &NewAccount) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    if email.len() > 255 || parse_email(email).is_err() {
+    if line_problem(email, 255).is_some() || parse_email(email).is_err() {
         errors.push(FieldError::new("/email", "is not an e-mail address"));
     }
     if !PASSWORD_CHARS.contains(&account.password.expose_secret().chars().count()) {
         errors.push(FieldError::new("/password", "must have 8 to 128 characters"));
     }
     for (pointer, value, most) in [("/firstName", &account.first_name, 100), ("/lastName", &account.last_name, 100)] {
-        if value.as_ref().is_some_and(|value| value.chars().count() > most) {
-            errors.push(FieldError::new(pointer, format!("may have at most {most} characters")));
-        }
+        let problem = value.as_deref().filter(|value| !value.is_empty()).and_then(|value| line_problem(value, most));
+        errors.extend(problem.map(|detail| FieldError::new(pointer, detail)));
     }
     let phone = account.phone_number.as_deref().and_then(phone_problem);
     errors.extend(phone.map(|detail| FieldError::new("/phoneNumber", detail)));

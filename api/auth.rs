@@ -14,7 +14,7 @@ use crate::{
     accounts::{self, CreateUserError, HashError, NewAccount},
     caller::Caller,
     error::ApiError,
-    extract::Json,
+    extract::{Credentials, Json},
     openapi::Problem,
     state::AppState,
     throttle::Throttle,
@@ -48,20 +48,23 @@ struct RegisterBody {
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct LoginBody {
+    #[schema(max_length = 255)]
     email: String,
-    #[schema(value_type = String, format = "password")]
+    #[schema(value_type = String, format = "password", max_length = 5000)]
     password: SecretString,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RefreshBody {
+    #[schema(max_length = 5000)]
     refresh_token: String,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct LogoutBody {
+    #[schema(max_length = 5000)]
     refresh_token: Option<String>,
 }
 
@@ -136,7 +139,7 @@ impl From<CreateUserError> for ApiError {
 )]
 async fn register(
     State(state): State<AppState>,
-    Json(body): Json<RegisterBody>,
+    Credentials(body): Credentials<RegisterBody>,
 ) -> Result<impl IntoResponse, ApiError> {
     let account = NewAccount {
         email: body.email,
@@ -162,7 +165,10 @@ async fn register(
         (status = 429, description = "`rate-limited`, `too-many-attempts`", body = Problem, content_type = "application/problem+json"),
     )
 )]
-async fn login(State(state): State<AppState>, Json(body): Json<LoginBody>) -> Result<Json<Session>, ApiError> {
+async fn login(
+    State(state): State<AppState>,
+    Credentials(body): Credentials<LoginBody>,
+) -> Result<Json<Session>, ApiError> {
     let email = body.email.trim().to_lowercase();
     let throttle = state.config.rate_limits.map(|limits| Throttle::new(&email, limits.free_login_failures));
     let login = {
@@ -205,7 +211,10 @@ async fn login(State(state): State<AppState>, Json(body): Json<LoginBody>) -> Re
         (status = 422, description = "`validation-failed`", body = Problem, content_type = "application/problem+json"),
     )
 )]
-async fn refresh(State(state): State<AppState>, Json(body): Json<RefreshBody>) -> Result<Json<Session>, ApiError> {
+async fn refresh(
+    State(state): State<AppState>,
+    Credentials(body): Credentials<RefreshBody>,
+) -> Result<Json<Session>, ApiError> {
     let refused = || ApiError::unauthorized("invalid-refresh-token", "Log in again.");
     let next = state.auth.successor(&body.refresh_token);
     let (shown, successor) = (token_hash(&body.refresh_token), token_hash(&next));
@@ -244,10 +253,10 @@ async fn refresh(State(state): State<AppState>, Json(body): Json<RefreshBody>) -
 async fn logout(
     State(state): State<AppState>,
     caller: Result<Caller, ApiError>,
-    body: Option<Json<LogoutBody>>,
+    body: Option<Credentials<LogoutBody>>,
 ) -> Result<StatusCode, ApiError> {
     let mut conn = state.pool.acquire().await?;
-    match body.and_then(|Json(body)| body.refresh_token) {
+    match body.and_then(|Credentials(body)| body.refresh_token) {
         // Whoever has the token may end what it stands for, even after the access token ran out.
         Some(token) => users::revoke_login(&mut conn, &token_hash(&token)).await?,
         None => users::revoke_logins(&mut conn, caller?.require_user()?).await?,

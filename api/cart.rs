@@ -39,8 +39,10 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ItemBody {
     /// The product the variant must belong to: id or SKU.
+    #[schema(max_length = 5000)]
     product_id: Option<String>,
     /// Id or SKU.
+    #[schema(max_length = 5000)]
     variant_id: String,
     /// Pieces to add.
     #[schema(minimum = 1, maximum = 999)]
@@ -59,7 +61,7 @@ struct QuantityBody {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct CodeBody {
     /// Upper and lower case are the same.
-    #[schema(examples("SAVE20"))]
+    #[schema(max_length = 5000, examples("SAVE20"))]
     code: String,
 }
 
@@ -67,7 +69,7 @@ struct CodeBody {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ValidateBody {
     /// Upper and lower case are the same.
-    #[schema(examples("SAVE20"))]
+    #[schema(max_length = 5000, examples("SAVE20"))]
     code: String,
     /// The caller's open cart when left out.
     #[schema(value_type = Option<Uuid>)]

@@ -1,12 +1,17 @@
 //! From a request to types: every rejection is a problem, and says where.
 
+use std::fmt;
+
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, OptionalFromRequest, Request, rejection::BytesRejection},
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    http::{HeaderMap, StatusCode, Uri, header, request::Parts},
     response::IntoResponse,
 };
-use domain::card_data::find_card_data;
+use domain::{
+    card_data::{find_card_data, find_card_number, mentions_card_number},
+    text,
+};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
 use serde_path_to_error::{Path as ErrorPath, Segment};
@@ -17,17 +22,22 @@ use crate::{
 };
 
 /// A JSON body of ours. Malformed → 400 `malformed-json`; another media type → 415; wrong, missing or
-/// unknown fields → 422 `validation-failed` with a pointer. Nesting is bounded by the parser (128).
+/// unknown fields, and texts that no field may have → 422 `validation-failed` with a pointer; a card number
+/// anywhere → 422 `card-data-refused`, neither echoed nor logged. Nesting is bounded by the parser (128).
 #[derive(Debug, Clone, Copy)]
 pub struct Json<T>(pub T);
 
-/// The same for bodies that may tempt a client to send a card: card numbers and codes are refused with
-/// 422 `card-data-refused`, and neither echoed nor logged. Cards are the gateway's business: only
-/// tokens reach us.
+/// The same for bodies that may tempt a client to send a card: fields that are named after card data are
+/// refused, too, whatever they hold. Cards are the gateway's business: only tokens reach us.
 #[derive(Debug, Clone, Copy)]
 pub struct CheckedJson<T>(pub T);
 
-/// Query parameters; anything unexpected → 422 `validation-failed`.
+/// The same for bodies with a password or a token of ours in them, which may be anything: they are hashed, and
+/// never shown.
+#[derive(Debug, Clone, Copy)]
+pub struct Credentials<T>(pub T);
+
+/// Query parameters; anything unexpected → 422 `validation-failed`, a card number → 422 `card-data-refused`.
 #[derive(Debug, Clone, Copy)]
 pub struct Query<T>(pub T);
 
@@ -40,8 +50,33 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Json<T> {
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let body = json_bytes(request, state).await?;
-        parse_value(&body)?;
+        refuse_card_data(find_card_number(&parse_value(&body)?))?;
         parse_typed(&body).map(Json)
+    }
+}
+
+impl<T: DeserializeOwned> FromRequest<AppState> for Credentials<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        let body = json_bytes(request, state).await?;
+        let mut value = parse_value(&body)?;
+        if let Value::Object(fields) = &mut value {
+            fields.retain(|name, _| !SECRET_FIELDS.contains(&name.as_str()));
+        }
+        refuse_card_data(find_card_number(&value))?;
+        parse_typed(&body).map(Credentials)
+    }
+}
+
+impl<T: DeserializeOwned> OptionalFromRequest<AppState> for Credentials<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Option<Self>, ApiError> {
+        if !request.headers().contains_key(header::CONTENT_TYPE) {
+            return no_body(request, state).await.map(|()| None);
+        }
+        <Self as FromRequest<AppState>>::from_request(request, state).await.map(Some)
     }
 }
 
@@ -50,7 +85,7 @@ impl<T: DeserializeOwned> FromRequest<AppState> for CheckedJson<T> {
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let body = json_bytes(request, state).await?;
-        refuse_card_data(&parse_value(&body)?)?;
+        refuse_card_data(find_card_data(&parse_value(&body)?))?;
         parse_typed(&body).map(CheckedJson)
     }
 }
@@ -61,11 +96,7 @@ impl<T: DeserializeOwned> OptionalFromRequest<AppState> for Json<T> {
 
     async fn from_request(request: Request, state: &AppState) -> Result<Option<Self>, ApiError> {
         if !request.headers().contains_key(header::CONTENT_TYPE) {
-            let body = read_body(request, state).await?;
-            if body.is_empty() {
-                return Ok(None);
-            }
-            return Err(unsupported_media_type());
+            return no_body(request, state).await.map(|()| None);
         }
         <Self as FromRequest<AppState>>::from_request(request, state).await.map(Some)
     }
@@ -75,6 +106,10 @@ impl<T: serde::Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> axum::response::Response {
         axum::Json(self.0).into_response()
     }
+}
+
+async fn no_body(request: Request, state: &AppState) -> Result<(), ApiError> {
+    if read_body(request, state).await?.is_empty() { Ok(()) } else { Err(unsupported_media_type()) }
 }
 
 async fn json_bytes(request: Request, state: &AppState) -> Result<Bytes, ApiError> {
@@ -118,10 +153,7 @@ fn parse_value(body: &[u8]) -> Result<Value, ApiError> {
         )
     })?;
     match find_unfit(&value) {
-        Some((pointer, character)) => {
-            let detail = format!("contains the character U+{:04X}", u32::from(character));
-            Err(ApiError::invalid(vec![FieldError::new(pointer, detail)]))
-        }
+        Some((pointer, unfit)) => Err(ApiError::invalid(vec![FieldError::new(pointer, unfit.to_string())])),
         None => Ok(value),
     }
 }
@@ -135,8 +167,12 @@ fn parse_typed<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     })
 }
 
-pub(crate) fn refuse_card_data(value: &Value) -> Result<(), ApiError> {
-    match find_card_data(value) {
+/// Fields of [`Credentials`] that may look like anything.
+const SECRET_FIELDS: [&str; 2] = ["password", "refreshToken"];
+
+/// Refuses what was found at a place.
+pub(crate) fn refuse_card_data(found: Option<String>) -> Result<(), ApiError> {
+    match found {
         Some(pointer) => {
             let refusal = ApiError::unprocessable(
                 "card-data-refused",
@@ -148,24 +184,40 @@ pub(crate) fn refuse_card_data(value: &Value) -> Result<(), ApiError> {
     }
 }
 
-/// Postgres cannot store U+0000; and what turns the direction of writing round (Unicode UAX #9, explicit
-/// formatting) lets a name read as another on a label or a screen.
-fn is_unfit(character: char) -> bool {
-    matches!(character, '\0' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// Why a text is taken in by no field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unfit {
+    /// It contains this character.
+    Character(char),
+    /// It has more characters than this.
+    Longer(usize),
 }
 
-/// The first character that no text here may have, and where it is.
-fn find_unfit(value: &Value) -> Option<(String, char)> {
-    let of_text = |text: &str| text.chars().find(|character| is_unfit(*character));
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unfit::Character(character) => write!(f, "contains the character U+{:04X}", u32::from(*character)),
+            Unfit::Longer(most) => write!(f, "must have at most {most} characters"),
+        }
+    }
+}
+
+fn unfit(text: &str) -> Option<Unfit> {
+    let too_long = || (text.chars().count() > text::MAX_CHARS).then_some(Unfit::Longer(text::MAX_CHARS));
+    text.chars().find(|character| text::is_unfit(*character)).map(Unfit::Character).or_else(too_long)
+}
+
+/// The first text that no field here may have, and where it is.
+fn find_unfit(value: &Value) -> Option<(String, Unfit)> {
     match value {
-        Value::String(text) => of_text(text).map(|character| (String::new(), character)),
+        Value::String(text) => unfit(text).map(|why| (String::new(), why)),
         Value::Array(items) => items
             .iter()
             .enumerate()
-            .find_map(|(index, item)| find_unfit(item).map(|(rest, character)| (format!("/{index}{rest}"), character))),
-        Value::Object(members) => members.iter().find_map(|(name, member)| match of_text(name) {
-            Some(character) => Some((String::new(), character)),
-            None => find_unfit(member).map(|(rest, character)| (format!("/{}{rest}", escape(name)), character)),
+            .find_map(|(index, item)| find_unfit(item).map(|(rest, why)| (format!("/{index}{rest}"), why))),
+        Value::Object(members) => members.iter().find_map(|(name, member)| match unfit(name) {
+            Some(why) => Some((String::new(), why)),
+            None => find_unfit(member).map(|(rest, why)| (format!("/{}{rest}", escape(name)), why)),
         }),
         Value::Null | Value::Bool(_) | Value::Number(_) => None,
     }
@@ -209,6 +261,7 @@ impl<T: DeserializeOwned> FromRequestParts<AppState> for Query<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
+        check_query(&parts.uri)?;
         let axum::extract::Query(query) = axum::extract::Query::try_from_uri(&parts.uri).map_err(|rejection| {
             let text = rejection.body_text();
             let message = text.rsplit_once("query string: ").map_or(text.as_str(), |(_, message)| message);
@@ -216,6 +269,24 @@ impl<T: DeserializeOwned> FromRequestParts<AppState> for Query<T> {
         })?;
         Ok(Query(query))
     }
+}
+
+/// What is asked for in a query obeys the rule for texts of one line, as everything that is typed.
+fn check_query(uri: &Uri) -> Result<(), ApiError> {
+    let Ok(axum::extract::Query(pairs)) = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri) else {
+        return Ok(());
+    };
+    for (name, value) in pairs {
+        let pointer = || format!("/{}", escape(&name));
+        if mentions_card_number(&value) || mentions_card_number(&name) {
+            return refuse_card_data(Some(String::new()));
+        }
+        let control = value.chars().find(|character| character.is_control()).map(Unfit::Character);
+        if let Some(why) = control.or_else(|| unfit(&value)) {
+            return Err(ApiError::invalid(vec![FieldError::new(pointer(), why.to_string())]));
+        }
+    }
+    Ok(())
 }
 
 /// The parser says `name: sentence`, or names a missing parameter in the sentence.
@@ -295,13 +366,16 @@ mod tests {
     #[test]
     fn a_character_that_cannot_be_stored_or_deceives_is_found_wherever_it_is() {
         for (value, found) in [
-            (json!({"a": [{"b": "x\0y"}]}), Some(("/a/0/b", '\0'))),
-            (json!({"a/b": "cod.\u{202e}exe"}), Some(("/a~1b", '\u{202e}'))),
-            (json!({"\u{2066}": 1}), Some(("", '\u{2066}'))),
+            (json!({"a": [{"b": "x\0y"}]}), Some(("/a/0/b", Unfit::Character('\0')))),
+            (json!({"a": "\u{1b}[2J"}), Some(("/a", Unfit::Character('\u{1b}')))),
+            (json!({"a/b": "cod.\u{202e}exe"}), Some(("/a~1b", Unfit::Character('\u{202e}')))),
+            (json!({"\u{2066}": 1}), Some(("", Unfit::Character('\u{2066}')))),
+            (json!({"a": "x".repeat(5_001)}), Some(("/a", Unfit::Longer(5_000)))),
+            (json!({"a": "several\r\n\tlines"}), None),
             (json!({"a": ["नमस्ते \u{200d}", "👩\u{200d}🚀", 1, null]}), None),
         ] {
             let place = find_unfit(&value);
-            assert_eq!(place.as_ref().map(|(pointer, character)| (pointer.as_str(), *character)), found, "{value}");
+            assert_eq!(place.as_ref().map(|(pointer, why)| (pointer.as_str(), *why)), found, "{value}");
         }
     }
 

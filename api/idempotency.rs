@@ -9,6 +9,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use domain::card_data::mentions_card_number;
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -207,6 +208,9 @@ fn parse(value: &HeaderValue) -> Result<String, ApiError> {
             "idempotency-key-invalid",
             format!("Idempotency-Key must have 1 to {MAX_KEY_BYTES} printable characters."),
         ));
+    }
+    if mentions_card_number(key) {
+        return Err(ApiError::unprocessable("card-data-refused", "The Idempotency-Key looks like card data."));
     }
     Ok(key.to_owned())
 }

@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
+use domain::text::line_problem;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -244,9 +245,7 @@ async fn adjust(
         errors.push(FieldError::new("/delta", format!("must be -{MOST_UNITS} to {MOST_UNITS}, and not 0")));
     }
     let reason = body.reason.trim();
-    if !(1..=MAX_REASON_CHARS).contains(&reason.chars().count()) {
-        errors.push(FieldError::new("/reason", format!("must have 1 to {MAX_REASON_CHARS} characters")));
-    }
+    errors.extend(line_problem(reason, MAX_REASON_CHARS).map(|detail| FieldError::new("/reason", detail)));
     let Some(delta) = delta.filter(|_| errors.is_empty()) else { return Err(ApiError::invalid(errors)) };
     let write = match Write::begin(&state, &caller, key).await? {
         Ok(write) => write,

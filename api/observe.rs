@@ -9,6 +9,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use domain::card_data::mentions_card_number;
 use tracing::{Instrument, field::Empty};
 use uuid::Uuid;
 
@@ -59,15 +60,19 @@ fn method_name(method: &Method) -> &'static str {
     KNOWN.into_iter().find(|known| method.as_str() == *known).unwrap_or("other")
 }
 
-/// The beginning of a path: it is ASCII, or it would not be one.
+/// The beginning of a path: it is ASCII, or it would not be one. What somebody typed into it may be a card number.
 fn logged(path: &str) -> &str {
-    path.get(..MAX_LOGGED_PATH_BYTES).unwrap_or(path)
+    // However its digits are kept apart: %20, %2D and the like are two digits more.
+    let plain = path.replace("%20", " ").replace("%2D", "-").replace("%2d", "-");
+    let shown = path.get(..MAX_LOGGED_PATH_BYTES).unwrap_or(path);
+    if mentions_card_number(&plain) { "(with a card number)" } else { shown }
 }
 
-/// An id from outside goes into logs: only what cannot break one.
+/// An id from outside goes into logs: only what cannot break one, and no card number.
 fn is_sane(id: &[u8]) -> bool {
     (1..=MAX_REQUEST_ID_BYTES).contains(&id.len())
         && id.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte))
+        && std::str::from_utf8(id).is_ok_and(|id| !mentions_card_number(id))
 }
 
 fn uuid_header(id: Uuid) -> HeaderValue {
@@ -114,5 +119,14 @@ mod tests {
         assert!(!is_sane(b"a b"));
         assert!(!is_sane("ü".as_bytes()));
         assert!(!is_sane(&[b'a'; 129]));
+        assert!(!is_sane(b"4111111111111111") && !is_sane(b"a:4111-1111-1111-1111"));
+    }
+
+    #[test]
+    fn a_card_number_in_a_path_is_not_logged() {
+        assert_eq!(logged("/api/orders/ORD0000000018"), "/api/orders/ORD0000000018");
+        for path in ["/api/orders/4111111111111111", "/api/orders/4111%201111%201111%201111"] {
+            assert_eq!(logged(path), "(with a card number)");
+        }
     }
 }

@@ -30,7 +30,7 @@ use crate::{error::PROBLEM_JSON, state::AppState};
         description = "Durable carts, checkout and orders. Money is a decimal string beside its currency; \
                        times are RFC 3339 in UTC; every refusal is an RFC 9457 problem with a stable `code`. \
                        Beside what each operation lists, any request may be refused with 400 `malformed-host`, \
-                       400 `malformed-framing`, 414 `uri-too-long`, 431 `headers-too-large`, 405 \
+                       400 `malformed-framing`, 414 `uri-too-long`, 422 `card-data-refused`, 431 `headers-too-large`, 405 \
                        `method-not-allowed`, 500 `internal`, and one with a body with 400 `malformed-body`, 408 \
                        `request-timeout`, 413 `body-too-large` or, if it is encoded, 415 `unsupported-media-type`."
     ),

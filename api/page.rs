@@ -1,10 +1,16 @@
 //! Lists: `?limit=` and an opaque `?cursor=` in, `{items, nextCursor}` out.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use chrono::{DateTime, Utc};
+use domain::text::is_unfit;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::error::{ApiError, FieldError};
+use crate::{
+    error::{ApiError, FieldError},
+    valid::is_writable,
+};
 
 /// Most items of one page.
 pub const MAX_LIMIT: i64 = 200;
@@ -63,8 +69,23 @@ pub(crate) fn read_cursor<P: DeserializeOwned>(cursor: &str, pointer: &str) -> R
     BASE64_URL_SAFE_NO_PAD
         .decode(cursor)
         .ok()
-        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok())
+        .filter(is_ours)
+        .and_then(|position| serde_json::from_value(position).ok())
         .ok_or_else(|| ApiError::invalid(vec![FieldError::new(pointer, "is not a cursor of this list")]))
+}
+
+/// Whether every instant and text of a position is one that we could have put there.
+fn is_ours(position: &Value) -> bool {
+    match position {
+        Value::String(text) => {
+            let instant = text.parse::<DateTime<Utc>>();
+            instant.map_or_else(|_| !text.chars().any(is_unfit), is_writable)
+        }
+        Value::Array(parts) => parts.iter().all(is_ours),
+        Value::Object(parts) => parts.values().all(is_ours),
+        Value::Null | Value::Bool(_) | Value::Number(_) => true,
+    }
 }
 
 /// The cursor that stands for a position: a number, an id or a pair of them, which always has a JSON form.
@@ -115,5 +136,17 @@ mod tests {
         assert!(query(Some(201), None).limit().is_err());
         assert!(query(None, Some("!!")).after::<i32>().is_err());
         assert!(query(None, Some("e30")).after::<i32>().is_err());
+        for (instant, fine) in [
+            ("2026-01-01T00:00:00Z", true),
+            ("1969-12-31T23:59:59Z", false),
+            ("-0001-01-01T00:00:00Z", false),
+            ("+10000-01-01T00:00:00Z", false),
+            ("+262142-01-01T00:00:00Z", false),
+        ] {
+            let cursor = write_cursor((instant, 1));
+            let position = query(None, cursor.as_deref()).after::<(DateTime<Utc>, i32)>();
+            assert_eq!(position.is_ok(), fine, "{instant}");
+        }
+        assert!(query(None, write_cursor("a\0").as_deref()).after::<String>().is_err());
     }
 }

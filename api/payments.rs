@@ -5,7 +5,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use domain::{ids::OrderId, money::to_wire, payment::PaymentMethod};
+use domain::{ids::OrderId, money::to_wire, payment::PaymentMethod, text::line_problem};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -27,8 +27,8 @@ use crate::{
     state::AppState,
 };
 
-/// Longest token a gateway may give, in bytes.
-const MAX_TOKEN_BYTES: usize = 512;
+/// Longest token a gateway may give, in characters.
+const MAX_TOKEN_CHARS: usize = 512;
 
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(process)).routes(routes!(give_back))
@@ -117,9 +117,7 @@ async fn process(
     if method == PaymentMethod::Cod {
         errors.push(FieldError::new("/paymentMethod", "cash is not paid here"));
     }
-    if token.is_empty() || token.len() > MAX_TOKEN_BYTES {
-        errors.push(FieldError::new("/paymentToken", format!("must have 1 to {MAX_TOKEN_BYTES} bytes")));
-    }
+    errors.extend(line_problem(&token, MAX_TOKEN_CHARS).map(|detail| FieldError::new("/paymentToken", detail)));
     if !errors.is_empty() {
         return Err(ApiError::invalid(errors));
     }

@@ -15,15 +15,12 @@ use workflows::store::{
 
 use crate::{
     caller::Caller,
-    error::{ApiError, FieldError},
+    error::ApiError,
     extract::{Json, Path, Query},
     openapi::Problem,
     page::{Page, PageQuery},
     state::AppState,
 };
-
-/// Longest reason of an action.
-const MAX_REASON_CHARS: usize = 500;
 
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(run)).routes(routes!(pause)).routes(routes!(resume))
@@ -155,10 +152,7 @@ async fn turn(
 ) -> Result<Json<ScheduleView>, ApiError> {
     caller.require_admin()?;
     let reason = body.and_then(|Json(body)| body.reason);
-    if reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_REASON_CHARS) {
-        let detail = format!("must have at most {MAX_REASON_CHARS} characters");
-        return Err(ApiError::invalid(vec![FieldError::new("/reason", detail)]));
-    }
+    let reason = crate::orders::reason(reason)?;
     let mut tx = state.pool.begin().await?;
     let schedule = schedules::turn(&mut tx, name, turn)
         .await?

@@ -5,7 +5,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use domain::{notification::ParcelLabel, order::ShipmentStatus};
+use domain::{notification::ParcelLabel, order::ShipmentStatus, text::line_problem};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use utoipa::ToSchema;
@@ -105,9 +105,7 @@ impl ShipmentBody {
         let mut errors = Vec::new();
         let mut text = |pointer: &str, text: &str| {
             let text = text.trim();
-            if text.is_empty() || text.chars().count() > MAX_LABEL_CHARS {
-                errors.push(FieldError::new(pointer, format!("must have 1 to {MAX_LABEL_CHARS} characters")));
-            }
+            errors.extend(line_problem(text, MAX_LABEL_CHARS).map(|detail| FieldError::new(pointer, detail)));
             text.to_owned()
         };
         let label = ParcelLabel {

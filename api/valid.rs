@@ -1,12 +1,24 @@
 //! What fields of many bodies have in common: amounts that their currency can express, texts that fit.
 
-use domain::money::{Currency, Money};
+use chrono::{DateTime, Datelike, Utc};
+use domain::{
+    money::{Currency, Money},
+    text::line_problem,
+};
 use rust_decimal::Decimal;
 
 use crate::error::FieldError;
 
 /// Where columns of prices end: `numeric(12, 3)`.
 const PRICE_LIMIT: i64 = 1_000_000_000;
+
+/// Years that are taken in: four digits, as RFC 3339 has it, and no earlier than any clock here has shown.
+const YEARS: std::ops::RangeInclusive<i32> = 1970..=9999;
+
+/// Whether an instant is in the years that are taken in.
+pub(crate) fn is_writable(instant: DateTime<Utc>) -> bool {
+    YEARS.contains(&instant.year())
+}
 
 /// What is wrong with a body, place by place.
 #[derive(Debug, Default)]
@@ -20,10 +32,15 @@ impl Complaints {
         }
     }
 
-    /// A text must have so many characters, not all of them blank, and none that controls a terminal.
+    /// A text must be one line of so many characters; see [`domain::text`].
     pub(crate) fn text(&mut self, pointer: &str, text: &str, most: usize) {
-        let fits = text.chars().count() <= most && !text.trim().is_empty() && !text.chars().any(char::is_control);
-        self.note(!fits, pointer, format!("must have 1 to {most} printable characters"));
+        let problem = line_problem(text, most);
+        self.note(problem.is_some(), pointer, problem.unwrap_or_default());
+    }
+
+    /// An instant must be one that RFC 3339 and every reader of it can write.
+    pub(crate) fn instant(&mut self, pointer: &str, instant: DateTime<Utc>) {
+        self.note(!is_writable(instant), pointer, format!("must be in the years {} to {}", YEARS.start(), YEARS.end()));
     }
 
     /// An amount must not be negative, must fit the column, and must not be finer than its currency.

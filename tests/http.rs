@@ -19,4 +19,5 @@ mod returns;
 mod rush;
 mod schedules;
 mod staff;
+mod texts;
 mod webhooks;

@@ -6,6 +6,7 @@ use domain::{
     payment::PaymentMethod,
     phone::phone_problem,
     pricing::ShippingMethod,
+    text::line_problem,
 };
 use garde::rules::email::parse_email;
 use rust_decimal::Decimal;
@@ -17,8 +18,11 @@ use workflows::checkout::accept::{AddressChoice, Order, Shopper};
 use super::Buyer;
 use crate::error::{ApiError, FieldError};
 
-/// Longest token a gateway may give, in bytes.
-const MAX_TOKEN_BYTES: usize = 512;
+/// Longest token a gateway may give, in characters.
+const MAX_TOKEN_CHARS: usize = 512;
+
+/// Longest code of a coupon, in characters.
+const MAX_CODE_CHARS: usize = 50;
 
 /// Most codes typed at one checkout.
 const MAX_CODES: usize = 10;
@@ -55,9 +59,11 @@ pub(crate) struct CheckoutBody {
     #[schema(value_type = String, examples("CREDIT_CARD"))]
     payment_method: PaymentMethod,
     /// stripe, razorpay, paypal or sandbox; the shop's own choice when left out.
+    #[schema(max_length = 50)]
     #[serde(default)]
     payment_gateway: Option<String>,
     /// What the gateway gave the shopper's browser; never a card number.
+    #[schema(max_length = 512)]
     #[serde(default)]
     payment_token: Option<String>,
     #[serde(default)]
@@ -155,28 +161,24 @@ impl CheckoutBody {
         let negative = self.expected_total.is_some_and(|total| total.is_sign_negative() && !total.is_zero());
         complain(negative, "/expectedTotal", "must not be negative");
         let gateway = self.payment_gateway.as_deref();
-        complain(
-            gateway.is_some_and(|name| name.is_empty() || name.len() > 50),
-            "/paymentGateway",
-            "must have 1 to 50 characters",
-        );
+        let problem = gateway.and_then(|name| line_problem(name, 50));
+        complain(problem.is_some(), "/paymentGateway", problem.as_deref().unwrap_or_default());
         let token = self.payment_token.as_deref();
-        let token_fits =
-            |token: &str| (1..=MAX_TOKEN_BYTES).contains(&token.len()) && !token.chars().any(char::is_control);
-        complain(
-            token.is_some_and(|token| !token_fits(token)),
-            "/paymentToken",
-            "must have 1 to 512 printable characters",
-        );
+        let problem = token.and_then(|token| line_problem(token, MAX_TOKEN_CHARS));
+        complain(problem.is_some(), "/paymentToken", problem.as_deref().unwrap_or_default());
         let codes = self.coupon_codes.as_deref().unwrap_or_default();
         complain(codes.len() > MAX_CODES, "/couponCodes", "must have at most 10 codes");
         for (index, code) in codes.iter().enumerate() {
-            let fits = (1..=50).contains(&code.trim().chars().count());
-            complain(!fits, &format!("/couponCodes/{index}"), "must have 1 to 50 characters");
+            let problem = line_problem(code.trim(), MAX_CODE_CHARS);
+            complain(problem.is_some(), &format!("/couponCodes/{index}"), problem.as_deref().unwrap_or_default());
         }
         if let Some(Contact { email, phone_number }) = &self.contact {
             let email = email.trim();
-            complain(email.len() > 255 || parse_email(email).is_err(), "/contact/email", "is not an e-mail address");
+            complain(
+                line_problem(email, 255).is_some() || parse_email(email).is_err(),
+                "/contact/email",
+                "is not an e-mail address",
+            );
             let phone = phone_problem(phone_number.trim());
             complain(phone.is_some(), "/contact/phoneNumber", phone.as_deref().unwrap_or_default());
         }

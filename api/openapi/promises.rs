@@ -21,8 +21,9 @@ use utoipa::openapi::{OpenApi as Document, RefOr};
 use super::operations;
 
 /// What any request may be refused with, whatever it is for; the document's description says so.
-pub(crate) const ANYWHERE: [&str; 9] = [
+pub(crate) const ANYWHERE: [&str; 10] = [
     "body-too-large",
+    "card-data-refused",
     "headers-too-large",
     "internal",
     "malformed-body",

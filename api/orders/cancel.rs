@@ -8,6 +8,7 @@ use axum::{
 use domain::{
     money::{Currency, to_wire},
     order::Actor,
+    text::line_problem,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -140,12 +141,11 @@ async fn cancel(
 /// The reason without the spaces around it.
 ///
 /// # Errors
-/// 422 `validation-failed` if it is empty or too long.
+/// 422 `validation-failed` if it is no line of text, or too long.
 pub(crate) fn checked_reason(reason: String) -> Result<String, ApiError> {
     let reason = reason.trim();
-    if reason.is_empty() || reason.chars().count() > MAX_REASON_CHARS {
-        let detail = format!("must have 1 to {MAX_REASON_CHARS} characters");
-        return Err(ApiError::invalid(vec![FieldError::new("/reason", detail)]));
+    match line_problem(reason, MAX_REASON_CHARS) {
+        Some(detail) => Err(ApiError::invalid(vec![FieldError::new("/reason", detail)])),
+        None => Ok(reason.to_owned()),
     }
-    Ok(reason.to_owned())
 }

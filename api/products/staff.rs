@@ -8,6 +8,7 @@ use axum::{
 use domain::{
     ids::{ProductId, VariantId},
     money::Currency,
+    text::{MAX_CHARS, lines_problem},
 };
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
@@ -219,8 +220,8 @@ fn complain_of_sku(complaints: &mut Complaints, place: &str, sku: &str) {
 }
 
 fn complain_of_texts(complaints: &mut Complaints, description: Option<&str>, image_url: Option<&str>) {
-    let endless = description.is_some_and(|text| text.chars().count() > 5_000);
-    complaints.note(endless, "/description", "may have at most 5000 characters");
+    let problem = description.and_then(|text| lines_problem(text, MAX_CHARS));
+    complaints.note(problem.is_some(), "/description", problem.unwrap_or_default());
     if let Some(url) = image_url {
         complaints.text("/imageUrl", url, 500);
     }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::phone::phone_problem;
+use crate::{phone::phone_problem, text::line_problem};
 
 /// A postal address as clients send it and as orders keep it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,31 +43,13 @@ impl Address {
         ];
         let mut problems: Vec<_> = required
             .into_iter()
-            .filter_map(|(pointer, text, longest)| {
-                let problem = if text.trim().is_empty() {
-                    Some("must not be empty".to_owned())
-                } else {
-                    problem_with(text, longest)
-                };
-                problem.map(|message| (pointer, message))
-            })
+            .filter_map(|(pointer, text, longest)| line_problem(text, longest).map(|message| (pointer, message)))
             .collect();
-        let second_line = self.address_line2.as_deref().and_then(|text| problem_with(text, 255));
+        let second_line = self.address_line2.as_deref().filter(|text| !text.is_empty());
+        let second_line = second_line.and_then(|text| line_problem(text, 255));
         problems.extend(second_line.map(|message| ("/addressLine2", message)));
         problems.extend(phone_problem(&self.phone_number).map(|message| ("/phoneNumber", message)));
         problems
-    }
-}
-
-/// Control characters are refused: Postgres cannot store NUL, and a line break would let a name
-/// write its own lines on a label or in an e-mail.
-fn problem_with(text: &str, longest: usize) -> Option<String> {
-    if text.chars().count() > longest {
-        Some(format!("must have at most {longest} characters"))
-    } else if text.chars().any(char::is_control) {
-        Some("must not contain control characters".to_owned())
-    } else {
-        None
     }
 }
 

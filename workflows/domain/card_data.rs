@@ -53,11 +53,31 @@ const LONGEST_PHONE_NUMBER: usize = 15;
 /// however they are grouped. The pointer never contains a card number itself.
 #[must_use]
 pub fn find_card_data(body: &Value) -> Option<String> {
-    find(body, "", &mut String::new())
+    find(body, "", &mut String::new(), Names::Telling)
+}
+
+/// The same by values alone, for bodies in which a field may well be called `expiry` or `pan`: products have
+/// attributes.
+#[must_use]
+pub fn find_card_number(body: &Value) -> Option<String> {
+    find(body, "", &mut String::new(), Names::Free)
+}
+
+/// Whether a card number stands in the text, alone or in a sentence.
+#[must_use]
+pub fn mentions_card_number(text: &str) -> bool {
+    holds_card_number(text, false)
+}
+
+/// Whether the names of fields tell of card data, too.
+#[derive(Clone, Copy, PartialEq)]
+enum Names {
+    Telling,
+    Free,
 }
 
 /// `name` is that of the field that holds `value`; array elements have that of their array.
-fn find(value: &Value, name: &str, pointer: &mut String) -> Option<String> {
+fn find(value: &Value, name: &str, pointer: &mut String, names: Names) -> Option<String> {
     match value {
         Value::Null | Value::Bool(_) => None,
         Value::Number(number) => {
@@ -69,28 +89,29 @@ fn find(value: &Value, name: &str, pointer: &mut String) -> Option<String> {
             holds_card_number(&text, is_phone_field(name)).then(|| pointer.clone())
         }
         Value::String(text) => holds_card_number(text, is_phone_field(name)).then(|| pointer.clone()),
-        Value::Array(elements) => {
-            elements.iter().enumerate().find_map(|(index, element)| below(pointer, &index.to_string(), name, element))
-        }
+        Value::Array(elements) => elements
+            .iter()
+            .enumerate()
+            .find_map(|(index, element)| below(pointer, &index.to_string(), name, element, names)),
         Value::Object(fields) => fields.iter().find_map(|(key, field)| {
             if holds_card_number(key, false) {
                 return Some(pointer.clone());
             }
             let own_name = plain(key);
             let full_name = format!("{name}{own_name}");
-            if is_card_field(&own_name) || is_card_field(&full_name) {
+            if names == Names::Telling && (is_card_field(&own_name) || is_card_field(&full_name)) {
                 return Some(format!("{pointer}/{}", escaped(key)));
             }
-            below(pointer, key, &own_name, field)
+            below(pointer, key, &own_name, field, names)
         }),
     }
 }
 
-fn below(pointer: &mut String, key: &str, name: &str, value: &Value) -> Option<String> {
+fn below(pointer: &mut String, key: &str, name: &str, value: &Value, names: Names) -> Option<String> {
     let length = pointer.len();
     pointer.push('/');
     pointer.push_str(&escaped(key));
-    let found = find(value, name, pointer);
+    let found = find(value, name, pointer, names);
     pointer.truncate(length);
     found
 }
@@ -181,13 +202,21 @@ fn digits_of(text: &str) -> String {
     text.chars().filter(char::is_ascii_digit).collect()
 }
 
-/// Every tenth number passes the Luhn check by chance, so numbers that begin like no card in use
-/// are let go: leading zeros, `20…` (dates) and a 1 (clock readings, in whatever unit), but for
-/// the 15 digits of a UATP card.
+/// Every tenth number passes the Luhn check by chance, and couriers' numbers and bar codes have 13 to 15 digits,
+/// too. So numbers that begin like no card in use of their length are let go: leading zeros, `20…` (dates) and a
+/// 1 (clock readings, in whatever unit), but for the 15 digits of a UATP card.
 fn is_card_number(digits: &str) -> bool {
-    let begins_like_a_card =
-        !digits.starts_with('0') && !digits.starts_with("20") && (!digits.starts_with('1') || digits.len() == 15);
-    (13..=19).contains(&digits.len()) && begins_like_a_card && passes_luhn(digits)
+    let begins = |starts: &[&str]| starts.iter().any(|start| digits.starts_with(start));
+    // Maestro has any length.
+    let is_maestro = begins(&["5018", "5020", "5038", "5612", "5893", "6304", "6759", "6761", "6762", "6763"]);
+    let begins_like_a_card = match digits.len() {
+        13 => is_maestro || begins(&["4"]),
+        14 => is_maestro || begins(&["30", "36", "38", "39"]),
+        15 => is_maestro || begins(&["1", "34", "37", "2131", "1800"]),
+        16..=19 => !begins(&["0", "1", "20"]),
+        _ => false,
+    };
+    begins_like_a_card && passes_luhn(digits)
 }
 
 fn passes_luhn(digits: &str) -> bool {
@@ -280,6 +309,22 @@ mod tests {
     fn numbers_that_fail_the_luhn_check_or_have_other_lengths_pass() {
         for number in ["4111111111111112", "411111111117", "41111111111111111111", "ORD4111111111111111"] {
             check(json!({"note": number}), None);
+        }
+    }
+
+    #[test]
+    fn fields_of_bodies_that_carry_no_card_may_be_called_anything() {
+        let tin = json!({"attributes": {"pan": "28 cm", "expiry": "12 months", "ean": "8901030865275"}});
+        assert_eq!(find_card_number(&tin), None);
+        let sly = json!({"attributes": {"colour": ["red", "4111 1111 1111 1111"]}});
+        assert_eq!(find_card_number(&sly).as_deref(), Some("/attributes/colour/1"));
+    }
+
+    #[test]
+    fn numbers_of_parcels_and_bar_codes_are_not_card_numbers() {
+        for start in ["890103086527", "350123456789", "8612345678901", "97801430072", "71234567890123"] {
+            let number = with_check_digit(start);
+            assert!(!mentions_card_number(&number), "{number}");
         }
     }
 

@@ -21,6 +21,7 @@ pub mod ports;
 pub mod pricing;
 pub mod refund;
 pub mod returns;
+pub mod text;
 
 /// A text that names no member of one of our enumerations.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
