@@ -35,8 +35,6 @@ pub struct Shopper {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     Pays,
-    /// To the courier.
-    PaysCash,
     IsDeclined,
     /// By 3-D Secure.
     Approves,
@@ -127,18 +125,16 @@ impl Till<'_> {
     async fn post(&self, way: Way) -> Uuid {
         let token = match way {
             Way::Pays | Way::ChangesMind => Some("tok_ok"),
-            Way::PaysCash => None,
             Way::IsDeclined => Some("tok_declined"),
             Way::Approves | Way::GivesUp => Some("tok_3ds"),
         };
-        let method = if way == Way::PaysCash { "COD" } else { "UPI" };
         let body = json!({
             "cartId": self.shopper.cart,
             "shippingAddress": {
                 "recipientName": "Asha Rao", "addressLine1": "12 Marine Drive", "city": "Mumbai", "state": "Maharashtra",
                 "postalCode": "400001", "country": "India", "phoneNumber": "+919876543210",
             },
-            "shippingMethod": "STANDARD", "paymentMethod": method, "paymentToken": token,
+            "shippingMethod": "STANDARD", "paymentMethod": "UPI", "paymentToken": token,
         });
         let url = format!("{}/api/checkout", self.shop.api_url);
         let accepted = self
@@ -154,7 +150,7 @@ impl Till<'_> {
     async fn go_on(&self, way: Way, workflow: Uuid) {
         let this = format!("{}/api/checkout/{workflow}", self.shop.api_url);
         match way {
-            Way::Pays | Way::PaysCash | Way::IsDeclined => {}
+            Way::Pays | Way::IsDeclined => {}
             Way::Approves => {
                 let url = self.page(&this).await;
                 // A form on the gateway's page: it knows no token.
