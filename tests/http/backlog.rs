@@ -1,11 +1,14 @@
 //! More checkouts than the workers can carry: new ones are refused, what was promised goes on.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use engine::backlog::{COUNTED, backlog};
 use serde_json::json;
 
-use crate::server::{Checkout, Server, payment};
+use crate::{
+    patience::until,
+    server::{Checkout, Server, payment},
+};
 
 async fn sql(server: &Server, sql: &'static str) {
     sqlx::query(sql).execute(&server.pool).await.expect(sql);
@@ -26,19 +29,14 @@ async fn a_full_backlog_refuses_new_checkouts_and_keeps_every_promise() {
 
     sql(&server, CROWD).await;
     // What was counted a moment ago is believed for a moment.
-    let begun = Instant::now();
-    let refused = loop {
+    let refused = until("a refusal", async || {
         // An order that is refused either way, for a price nobody agreed to.
         let dear = json!({ "expectedTotal": "1.00", "shippingAddress": order["shippingAddress"],
             "shippingMethod": "STANDARD", "paymentMethod": "CREDIT_CARD", "paymentToken": "tok_ok" });
         let answer = late.post_under("probe", "/api/checkout", &dear).await;
-        if answer.status == 503 {
-            break answer;
-        }
-        answer.refused(409, "price-changed");
-        assert!(begun.elapsed() < Duration::from_secs(20), "checkouts are still accepted");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
+        if answer.status == 503 { Ok(answer) } else { Err(answer.refused(409, "price-changed")) }
+    })
+    .await;
     assert_eq!(refused.header("retry-after"), Some("5"));
     refused.refused(503, "backlog-full");
     late.post_under("two", "/api/checkout", &order).await.refused(503, "backlog-full");
@@ -48,16 +46,11 @@ async fn a_full_backlog_refuses_new_checkouts_and_keeps_every_promise() {
     late.add("LAP-001", 1).await;
 
     sql(&server, "delete from apalis.jobs where id like 'crowd/%'").await;
-    let begun = Instant::now();
-    loop {
+    until("a checkout", async || {
         let answer = late.post_under("two", "/api/checkout", &order).await;
-        if answer.status == 202 {
-            break;
-        }
-        answer.refused(503, "backlog-full");
-        assert!(begun.elapsed() < Duration::from_secs(20), "checkouts are still refused");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        if answer.status == 202 { Ok(()) } else { Err(answer.refused(503, "backlog-full")) }
+    })
+    .await;
     server.stop().await;
 }
 

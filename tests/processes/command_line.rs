@@ -108,7 +108,7 @@ async fn an_api_outside_development_needs_a_secret() {
 
 #[tokio::test]
 async fn an_operators_verbs_say_why_they_cannot_and_leave_their_reason_when_they_can() {
-    let mut stage = stage().await;
+    let stage = stage().await;
     let (pool, url) = stage.database().await;
     let database = [("DATABASE_URL", &*url)];
     let nobody = uuid::Uuid::now_v7();
