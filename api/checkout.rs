@@ -267,7 +267,7 @@ async fn give_up(
     match delivery {
         Delivery::Delivered | Delivery::Duplicate => Ok((StatusCode::ACCEPTED, axum::Json(now))),
         Delivery::Finished if now.status != "COMPLETED" => Ok((StatusCode::ACCEPTED, axum::Json(now))),
-        Delivery::Finished | Delivery::Refused => {
+        Delivery::Finished | Delivery::Refused | Delivery::Invalid => {
             Err(ApiError::conflict("checkout-not-cancellable", "The order is confirmed; cancel the order instead.")
                 .with("orderId", now.order_id.to_string()))
         }

@@ -28,7 +28,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
 /// What became of an event.
 #[derive(Serialize, ToSchema)]
 struct Receipt {
-    /// SIGNALLED, STARTED_REFUND, COMPARED, IGNORED, UNMATCHED, UNREADABLE or DUPLICATE.
+    /// SIGNALLED, STARTED_REFUND, COMPARED, IGNORED, REFUSED, UNMATCHED, UNREADABLE or DUPLICATE.
     outcome: &'static str,
 }
 

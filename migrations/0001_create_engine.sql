@@ -3,6 +3,13 @@
 
 create schema engine;
 
+-- The oldest schema version whose programs can work on this schema: written by `migrate`, so that
+-- programs of the release before may start, and start again, while a release rolls out.
+create table engine.compatibility (
+    only_row boolean primary key default true check (only_row),
+    oldest_version bigint not null
+);
+
 -- The clock that timers, holds, carts and schedules see. In production the skew stays zero; in
 -- development it can be moved, so that a ten-minute hold can be watched expiring.
 create table engine.clock (
@@ -50,7 +57,8 @@ create table engine.runs (
     status text not null default 'PENDING' check (status in
         ('PENDING', 'RUNNING', 'WAITING', 'RETRYING', 'COMPENSATING', 'STUCK')),
     input jsonb not null,
-    epoch int not null default 0,       -- raised by each claim; every commit of the run names it
+    epoch int not null default 0,       -- claims so far
+    claim_token uuid,                   -- drawn by the latest claim; every commit of the run names it
     owner uuid,                         -- the incarnation that claimed it last
     wake_at timestamptz not null,
     waiting_for text,                   -- signal name, 'sleep', or null
@@ -65,6 +73,12 @@ create table engine.runs (
     check (status not in ('COMPENSATING') or failure is not null)
 ) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500);
 create index runs_wake_at on engine.runs (wake_at);
+
+-- The fence: only who drew a run's token writes to it. Random, because a counter repeats itself after a
+-- failover or a restore that forgot a claim. All that is fenced asks here.
+create function engine.holds(claim_token uuid, token uuid) returns boolean language sql immutable as $$
+    select claim_token = token
+$$;
 
 -- Append-only: what each step answered, each failed attempt, each intent to call the outside.
 -- Keyed by run id, which is time-ordered (uuid v7): a day of it is a partition, and goes whole.

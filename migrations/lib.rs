@@ -10,12 +10,16 @@ use sqlx::{
 
 static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
 
+/// The oldest schema version whose programs can work on this schema. A migration that only expands leaves
+/// it alone; one that takes something away raises it to the version that stopped using it.
+const OLDEST_COMPATIBLE: i64 = 13;
+
 /// Why the schema could not be brought up to date.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database was migrated by a later release than this one.
+    /// The database was migrated by a later release, which leaves no room for this one.
     #[error(
-        "the database schema is newer (version {found}) than this cart-engine knows (version {known}); \
+        "the database schema is newer (version {found}) than this cart-engine can work on (version {known}); \
          run a newer cart-engine"
     )]
     Newer {
@@ -43,24 +47,51 @@ pub enum Error {
     Database(#[from] sqlx::Error),
 }
 
-/// Applies what is missing: apalis' tables, then ours. Safe to run from several processes at once.
+/// Applies what is missing: apalis' tables, then ours. Safe to run from several processes at once, and of
+/// several releases: on a newer schema that this release can work on, there is nothing to do.
+///
+/// # Errors
+/// A schema that this release cannot work on, or a migration that fails.
 pub async fn run(pool: &PgPool) -> Result<(), Error> {
-    let found = applied(pool).await?;
-    if found > latest() {
-        return Err(Error::Newer { found, known: latest() });
+    if is_newer(pool).await? {
+        return Ok(());
     }
     PostgresStorage::setup(pool).await?;
     MIGRATOR.run(pool).await?;
+    sqlx::query(
+        "insert into engine.compatibility (oldest_version) values ($1)
+         on conflict (only_row) do update
+            set oldest_version = greatest(compatibility.oldest_version, excluded.oldest_version)",
+    )
+    .bind(OLDEST_COMPATIBLE)
+    .execute(pool)
+    .await?;
     Ok(())
 }
 
-/// Refuses to start a role on a schema it does not know.
+/// Refuses to start a role on a schema it cannot work on.
+///
+/// # Errors
+/// A schema with less than this release needs, or one that is too new for it.
 pub async fn check(pool: &PgPool) -> Result<(), Error> {
+    let (found, needed) = (applied(pool).await?, latest());
+    if found < needed {
+        return Err(Error::Behind { found, needed });
+    }
+    is_newer(pool).await.map(|_| ())
+}
+
+/// True of a newer schema that this release can work on.
+async fn is_newer(pool: &PgPool) -> Result<bool, Error> {
     let (found, known) = (applied(pool).await?, latest());
-    match found.cmp(&known) {
-        std::cmp::Ordering::Less => Err(Error::Behind { found, needed: known }),
-        std::cmp::Ordering::Equal => Ok(()),
-        std::cmp::Ordering::Greater => Err(Error::Newer { found, known }),
+    if found <= known {
+        return Ok(false);
+    }
+    let oldest: Option<i64> =
+        sqlx::query_scalar("select oldest_version from engine.compatibility").fetch_optional(pool).await?;
+    match oldest {
+        Some(oldest) if oldest <= known => Ok(true),
+        Some(_) | None => Err(Error::Newer { found, known }),
     }
 }
 
@@ -77,4 +108,14 @@ async fn applied(pool: &PgPool) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("select coalesce(max(version), 0) from public._sqlx_migrations where success")
         .fetch_one(pool)
         .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_can_work_on_the_schema_it_makes() {
+        assert!((1..=latest()).contains(&OLDEST_COMPATIBLE), "{OLDEST_COMPATIBLE} of {}", latest());
+    }
 }

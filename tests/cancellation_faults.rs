@@ -10,7 +10,7 @@ use domain::{
 };
 use engine::{
     Failure, inspect,
-    testing::{Everything, Fault, Faults, Once, Point, Recorder, TestWorker, trace},
+    testing::{BadMemory, Everything, Fault, Faults, Once, Point, Recorder, TestWorker, trace},
 };
 use rust_decimal::Decimal;
 use uuid::Uuid;
@@ -147,6 +147,23 @@ async fn assert_taken_back(world: &World, story: Story, played: &Played, when: &
     assert_eq!((&output["status"], &output["refundETA"]), (&"CANCELLED".into(), &eta), "{when}");
 }
 
+/// Plays a story with workers that die after each commit and can read nothing again at first.
+async fn play_with_a_bad_memory(world: &World, story: Story, fusion: bool, fault: Fault) -> Played {
+    let before = stock(world).await;
+    let (bought, cart) = confirmed(world, story).await;
+    let accepted = cancel(world, &bought, Actor::Customer).await.expect("accepted");
+    let (memory, registry) = (BadMemory::new(fault), workflows::registry(&world.shop));
+    if story == Story::GatewayAway {
+        world.gateway.set_weather(Weather::Away);
+        for _ in 0..40 {
+            memory.turn(&world.pool, &registry, fusion).await.expect("a turn");
+        }
+        world.gateway.set_weather(Weather::Fair);
+    }
+    memory.drain(&world.pool, &registry, fusion, 1_000).await.expect("drained");
+    Played { bought, cart, run_id: accepted.workflow_id, before }
+}
+
 async fn points(world: &World, story: Story, fusion: bool) -> Vec<(Point, String)> {
     let recorder = Arc::new(Recorder::default());
     let played = play(world, story, fusion, Some(Arc::clone(&recorder) as _)).await;
@@ -192,6 +209,18 @@ macro_rules! stories {
                     let world = World::new().await;
                     let played = play(&world, $story, fusion, Some(Arc::new(Everything))).await;
                     assert_taken_back(&world, $story, &played, "everything twice").await;
+                }
+            }
+
+            #[tokio::test]
+            async fn parks_over_whatever_it_cannot_read_and_ends_the_same_once_it_can() {
+                for fault in [Fault::Unreadable, Fault::Panic] {
+                    for fusion in [true, false] {
+                        let when = format!("fusion {fusion}, every entry: {fault:?}");
+                        let world = World::new().await;
+                        let played = play_with_a_bad_memory(&world, $story, fusion, fault.clone()).await;
+                        assert_taken_back(&world, $story, &played, &when).await;
+                    }
                 }
             }
         }

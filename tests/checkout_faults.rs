@@ -5,7 +5,7 @@ use std::sync::Arc;
 use domain::ids::CartId;
 use engine::{
     Failure,
-    testing::{Everything, Fault, Faults, Once, Point, Recorder, TestWorker, trace},
+    testing::{BadMemory, Everything, Fault, Faults, Once, Point, Recorder, TestWorker, trace},
 };
 use rust_decimal::Decimal;
 use workflows::checkout::accept::{Accepted, Order};
@@ -32,8 +32,7 @@ struct Played<'w> {
     before: [(i32, i32); 2],
 }
 
-/// Plays a story with a fault on the first worker; whenever that worker dies, a healthy one takes over.
-async fn play(world: &World, story: Story, fusion: bool, faults: Option<Arc<dyn Faults>>) -> Played<'_> {
+async fn begin(world: &World, story: Story) -> Played<'_> {
     let before = [world.stock("LAP-001").await, world.stock("MOU-001").await];
     let (user, cart) = world.shopper(&[("LAP-001", 1), ("MOU-001", 2)]).await;
     let token = match story {
@@ -44,23 +43,44 @@ async fn play(world: &World, story: Story, fusion: bool, faults: Option<Arc<dyn 
     let coupon_codes = if story == Story::PaidWithCoupon { vec!["SAVE20".to_owned()] } else { Vec::new() };
     let order = Order { payment_token: Some(token.to_owned()), coupon_codes, ..order(user, cart) };
     let accepted = world.checkout_as(order).await.expect("accepted");
+    Played { world, accepted, cart, before }
+}
 
+/// Plays a story with a fault on the first worker; whenever that worker dies, a healthy one takes over.
+async fn play(world: &World, story: Story, fusion: bool, faults: Option<Arc<dyn Faults>>) -> Played<'_> {
+    let played = begin(world, story).await;
+    let accepted = &played.accepted;
     let registry = workflows::registry(&world.shop);
     let first = TestWorker::new(&world.pool, registry.clone(), fusion, faults).await.expect("a worker");
     first.turn(accepted.workflow_id).await.expect("a turn");
     if story == Story::Approved {
-        approve(world, &accepted).await;
+        approve(world, accepted).await;
     }
     // A few turns with the faulty worker, so that undos and children meet it too.
     first.drain(6).await.expect("drained");
     first.die().await.expect("dead");
     if story == Story::Approved {
-        approve(world, &accepted).await;
+        approve(world, accepted).await;
     }
     let second = TestWorker::new(&world.pool, registry, fusion, None).await.expect("a worker");
     let turns = second.drain(200).await.expect("drained");
     assert!(turns < 200, "the run never ends");
-    Played { world, accepted, cart, before }
+    played
+}
+
+/// Plays a story with workers that die after each commit and can read nothing again at first.
+async fn play_with_a_bad_memory(world: &World, story: Story, fusion: bool, fault: Fault) -> Played<'_> {
+    let played = begin(world, story).await;
+    let (memory, registry) = (BadMemory::new(fault), workflows::registry(&world.shop));
+    let mut turns = 0;
+    while memory.turn(&world.pool, &registry, fusion).await.expect("a turn") {
+        if story == Story::Approved {
+            approve(world, &played.accepted).await;
+        }
+        turns += 1;
+        assert!(turns < 1_000, "the run never ends");
+    }
+    played
 }
 
 /// The gateway captures and says so by webhook, if it has a payment that waits for the shopper.
@@ -163,6 +183,19 @@ macro_rules! stories {
                     assert_eq!(confirmed, !matches!($story, Story::Declined | Story::Abandoned));
                 }
             }
+
+            #[tokio::test]
+            async fn parks_over_whatever_it_cannot_read_and_ends_the_same_once_it_can() {
+                for fault in [Fault::Unreadable, Fault::Panic] {
+                    for fusion in [true, false] {
+                        let when = format!("fusion {fusion}, every entry: {fault:?}");
+                        let world = World::new().await;
+                        let played = play_with_a_bad_memory(&world, $story, fusion, fault.clone()).await;
+                        let confirmed = assert_confirmed_or_undone(&played, &when).await;
+                        assert_eq!(confirmed, !matches!($story, Story::Declined | Story::Abandoned), "{when}");
+                    }
+                }
+            }
         }
     )+};
 }
@@ -172,6 +205,44 @@ stories! {
     declined: Story::Declined,
     approved_by_3d_secure: Story::Approved,
     abandoned_at_3d_secure: Story::Abandoned,
+}
+
+/// A gateway may say what Postgres cannot keep, and would say it again at each redelivery.
+#[tokio::test]
+async fn a_webhook_that_no_run_can_be_told_is_refused_and_the_next_is_heard() {
+    let world = World::new().await;
+    let played = begin(&world, Story::Approved).await;
+    let worker = TestWorker::new(&world.pool, workflows::registry(&world.shop), true, None).await.expect("a worker");
+    worker.turn(played.accepted.workflow_id).await.expect("a turn");
+    let payments = world.gateway.payments(played.accepted.order_id);
+    let event = domain::ports::WebhookEvent {
+        event_id: "evt_garbled".to_owned(),
+        kind: domain::ports::WebhookKind::PaymentFailed,
+        gateway_payment_id: payments[0].gateway_payment_id.clone(),
+        order_id: Some(played.accepted.order_id),
+        amount: None,
+        failure: Some("\0".to_owned()),
+    };
+    let mut tx = world.pool.begin().await.expect("a transaction");
+    let told = workflows::checkout::webhook::receive(&mut tx, "scripted", &event).await.expect("received");
+    tx.commit().await.expect("committed");
+    assert_eq!(told, "REFUSED");
+    approve(&world, &played.accepted).await;
+    worker.drain(50).await.expect("drained");
+    assert!(assert_confirmed_or_undone(&played, "after what could not be told").await);
+}
+
+/// With packing that begins by itself there is a run of `fulfilment` behind each order.
+#[tokio::test]
+async fn an_order_is_packed_by_itself_though_nothing_can_be_read_again_at_first() {
+    for fault in [Fault::Unreadable, Fault::Panic] {
+        let packs_by_itself = workflows::Rules { auto_process_after_s: Some(60), ..workflows::Rules::default() };
+        let world = World::with(workflows::Rules { default_gateway: "scripted".to_owned(), ..packs_by_itself }).await;
+        let played = play_with_a_bad_memory(&world, Story::Paid, true, fault).await;
+        let status = world.order_status(played.accepted.order_id.into()).await;
+        assert_eq!(status.as_deref(), Some("PROCESSING"));
+        world.assert_books("packed").await;
+    }
 }
 
 /// Steps before the point of no return unwind when they fail for good; the unwinding is a snapshot.

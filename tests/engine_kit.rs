@@ -1,9 +1,13 @@
 //! The engine's promises, each broken on purpose.
 
 mod batches;
+mod diverged;
 mod doomed;
+mod fence;
 mod parked;
+mod payloads;
 mod put_off;
+mod versions;
 
 use std::{
     sync::{
@@ -16,7 +20,7 @@ use std::{
 use engine::{
     Call, CallContext, Failure, Flow, Nothing, Registry, Result, Start, Step, StepError, Tx, Undo, Workflow, inspect,
     sweep::sweep,
-    testing::{Fault, Faults, Once, Point, TestWorker, advance_clock, trace},
+    testing::{BadMemory, Fault, Faults, Once, Point, TestWorker, advance_clock, trace},
 };
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;

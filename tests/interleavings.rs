@@ -72,7 +72,7 @@ async fn cancel_as(world: &World, order_id: OrderId, actor: Actor, user: UserId)
             true
         }
         Err(CancelError::NotFound | CancelError::Refused(_) | CancelError::InHand) => false,
-        Err(error @ (CancelError::Changed | CancelError::Database(_))) => panic!("{error}"),
+        Err(error @ (CancelError::Changed | CancelError::Unkeepable | CancelError::Database(_))) => panic!("{error}"),
     }
 }
 

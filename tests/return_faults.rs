@@ -10,7 +10,7 @@ use domain::{
 };
 use engine::{
     Failure, inspect,
-    testing::{Everything, Fault, Faults, Once, Point, Recorder, TestWorker},
+    testing::{BadMemory, Everything, Fault, Faults, Once, Point, Recorder, TestWorker},
 };
 use rust_decimal::Decimal;
 use uuid::Uuid;
@@ -206,6 +206,26 @@ macro_rules! stories {
                     let world = World::new().await;
                     let played = play(&world, $story, fusion, Some(Arc::new(Everything))).await;
                     assert_settled(&played, "everything twice").await;
+                }
+            }
+
+            #[tokio::test]
+            async fn parks_over_whatever_it_cannot_read_and_ends_the_same_once_it_can() {
+                for fault in [Fault::Unreadable, Fault::Panic] {
+                    for fusion in [true, false] {
+                        let when = format!("fusion {fusion}, every entry: {fault:?}");
+                        let world = World::new().await;
+                        let played = begin(&world, $story).await;
+                        for decision in $story.decisions() {
+                            decide(&played, *decision).await;
+                        }
+                        let registry = workflows::registry(&world.shop);
+                        BadMemory::new(fault.clone())
+                            .drain(&world.pool, &registry, fusion, 1_000)
+                            .await
+                            .expect("drained");
+                        assert_settled(&played, &when).await;
+                    }
                 }
             }
         }

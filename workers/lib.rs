@@ -160,7 +160,7 @@ async fn keep_alive(
             _ = beat.tick() => {}
         }
         let beaten = async {
-            engine.incarnation().beat(&upkeep, settings.lease).await?;
+            engine.beat(&upkeep).await?;
             names.beat(&upkeep).await
         };
         match tokio::time::timeout(settings.lease, beaten).await {

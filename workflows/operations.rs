@@ -152,6 +152,7 @@ pub async fn cancel(conn: &mut PgConnection, run_id: Uuid, operator: Operator<'_
         Delivery::Delivered => Done::Unwinds,
         Delivery::Duplicate => Done::UnwoundBefore,
         Delivery::Refused => return Err(OperationError::Forward(run_id)),
+        Delivery::Invalid => return Err(OperationError::Payload),
         Delivery::Finished | Delivery::Unknown => return Err(gone(conn, run_id).await?),
     };
     park::unpark(conn, run_id, operator.by, operator.reason).await?;
@@ -182,6 +183,7 @@ pub async fn signal(
     match engine::signal(conn, run_id, name, &key, payload).await? {
         Delivery::Delivered | Delivery::Duplicate => {}
         Delivery::Refused => return Err(OperationError::Full(run_id)),
+        Delivery::Invalid => return Err(OperationError::Payload),
         Delivery::Finished | Delivery::Unknown => return Err(gone(conn, run_id).await?),
     }
     note(conn, "run.signal", run_id, operator, Some(&json!({ "signal": name, "payload": payload }))).await?;

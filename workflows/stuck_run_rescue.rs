@@ -33,7 +33,7 @@ const TIMES: i64 = 5;
 const BY: &str = "system:stuck_run_rescue";
 
 /// Reasons that may pass by themselves. All others say what is wrong, and will go on saying it.
-const PASSING: [&str; 3] = ["step-failed", "crash-limit", "journal-diverged"];
+const PASSING: [&str; 5] = ["step-failed", "crash-limit", "journal-diverged", "journal-unreadable", "input-unreadable"];
 
 /// What a rescue did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -237,6 +237,8 @@ mod tests {
             ("crash-limit", 1, 5, Verdict::Resume),
             ("journal-diverged", 4, 624, Verdict::Wait),
             ("journal-diverged", 4, 625, Verdict::Resume),
+            ("journal-unreadable", 0, 1, Verdict::Resume),
+            ("input-unreadable", 0, 1, Verdict::Resume),
             ("step-failed", 5, 9_999, Verdict::Report),
             ("paid-twice", 0, 0, Verdict::Report),
         ] {

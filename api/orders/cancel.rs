@@ -90,6 +90,7 @@ impl From<CancelError> for ApiError {
             CancelError::InHand => {
                 ApiError::conflict("order-in-hand", "The order is being worked on; try again.").retry_after(1)
             }
+            CancelError::Unkeepable => ApiError::invalid(vec![FieldError::new("/reason", error.to_string())]),
             CancelError::Database(error) => error.into(),
         }
     }

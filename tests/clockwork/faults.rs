@@ -6,7 +6,7 @@ use std::sync::Arc;
 use domain::ids::CartId;
 use engine::{
     Failure,
-    testing::{Everything, Fault, Faults, Once, Point, Recorder},
+    testing::{BadMemory, Everything, Fault, Faults, Once, Point, Recorder},
 };
 use workflows::{
     abandoned_cart::AbandonedCarts, cart_expiry::CartExpiry, checkout::accept::Accepted,
@@ -92,6 +92,25 @@ macro_rules! stories {
                 for fusion in [true, false] {
                     let world = World::with(rules()).await;
                     play::<$story>(&world, fusion, Some(Arc::new(Everything)), "everything twice").await;
+                }
+            }
+
+            #[tokio::test]
+            async fn parks_over_whatever_it_cannot_read_and_ends_the_same_once_it_can() {
+                for fault in [Fault::Unreadable, Fault::Panic] {
+                    for fusion in [true, false] {
+                        let when = format!("fusion {fusion}, every entry: {fault:?}");
+                        let world = World::with(rules()).await;
+                        let story = <$story>::prepare(&world).await;
+                        let registry = workflows::registry(&world.shop);
+                        start::<<$story as Story>::Flow>(&world.pool).await;
+                        BadMemory::new(fault.clone())
+                            .drain(&world.pool, &registry, fusion, 1_000)
+                            .await
+                            .expect("drained");
+                        story.check(&world, &when).await;
+                        world.assert_books(&when).await;
+                    }
                 }
             }
         }

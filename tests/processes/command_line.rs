@@ -2,19 +2,27 @@
 
 use std::process::Output;
 
-use super::{child::binary, deployment::free_address, stage::stage};
+use super::{
+    child::{Child, binary},
+    deployment::free_address,
+    stage::stage,
+};
 use crate::patience::in_time;
 
 /// A password that must never be shown.
 const PASSWORD: &str = "hunter2";
 
-/// Runs a command that must refuse to work.
-async fn refused(arguments: &str, environment: &[(&str, &str)], says: &str) {
+/// Runs a command that ends by itself.
+async fn ran(arguments: &str, environment: &[(&str, &str)]) -> Output {
     let words: Vec<&str> = arguments.split_whitespace().collect();
     let mut command = binary(&words, environment);
     let what = format!("`{arguments}` ends");
-    let ended = in_time(&what, command.kill_on_drop(true).output()).await;
-    let Output { status, stdout, stderr } = ended.expect("it starts");
+    in_time(&what, command.kill_on_drop(true).output()).await.expect("it starts")
+}
+
+/// Runs a command that must refuse to work.
+async fn refused(arguments: &str, environment: &[(&str, &str)], says: &str) {
+    let Output { status, stdout, stderr } = ran(arguments, environment).await;
     let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     let all = format!("`{arguments}`: {status}\n{out}{err}");
     assert_eq!(status.code(), Some(2), "{all}");
@@ -92,9 +100,53 @@ async fn a_database_of_another_version_is_left_alone() {
     .execute(&pool)
     .await
     .expect("a newer schema");
+    // Programs of the release before may start on it, and start again, until it leaves no room for them.
+    let worker = Child::start(&["worker"], &database);
+    worker.says("a worker is ready").await;
+    worker.signal("TERM");
+    let output = ran("migrate", &database).await;
+    assert!(output.status.success(), "nothing is left to do: {output:?}");
+    sqlx::query("update engine.compatibility set oldest_version = 9999").execute(&pool).await.expect("contracted");
     for command in services.into_iter().chain(["migrate", "dev --listen 127.0.0.1:0"]) {
         refused(command, &database, "newer").await;
     }
+}
+
+#[tokio::test]
+async fn check_deploy_lists_the_live_runs_this_release_would_not_carry_on() {
+    let mut stage = stage().await;
+    let (pool, url) = stage.database().await;
+    let database = [("DATABASE_URL", &*url)];
+    // Its scheduler may have started runs that nobody has carried yet.
+    sqlx::raw_sql("delete from engine.runs; delete from engine.journal").execute(&pool).await.expect("no live runs");
+    let none = ran("check-deploy", &database).await;
+    assert_eq!(none.status.code(), Some(0), "{none:?}");
+    sqlx::raw_sql(
+        "insert into engine.runs (id, workflow, version, run_key, queue, status, input, epoch, wake_at, created_at, updated_at) values
+            ('00000000-0000-7000-8000-000000000001', 'cart_expiry', 1, 'a', 'maintenance', 'PENDING', 'null', 0, now(), now(), now()),
+            ('00000000-0000-7000-8000-000000000002', 'cart_expiry', 1, 'b', 'maintenance', 'PENDING', 'null', 1, now(), now(), now()),
+            ('00000000-0000-7000-8000-000000000003', 'checkout', 9, 'c', 'checkout', 'PENDING', '{}', 0, now(), now(), now());
+         insert into engine.journal (run_id, seq, kind, name, output, epoch, recorded_at) values
+            ('00000000-0000-7000-8000-000000000002', 0, 'TX', 'ExpireCartsAsItWas', '1', 1, now())",
+    )
+    .execute(&pool)
+    .await
+    .expect("live runs");
+    let some = ran("check-deploy", &database).await;
+    assert_eq!(some.status.code(), Some(1), "{some:?}");
+    let table = String::from_utf8_lossy(&some.stdout);
+    for line in [
+        "cart_expiry/v1                           2               1",
+        "checkout/v9                              1               1",
+        "cart_expiry/v1  journal-diverged: the journal has TX ExpireCartsAsItWas where this program does ExpireCarts",
+        "checkout/v9  workflow-unknown: this program does not know checkout/v9",
+        "this release would not carry on 2 of 3 live runs",
+    ] {
+        assert!(table.contains(line), "{line:?} is not in\n{table}");
+    }
+    let json = ran("check-deploy --json --limit 1", &database).await;
+    let told: serde_json::Value = serde_json::from_slice(&json.stdout).expect("one JSON object");
+    assert_eq!((told["refused"].as_i64(), told["items"].as_array().map(Vec::len)), (Some(2), Some(1)));
 }
 
 #[tokio::test]

@@ -121,6 +121,9 @@ impl Storm {
 
 impl Faults for Storm {
     fn at(&self, point: Point, step: &str) -> Option<Fault> {
+        if point == Point::Replay {
+            return None;
+        }
         let seized = self.turn().seized();
         if let Some(meanwhile) = seized {
             self.turn().struck.push(format!("{point:?} {step}: is stopped"));
@@ -142,6 +145,7 @@ impl Faults for Storm {
                 turn.has_crashed = true;
                 ("its worker dies", Fault::Crash)
             }
+            (Point::Replay, _) => return None,
         };
         let mut borne = self.borne.lock();
         let borne = borne.entry(turn.run_id).or_default();
@@ -149,7 +153,7 @@ impl Faults for Storm {
             Fault::Crash => borne.died += 1,
             Fault::Fail(_) => borne.failed += 1,
             Fault::Retry => borne.retried += 1,
-            Fault::Twice => {}
+            Fault::Twice | Fault::Unreadable | Fault::Panic => {}
         }
         turn.struck.push(format!("{point:?} {step}: {name}"));
         Some(fault)

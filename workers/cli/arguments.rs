@@ -12,8 +12,8 @@ use crate::{config::Flags, demo::DemoArguments, maintain::parse_role, roles};
 ///
 /// Without a command it runs a whole development shop.
 ///
-/// Exit codes: 0 fine; 1 the books do not balance or a run was lost; 2 wrong usage or configuration, or
-/// anything else that kept the command from its work.
+/// Exit codes: 0 fine; 1 the books do not balance, a run was lost, or this release would not carry one on;
+/// 2 wrong usage or configuration, or anything else that kept the command from its work.
 #[derive(Debug, Parser)]
 #[command(name = "cart-engine", version)]
 pub(crate) struct Arguments {
@@ -74,6 +74,15 @@ pub(crate) enum Command {
     Config,
     /// Checks the books: stock, money, coupons, runs, messages, events
     Audit {
+        /// Prints one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Lists the live runs whose journal this release would not replay; ask it before each release
+    CheckDeploy {
+        /// Shows so many of them one by one
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+        limit: u16,
         /// Prints one JSON object
         #[arg(long)]
         json: bool,
@@ -274,6 +283,7 @@ impl Command {
             | Command::SeedDemo
             | Command::Config
             | Command::Audit { .. }
+            | Command::CheckDeploy { .. }
             | Command::Bench { .. }
             | Command::User { .. }
             | Command::Inspect { .. }
@@ -294,6 +304,7 @@ impl Command {
             | Command::SeedDemo
             | Command::Config
             | Command::Audit { .. }
+            | Command::CheckDeploy { .. }
             | Command::Bench { .. }
             | Command::User { .. }
             | Command::Inspect { .. }

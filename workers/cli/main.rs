@@ -6,6 +6,7 @@
 
 mod arguments;
 mod bench;
+mod check_deploy;
 mod config;
 mod database;
 mod demo;
@@ -40,7 +41,7 @@ use crate::{
 pub(crate) enum Ended {
     /// Nothing is wrong.
     Well,
-    /// The books do not balance, or a run was lost.
+    /// The books do not balance, a run was lost, or one would be.
     Unsound,
 }
 
@@ -112,6 +113,7 @@ async fn carry_out(command: Command, loaded: config::Loaded) -> Result<Ended, Fa
         Command::SeedDemo => return maintain::seed_demo(config).await,
         Command::User { command, .. } => return maintain::user(config, command).await,
         Command::Audit { json, .. } => return maintain::audit(config, json).await,
+        Command::CheckDeploy { limit, json } => return check_deploy::run(config, limit.into(), json).await,
         Command::Bench { bench, .. } => return maintain::bench(config, &bench).await,
         Command::Inspect { command, .. } => return inspect::run(config, command).await,
         Command::Run { command, .. } => return operate::run(config, command).await,

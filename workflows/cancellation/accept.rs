@@ -46,6 +46,9 @@ pub enum CancelError {
     /// It is between its checkout and its confirmation: ask again in a moment.
     #[error("the order is being worked on")]
     InHand,
+    /// The reason is longer than may be kept, or holds what Postgres cannot keep.
+    #[error("the reason cannot be kept")]
+    Unkeepable,
     /// Postgres.
     #[error("the database failed: {0}")]
     Database(#[from] sqlx::Error),
@@ -81,6 +84,7 @@ pub async fn accept(
                 refund_amount: Decimal::ZERO,
                 currency: order.currency,
             }),
+            Delivery::Invalid => Err(CancelError::Unkeepable),
             Delivery::Refused | Delivery::Finished | Delivery::Unknown => Err(CancelError::InHand),
         };
     }

@@ -216,7 +216,7 @@ pub async fn offer(conn: &mut PgConnection, offer: Offer) -> Result<Uuid, OfferE
     match engine::signal(conn, order.checkout_run_id, SIGNAL, &number.to_string(), &attempt).await? {
         Delivery::Delivered => Ok(order.checkout_run_id),
         Delivery::Duplicate => Err(OfferError::InProgress),
-        Delivery::Finished | Delivery::Refused | Delivery::Unknown => Err(OfferError::NotPending),
+        Delivery::Finished | Delivery::Refused | Delivery::Unknown | Delivery::Invalid => Err(OfferError::NotPending),
     }
 }
 

@@ -161,6 +161,7 @@ const OWN_FAULTS: &[&str] = &[
     "payload-invalid",
     "payload-too-large",
     "step-failed",
+    "undo-failed",
 ];
 
 fn told(mut failure: Value) -> Value {

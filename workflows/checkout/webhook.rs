@@ -107,6 +107,10 @@ pub async fn receive(
     // One payment ends once: its id and end are the signal's key, whatever the event's.
     let key = format!("{}/{}", event.gateway_payment_id, if is_captured { "captured" } else { "failed" });
     let delivery = engine::signal(conn, order.checkout_run_id, SIGNAL, &key, &outcome).await?;
+    if delivery == Delivery::Invalid {
+        // It is kept as it came, and silence is asked about: nothing hangs on telling it again.
+        return Ok("REFUSED");
+    }
     if !is_captured {
         return Ok(if delivery == Delivery::Delivered { "SIGNALLED" } else { "IGNORED" });
     }
@@ -118,7 +122,7 @@ pub async fn receive(
         (_, Some(payment_id)) => payment_id != event.gateway_payment_id,
         (_, None) => match delivery {
             Delivery::Delivered | Delivery::Duplicate | Delivery::Refused => unwinding,
-            Delivery::Finished | Delivery::Unknown => true,
+            Delivery::Finished | Delivery::Unknown | Delivery::Invalid => true,
         },
     };
     if !is_unwanted {

@@ -7,10 +7,9 @@ use chrono::{DateTime, Utc};
 use crate::{
     Call, CallContext, Deadline, Flow, Result, StepError, Undo,
     fault::{Fault, Point},
-    group::decode_one,
     journal::Kind,
     outside::{Outcome, Pass, PutOff},
-    step::encode,
+    payload::encode,
     turn::Exit,
     undo::Registered,
 };
@@ -39,7 +38,7 @@ impl Flow {
     /// again: what it did so far is done, and nothing is intended that would be doubted later.
     async fn enter<C: Call>(&mut self, call: &C) -> Result<Option<Pass>> {
         let Some(dependency) = call.dependency() else { return Ok(None) };
-        match self.engine.outside.enter(dependency, self.queue, self.now()) {
+        match self.means.outside.enter(dependency, self.queue, self.now()) {
             Ok(pass) => Ok(Some(pass)),
             Err(PutOff { why, until }) => {
                 self.flush().await?;
@@ -55,10 +54,9 @@ impl Flow {
         context: &CallContext,
         pass: Option<Pass>,
     ) -> Result<C::Output, StepError> {
-        let fault = |point| self.engine.faults.as_deref().and_then(|faults| faults.at(point, C::NAME));
         let mut times = 1;
-        match fault(Point::Before) {
-            None => {}
+        match self.means.fault(Point::Before, C::NAME) {
+            None | Some(Fault::Unreadable | Fault::Panic) => {}
             Some(Fault::Crash) => self.leave(Exit::Crashed).await,
             Some(Fault::Fail(failure)) => return Err(failure.into()),
             Some(Fault::Retry) => return Err(StepError::Retry("injected".into())),
@@ -74,7 +72,7 @@ impl Flow {
         if let Some(pass) = pass {
             pass.settle(outcome(&answer), self.now());
         }
-        if let Some(Fault::Crash) = self.engine.faults.as_deref().and_then(|faults| faults.at(Point::After, C::NAME)) {
+        if let Some(Fault::Crash) = self.means.fault(Point::After, C::NAME) {
             self.leave(Exit::Crashed).await
         }
         answer
@@ -85,7 +83,7 @@ impl Flow {
     pub(crate) async fn inquire<C: Call>(&mut self, call: &C, intended_at: DateTime<Utc>) -> Option<C::Output> {
         let now = self.now();
         let pass = match call.dependency() {
-            Some(dependency) => Some(self.engine.outside.enter(dependency, self.queue, now).ok()?),
+            Some(dependency) => Some(self.means.outside.enter(dependency, self.queue, now).ok()?),
             None => None,
         };
         let idempotency_key = uuid::Uuid::new_v5(&self.run.id, C::NAME.as_bytes());
@@ -137,22 +135,28 @@ impl<C: Call> Calling<'_, C> {
         let idempotency_key = uuid::Uuid::new_v5(&flow.run.id, name.as_bytes());
 
         let mut pass = None;
-        let (intent_seq, intended_at, redelivered) = match flow.next_entry(Kind::Intent, C::NAME).await? {
+        let intent = flow.entry(0, Kind::Intent, C::NAME).await;
+        let (intent_seq, intended_at, redelivered) = match &intent {
             // No failed attempt accounts for this one, or not for all: whoever made it died with the answer.
-            Some(intent) => (intent.seq, intent.recorded_at, flow.run.attempt == 0 || flow.run.crashes > 0),
+            Some(intent) => {
+                flow.heed(intent).await;
+                (intent.seq, intent.recorded_at, flow.run.attempt == 0 || flow.run.crashes > 0)
+            }
             None => {
                 pass = flow.enter(&call).await?;
                 let (seq, now) = (flow.next_seq(), flow.now());
-                flow.journal(Kind::Intent, C::NAME, None).await?;
+                flow.journal(Kind::Intent, C::NAME, None);
                 flow.flush().await?;
                 (seq, now, false)
             }
         };
         flow.undos.extend(Registered::new::<Option<C::Output>, U>(intent_seq, undo, &serde_json::Value::Null));
-        if let Some(entry) = flow.next_entry(Kind::Call, C::NAME).await? {
-            let json = entry.output.unwrap_or_default();
-            flow.answered(intent_seq, &json);
-            return decode_one(C::NAME, json);
+        flow.replay.met(intent.iter().len());
+        if let Some(entry) = flow.entry(0, Kind::Call, C::NAME).await {
+            flow.answered(intent_seq, &entry.output.clone().unwrap_or_default());
+            let answer = flow.read(&entry).await;
+            flow.replay.met(1);
+            return Ok(answer);
         }
 
         // Intended but not answered: a safe point, because the undo is registered.
@@ -168,7 +172,7 @@ impl<C: Call> Calling<'_, C> {
                     Err(failure) => return Err(flow.fail(failure)),
                 };
                 flow.answered(intent_seq, &json);
-                flow.journal(Kind::Call, C::NAME, Some(json)).await?;
+                flow.journal(Kind::Call, C::NAME, Some(json));
                 Ok(output)
             }
             Err(error) => flow.call_failed(&call, error).await,

@@ -1,4 +1,4 @@
-//! Who works on what: heartbeats, claims in groups, releases.
+//! Who works on what: claims in groups, and their release when nobody heard of them.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -7,11 +7,18 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 use sqlx::PgPool;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::{Failure, journal::Entry, silence::heard, start::ticket_id};
+use crate::{
+    Failure,
+    incarnation::Incarnation,
+    journal::{Entry, unreadable},
+    silence::heard,
+    start::ticket_id,
+};
 
 /// Claims answered by one statement at most.
 const GROUP: usize = 64;
@@ -27,7 +34,7 @@ pub(crate) struct Claimed {
     pub(crate) version: i32,
     pub(crate) status: String,
     pub(crate) input: serde_json::Value,
-    pub(crate) epoch: i32,
+    pub(crate) token: Uuid,
     pub(crate) attempt: i32,
     pub(crate) crashes: i32,
     pub(crate) forward_only: bool,
@@ -35,6 +42,8 @@ pub(crate) struct Claimed {
     pub(crate) failure: Option<Failure>,
     pub(crate) created_at: DateTime<Utc>,
     pub(crate) journal: Vec<Entry>,
+    /// Why its journal, or why it unwinds, cannot be read.
+    pub(crate) unreadable: Option<Failure>,
     pub(crate) clock: Clock,
 }
 
@@ -55,80 +64,9 @@ impl Clock {
     }
 }
 
-/// One process incarnation as the database knows it: a row that beats. Dead is who has not beaten
-/// within the lease; a dead incarnation's runs are anybody's, and its id is never used again.
-#[derive(Debug, Clone)]
-pub struct Incarnation {
-    id: Arc<Mutex<Uuid>>,
-    name: String,
-    queues: Vec<String>,
-}
-
-impl Incarnation {
-    /// Registers a new incarnation.
-    pub async fn register(pool: &PgPool, name: &str, queues: &[String]) -> Result<Self, sqlx::Error> {
-        let incarnation =
-            Incarnation { id: Arc::new(Mutex::new(Uuid::now_v7())), name: name.to_owned(), queues: queues.to_vec() };
-        incarnation.insert(pool).await?;
-        Ok(incarnation)
-    }
-
-    /// The id claims are made under.
-    pub fn id(&self) -> Uuid {
-        *self.id.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Beats once. One that was declared dead meanwhile comes back as somebody new: what it held may
-    /// have been taken over.
-    pub async fn beat(&self, pool: &PgPool, lease: Duration) -> Result<(), sqlx::Error> {
-        let beaten = sqlx::query!(
-            "update engine.workers set beat_at = now() where id = $1 and beat_at > now() - make_interval(secs => $2)",
-            self.id(),
-            lease.as_secs_f64()
-        )
-        .execute(pool)
-        .await?
-        .rows_affected();
-        if beaten == 0 {
-            tracing::warn!(worker = %self.id(), "declared dead while alive; going on under a new id");
-            *self.id.lock().unwrap_or_else(PoisonError::into_inner) = Uuid::now_v7();
-            self.insert(pool).await?;
-        }
-        Ok(())
-    }
-
-    /// Says goodbye: what this incarnation still holds is ready at once.
-    pub async fn leave(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
-        let mut tx = pool.begin().await?;
-        bury(&mut tx, self.id()).await?;
-        tx.commit().await
-    }
-
-    async fn insert(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
-        sqlx::query!(
-            "insert into engine.workers (id, name, queues) values ($1, $2, $3)",
-            self.id(),
-            self.name,
-            &self.queues
-        )
-        .execute(pool)
-        .await?;
-        Ok(())
-    }
-}
-
-/// Strikes a worker off and makes its runs due for the sweep. Scans the live runs, once per death.
-pub(crate) async fn bury(conn: &mut sqlx::PgConnection, worker: Uuid) -> Result<u64, sqlx::Error> {
-    sqlx::query!("delete from engine.workers where id = $1", worker).execute(&mut *conn).await?;
-    Ok(sqlx::query!("update engine.runs set wake_at = engine.now() where owner = $1 and status <> 'STUCK'", worker)
-        .execute(&mut *conn)
-        .await?
-        .rows_affected())
-}
-
 type Reply = oneshot::Sender<Result<Option<(Claimed, Held)>, Arc<sqlx::Error>>>;
 
-/// The runs this process is carrying on right now.
+/// The claims this process is carrying out right now, by their tokens.
 #[derive(Debug, Clone, Default)]
 struct InHand(Arc<Mutex<HashSet<Uuid>>>);
 
@@ -137,38 +75,40 @@ impl InHand {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self, run_id: Uuid) -> Held {
-        self.lock().insert(run_id);
-        Held { run_id, in_hand: self.clone() }
+    fn take(&self, token: Uuid) -> Held {
+        self.lock().insert(token);
+        Held { token, in_hand: self.clone() }
     }
 }
 
-/// A claimed run is in this process' hands for as long as this lives.
+/// A claim is in this process' hands for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Held {
-    run_id: Uuid,
+    token: Uuid,
     in_hand: InHand,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.in_hand.lock().remove(&self.run_id);
+        self.in_hand.lock().remove(&self.token);
     }
 }
 
-/// Runs that may have been claimed without anybody hearing of it, with the owner they would have:
-/// because that owner is alive, nobody else would ever take them.
+/// A run that is asked for, and the token its claim would draw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Ask {
+    run_id: Uuid,
+    token: Uuid,
+}
+
+/// Claims that may have been made without anybody hearing of it: because their owner is alive, nobody else
+/// would ever take those runs.
 #[derive(Debug, Default)]
-struct Unheard(HashSet<(Uuid, Uuid)>);
+struct Unheard(HashSet<Ask>);
 
 impl Unheard {
-    /// Gives them back, those aside that this process has claimed since and holds.
-    async fn give_back(&mut self, pool: &PgPool, in_hand: &InHand) {
-        self.0.retain(|(run_id, _)| !in_hand.lock().contains(run_id));
-        if self.0.is_empty() {
-            return;
-        }
-        let (runs, owners): (Vec<Uuid>, Vec<Uuid>) = self.0.iter().copied().unzip();
+    async fn give_back(&mut self, pool: &PgPool) {
+        let (runs, tokens): (Vec<Uuid>, Vec<Uuid>) = self.0.iter().map(|ask| (ask.run_id, ask.token)).unzip();
         let given = async {
             let mut tx = pool.begin().await?;
             // The claim may still be on its way to commit, and until then its runs have no owner. The
@@ -179,10 +119,10 @@ impl Unheard {
             let given = sqlx::query!(
                 "update engine.runs r
                     set owner = null, wake_at = engine.now(), status = case r.status when 'RUNNING' then 'PENDING' else r.status end
-                   from unnest($1::uuid[], $2::uuid[]) as u(run_id, owner)
-                  where r.id = u.run_id and r.owner = u.owner",
+                   from unnest($1::uuid[], $2::uuid[]) as u(run_id, token)
+                  where r.id = u.run_id and engine.holds(r.claim_token, u.token)",
                 &runs,
-                &owners
+                &tokens
             )
             .execute(&mut *tx)
             .await?;
@@ -218,28 +158,32 @@ impl Claimer {
                     }
                 } else {
                     // Whoever asks meanwhile is answered; nobody may ask.
-                    unheard.give_back(&pool, &in_hand).await;
+                    unheard.give_back(&pool).await;
                     match tokio::time::timeout(RETRY, inbox.recv_many(&mut group, GROUP)).await {
                         Ok(0) => return,
                         Ok(_) => {}
                         Err(_) => continue,
                     }
                 }
-                let (owner, ids) = (incarnation.id(), group.iter().map(|(id, _)| *id).collect::<Vec<Uuid>>());
-                match heard(claim(&pool, &ids, owner, lease)).await {
+                let asked: Vec<Ask> = group.iter().map(|(run_id, _)| Ask { run_id: *run_id, token: draw() }).collect();
+                let held: Vec<Uuid> = in_hand.lock().iter().copied().collect();
+                match heard(claim(&pool, &asked, incarnation.id(), lease, &held)).await {
                     Ok(mut claimed) => {
                         for (id, reply) in group.drain(..) {
-                            let claimed = claimed.remove(&id).map(|claimed| (claimed, in_hand.take(id)));
-                            if let Err(Ok(Some(_))) = reply.send(Ok(claimed)) {
-                                unheard.0.insert((id, owner));
+                            let claimed = claimed.remove(&id).map(|claimed| {
+                                let held = in_hand.take(claimed.token);
+                                (claimed, held)
+                            });
+                            if let Err(Ok(Some((claimed, _)))) = reply.send(Ok(claimed)) {
+                                unheard.0.insert(Ask { run_id: id, token: claimed.token });
                             }
                         }
                     }
                     Err(error) => {
+                        // The database may have committed before the answer was lost.
+                        unheard.0.extend(asked);
                         let error = Arc::new(error);
-                        for (id, reply) in group.drain(..) {
-                            // The database may have committed before the answer was lost.
-                            unheard.0.insert((id, owner));
+                        for (_, reply) in group.drain(..) {
                             // Who asked and went away needs no answer.
                             let _ = reply.send(Err(Arc::clone(&error)));
                         }
@@ -259,39 +203,57 @@ impl Claimer {
     }
 }
 
-/// Raises the epoch of every run in the group that is free, and consumes the group's tickets.
+/// A token that no other claim has had or will have, whatever the database has forgotten.
+fn draw() -> Uuid {
+    uuid::Builder::from_random_bytes(rand::random()).into_uuid()
+}
+
+/// Gives every run in the group that is free its new owner and token, and consumes the group's tickets.
+///
+/// Free is a run without an owner, or whose owner is not alive, unless that owner is this process and has
+/// it `in_hand`: one that beat too late still is at work. Whether the owner lives is seen by the
+/// statement's snapshot; a run that changed hands since is somebody's whom the snapshot may not know, so
+/// the row that gets locked must still be the one that was looked at.
 ///
 /// A run whose row somebody holds this moment (a signal, say) is skipped, and its ticket put back.
 /// Only a ticket that is still as it was fetched is deleted: one that was renewed meanwhile stands for
 /// a wake-up this claim has not seen.
 async fn claim(
     pool: &PgPool,
-    ids: &[Uuid],
+    asked: &[Ask],
     owner: Uuid,
     lease: Duration,
+    in_hand: &[Uuid],
 ) -> Result<HashMap<Uuid, Claimed>, sqlx::Error> {
+    let ids: Vec<Uuid> = asked.iter().map(|ask| ask.run_id).collect();
+    let tokens: Vec<Uuid> = asked.iter().map(|ask| ask.token).collect();
     let tickets: Vec<String> = ids.iter().map(|id| ticket_id(*id)).collect();
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        Row,
         r#"
         with asked as (
-            select * from unnest($1::uuid[], $3::text[]) as a(run_id, ticket)),
+            select * from unnest($1::uuid[], $3::text[], $5::uuid[]) as a(run_id, ticket, token)),
         ready as materialized (
-            select r.id from engine.runs r
+            select r.id, r.claim_token from engine.runs r
              where r.id = any($1) and r.status <> 'STUCK'
-               and (r.owner is null or not exists (
-                    select from engine.workers w
-                     where w.id = r.owner and w.beat_at > now() - make_interval(secs => $4)))),
+               and (r.owner is null
+                    or r.claim_token <> all($6::uuid[])
+                       and not exists (
+                            select from engine.workers w
+                             where w.id = r.owner and w.beat_at > now() - make_interval(secs => $4)))),
         free as materialized (
             select r.id from engine.runs r
-             where r.id = any(array(select id from ready)) and (r.owner is null or r.owner <> $2)
+             where r.id = any(array(select id from ready)) and r.status <> 'STUCK'
+               and r.claim_token is not distinct from (select y.claim_token from ready y where y.id = r.id)
              order by r.id
              for update of r skip locked),
         claimed as (
             update engine.runs r
-               set owner = $2, epoch = r.epoch + 1, waiting_for = null,
+               set owner = $2, claim_token = a.token, epoch = r.epoch + 1, waiting_for = null,
                    crashes = r.crashes + (r.owner is not null)::int,
                    status = case r.status when 'COMPENSATING' then r.status else 'RUNNING' end
-              from free where r.id = free.id
+              from free join asked a on a.run_id = free.id
+             where r.id = free.id
             returning r.*),
         skipped as (
             update apalis.jobs j set status = 'Pending', run_at = now(), lock_by = null, lock_at = null
@@ -303,7 +265,7 @@ async fn claim(
              where j.id = a.ticket and j.status <> 'Pending'
                and (a.run_id in (select id from free) or a.run_id not in (select id from ready)))
         select c.id as "id!", c.workflow as "workflow!", c.version as "version!", c.status as "status!",
-               c.input as "input!", c.epoch as "epoch!", c.attempt as "attempt!", c.crashes as "crashes!",
+               c.input as "input!", c.claim_token as "token!", c.attempt as "attempt!", c.crashes as "crashes!",
                c.forward_only as "forward_only!", c.cancel_requested, c.failure, c.created_at as "created_at!",
                engine.now() as "now!",
                case when c.epoch > 1 then (
@@ -311,38 +273,72 @@ async fn claim(
                                                      'output', j.output, 'recorded_at', j.recorded_at) order by j.seq)
                      from engine.journal j
                     -- The bounds leave those days aside in which none of them can be.
-                    where j.run_id = c.id and j.run_id between $5 and $6) end as journal
+                    where j.run_id = c.id and j.run_id between $7 and $8) end as journal
           from claimed c
         "#,
-        ids,
+        &ids,
         owner,
         &tickets,
         lease.as_secs_f64(),
+        &tokens,
+        in_hand,
         ids.iter().min().copied().unwrap_or_default(),
         ids.iter().max().copied().unwrap_or_default(),
     )
     .fetch_all(pool)
     .await?;
-    let parse = |error: serde_json::Error| sqlx::Error::Decode(Box::new(error));
-    rows.into_iter()
-        .map(|row| {
-            let claimed = Claimed {
-                id: row.id,
-                workflow: row.workflow,
-                version: row.version,
-                status: row.status,
-                input: row.input,
-                epoch: row.epoch,
-                attempt: row.attempt,
-                crashes: row.crashes,
-                forward_only: row.forward_only,
-                cancel_requested: row.cancel_requested,
-                failure: row.failure.map(serde_json::from_value).transpose().map_err(parse)?,
-                created_at: row.created_at,
-                journal: row.journal.map(serde_json::from_value).transpose().map_err(parse)?.unwrap_or_default(),
-                clock: Clock::new(row.now),
-            };
-            Ok((row.id, claimed))
-        })
-        .collect()
+    Ok(rows.into_iter().map(|row| (row.id, row.into())).collect())
+}
+
+/// A run and its journal as they are read.
+pub(crate) struct Row {
+    pub(crate) id: Uuid,
+    pub(crate) workflow: String,
+    pub(crate) version: i32,
+    pub(crate) status: String,
+    pub(crate) input: Value,
+    pub(crate) token: Uuid,
+    pub(crate) attempt: i32,
+    pub(crate) crashes: i32,
+    pub(crate) forward_only: bool,
+    pub(crate) cancel_requested: Option<String>,
+    pub(crate) failure: Option<Value>,
+    pub(crate) created_at: DateTime<Utc>,
+    pub(crate) now: DateTime<Utc>,
+    pub(crate) journal: Option<Value>,
+}
+
+impl From<Row> for Claimed {
+    /// What cannot be read is this run's trouble, not that of those it was read with.
+    fn from(row: Row) -> Self {
+        let (failure, journal, unreadable) = match remembered(row.failure, row.journal) {
+            Ok((failure, journal)) => (failure, journal, None),
+            Err(unreadable) => (None, Vec::new(), Some(unreadable)),
+        };
+        Claimed {
+            id: row.id,
+            workflow: row.workflow,
+            version: row.version,
+            status: row.status,
+            input: row.input,
+            token: row.token,
+            attempt: row.attempt,
+            crashes: row.crashes,
+            forward_only: row.forward_only,
+            cancel_requested: row.cancel_requested,
+            failure,
+            created_at: row.created_at,
+            journal,
+            unreadable,
+            clock: Clock::new(row.now),
+        }
+    }
+}
+
+fn remembered(failure: Option<Value>, journal: Option<Value>) -> Result<(Option<Failure>, Vec<Entry>), Failure> {
+    let failure = failure.map(serde_json::from_value).transpose();
+    let failure = failure.map_err(|error| unreadable("why it unwinds", error))?;
+    let journal = journal.map(serde_json::from_value).transpose();
+    let journal: Option<Vec<Entry>> = journal.map_err(|error| unreadable("the journal", error))?;
+    Ok((failure, journal.unwrap_or_default()))
 }

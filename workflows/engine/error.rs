@@ -4,6 +4,8 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use crate::{limits, payload};
+
 /// Why a run unwinds: a stable code for programs, a sentence for people, data for either.
 ///
 /// A failure is journalled; a replay sees the same one.
@@ -25,7 +27,7 @@ impl Failure {
 
     /// A failure with a code and a sentence.
     pub fn new(code: impl Into<String>, detail: impl fmt::Display) -> Self {
-        Failure { code: code.into(), detail: legible(detail.to_string()), data: None }
+        Failure { code: code.into(), detail: payload::legible(&detail.to_string()).into_owned(), data: None }
     }
 
     /// The same with data.
@@ -42,12 +44,18 @@ impl Failure {
     pub(crate) fn is_cancelled(&self) -> bool {
         self.code == Failure::CANCELLED
     }
-}
 
-/// The text without the one character that Postgres' JSON cannot keep: a failure that could not be
-/// journalled would not be counted, and its run would fail for ever.
-pub(crate) fn legible(text: String) -> String {
-    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
+    /// As it is written down: whatever a step put into it, it can be kept.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        let data = self.data.clone().map(payload::without_nul);
+        let kept = Failure {
+            code: payload::legible(&self.code).into_owned(),
+            detail: payload::legible(&self.detail).into_owned(),
+            data: data.filter(|data| payload::rough_size(data) <= limits::PAYLOAD_BYTES),
+        };
+        // Text and JSON: nothing in it can fail to become JSON.
+        serde_json::to_value(kept).unwrap_or_default()
+    }
 }
 
 /// How one attempt of a step ended when it did not succeed. Retryable unless said otherwise.

@@ -14,6 +14,8 @@ pub enum Point {
     BeforeCommit,
     /// The commit that carries the step has happened.
     AfterCommit,
+    /// The input or a journal entry is about to be read again; the step is then its [`label`].
+    Replay,
 }
 
 /// What happens there.
@@ -28,10 +30,19 @@ pub enum Fault {
     /// The step is carried out, taken back with its savepoint, and carried out again; a call is
     /// simply made twice.
     Twice,
+    /// What is about to be read has another shape than this program knows.
+    Unreadable,
+    /// Reading it panics.
+    Panic,
 }
 
 /// Decides what goes wrong.
 pub trait Faults: Send + Sync {
     /// Asked at every point of every step.
     fn at(&self, point: Point, step: &str) -> Option<Fault>;
+}
+
+/// What [`Point::Replay`] calls an entry of a run's journal, or its `INPUT`.
+pub(crate) fn label(run_id: uuid::Uuid, what: &str) -> String {
+    format!("{run_id}/{what}")
 }

@@ -7,7 +7,8 @@ use serde::de::DeserializeOwned;
 use crate::{
     Failure, Step, StepError, Tx,
     fault::{Fault, Faults, Point},
-    step::encode,
+    journal::unreadable,
+    payload::encode,
 };
 
 /// One step, or a tuple of steps that always share a commit. Each has its own journal entry.
@@ -45,7 +46,7 @@ impl Ran<'_> {
         let stopped = |error| Stopped::Error(S::NAME, error);
         let mut twice = false;
         match self.faults.and_then(|faults| faults.at(Point::Before, S::NAME)) {
-            None => {}
+            None | Some(Fault::Unreadable | Fault::Panic) => {}
             Some(Fault::Crash) => return Err(Stopped::Crash),
             Some(Fault::Fail(failure)) => return Err(stopped(failure.into())),
             Some(Fault::Retry) => return Err(stopped(StepError::Retry("injected".into()))),
@@ -67,8 +68,7 @@ impl Ran<'_> {
 }
 
 pub(crate) fn decode_one<T: DeserializeOwned>(name: &str, output: serde_json::Value) -> Result<T, Failure> {
-    serde_json::from_value(output)
-        .map_err(|error| Failure::new("journal-unreadable", format!("{name} answered another shape then: {error}")))
+    serde_json::from_value(output).map_err(|error| unreadable(name, error))
 }
 
 impl<S: Step> Steps for S {

@@ -1,9 +1,14 @@
 //! What a run remembers.
 
-use std::collections::{HashSet, VecDeque};
+use std::{
+    collections::{HashSet, VecDeque},
+    fmt,
+};
 
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+use crate::Failure;
 
 /// What kind of thing a journal entry records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -91,25 +96,30 @@ pub(crate) struct Pending {
     pub(crate) error: Option<serde_json::Value>,
 }
 
-/// A run's journal, split into what a replay consumes in order and what it only counts.
+/// A run's journal, split into what a replay meets in order and what it only counts.
 #[derive(Debug, Default)]
 pub(crate) struct Replay {
-    pub(crate) entries: VecDeque<Entry>,
+    unread: VecDeque<Entry>,
     /// Positions of the steps whose undo is already journalled.
     pub(crate) undone: HashSet<i32>,
     pub(crate) next_seq: i32,
 }
 
 impl Replay {
-    pub(crate) fn new(journal: Vec<Entry>) -> Self {
+    /// # Errors
+    /// An undo that does not say what it undoes: nobody may guess, or it would be carried out again.
+    pub(crate) fn new(journal: Vec<Entry>, is_readable: impl Fn(&Entry) -> bool) -> Result<Self, Failure> {
         let mut replay = Replay::default();
         for entry in journal {
             replay.next_seq = replay.next_seq.max(entry.seq + 1);
             match entry.kind {
                 Kind::Undo => {
-                    let undoes =
-                        entry.output.as_ref().and_then(|o| o.get("undoes")).and_then(serde_json::Value::as_i64);
-                    replay.undone.extend(undoes.and_then(|seq| i32::try_from(seq).ok()));
+                    let undone: Option<Undone> =
+                        entry.output.clone().and_then(|json| serde_json::from_value(json).ok());
+                    match undone.filter(|_| is_readable(&entry)) {
+                        Some(undone) => replay.undone.insert(undone.undoes),
+                        None => return Err(unreadable(&entry.name, "it does not say what it undoes")),
+                    };
                 }
                 Kind::Attempt | Kind::Failed | Kind::Resumed => {}
                 Kind::Tx
@@ -120,10 +130,37 @@ impl Replay {
                 | Kind::Start
                 | Kind::Value
                 | Kind::NoReturn => {
-                    replay.entries.push_back(entry);
+                    replay.unread.push_back(entry);
                 }
             }
         }
-        replay
+        Ok(replay)
     }
+
+    /// The entry so many after those that were met.
+    pub(crate) fn peek(&self, ahead: usize) -> Option<&Entry> {
+        self.unread.get(ahead)
+    }
+
+    /// The next `count` entries are met: their outputs have been read, their undos are registered.
+    pub(crate) fn met(&mut self, count: usize) {
+        self.unread.drain(..count.min(self.unread.len()));
+    }
+
+    /// Entries that nothing has met yet.
+    pub(crate) fn unread(&self) -> usize {
+        self.unread.len()
+    }
+}
+
+/// What the entry of an undo holds.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Undone {
+    /// Position of the step that it takes back.
+    pub(crate) undoes: i32,
+}
+
+/// What was journalled is not what this program knows: only a person can say how the run goes on.
+pub(crate) fn unreadable(name: &str, why: impl fmt::Display) -> Failure {
+    Failure::new("journal-unreadable", format!("{name} answered another shape then: {why}"))
 }

@@ -6,25 +6,31 @@
 //! parked in plain sight with its reason.
 //!
 //! How to read it: [`flow`] has the verbs a flow is written with, [`turn`] drives one run from claim
-//! to rest, `commit` is the one fenced statement behind both, [`claim`] and [`sweep`] decide who
-//! works on what, [`mod@start`] and [`mod@signal`] are how the rest of the house talks to runs.
+//! to rest, `unwind` takes it back, `commit` is the fenced statement behind all of them, `claim` and
+//! [`sweep`] decide who works on what, [`mod@start`] and [`mod@signal`] are how the rest of the house talks
+//! to runs.
 //!
 //! What must not live here: carts, orders, HTTP, or any queue but the ticket table. This crate knows
 //! a ticket only as a row it inserts and deletes; the `workers` crate delivers it through apalis.
 
 pub mod backlog;
 mod call;
-pub mod claim;
+mod claim;
 mod commit;
 pub mod error;
 pub mod fault;
 pub mod flow;
+mod forward;
 pub mod group;
+pub mod incarnation;
 pub mod inspect;
 pub mod journal;
+mod leave;
 mod outside;
 pub mod park;
+mod payload;
 pub mod registry;
+pub mod rehearse;
 pub mod retire;
 pub mod retry;
 pub mod signal;
@@ -35,10 +41,13 @@ pub mod sweep;
 pub mod testing;
 pub mod turn;
 mod undo;
+mod unwind;
 mod wait;
+mod work;
 
 pub use error::{Failure, StepError};
-pub use flow::{Flow, Forward};
+pub use flow::Flow;
+pub use forward::Forward;
 pub use outside::Dependency;
 pub use park::{Unparked, unpark};
 pub use registry::{Registry, Workflow};
@@ -56,6 +65,10 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 pub mod limits {
     /// Largest input, output or signal, in bytes of JSON.
     pub const PAYLOAD_BYTES: usize = 1024 * 1024;
+    /// Longest business key of a run, and longest key of a signal, in bytes: an index must hold it.
+    pub const KEY_BYTES: usize = 1_024;
+    /// Text of a failure that is kept, in bytes; the rest is cut off.
+    pub const TEXT_BYTES: usize = 8 * 1024;
     /// Journal entries a run may write.
     pub const JOURNAL_ENTRIES: i32 = 1_000;
     /// Signals a run may hold, consumed or not.

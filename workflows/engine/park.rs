@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::{Failure, signal::wake};
+use crate::{Failure, payload::legible, signal::wake};
 
 /// A run that waits for somebody to let it go on.
 #[derive(Debug, Clone)]
@@ -74,7 +74,7 @@ pub async fn parked(conn: &mut PgConnection, by: &str, after: Uuid, limit: i64) 
 /// go on and why is journalled.
 ///
 /// Its row is locked first, as by everybody who talks to a run; and nobody holds a parked run, so there
-/// is no late write to be feared but that of a zombie, whose epoch the next claim leaves behind.
+/// is no late write to be feared but that of a zombie, whose token the next claim replaces.
 ///
 /// # Errors
 /// The database's own.
@@ -100,8 +100,8 @@ pub async fn unpark(conn: &mut PgConnection, run_id: Uuid, by: &str, why: &str) 
                 failure = (select error from failed), attempt = 0, crashes = 0, updated_at = engine.now()
           where id = $1",
         run_id,
-        by,
-        why
+        &*legible(by),
+        &*legible(why)
     )
     .execute(&mut *conn)
     .await?;

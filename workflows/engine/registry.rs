@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt, future::Future, sync::Arc};
 use futures::future::BoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Failure, Flow, step::encode};
+use crate::{Failure, Flow, payload::encode};
 
 /// A durable workflow: an ordinary async function over journalled steps.
 ///
@@ -51,8 +51,7 @@ impl<W: Workflow> Erased for W {
         input: serde_json::Value,
     ) -> BoxFuture<'a, Result<serde_json::Value, Failure>> {
         Box::pin(async move {
-            let input = serde_json::from_value(input)
-                .map_err(|error| Failure::new("input-unreadable", format!("{}: {error}", W::NAME)))?;
+            let input = flow.input(W::NAME, input).await;
             let output = Workflow::run(self, flow, input).await?;
             encode(W::NAME, &output)
         })

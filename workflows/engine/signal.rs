@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     limits,
+    payload::{encode, is_key, legible},
     start::{UNTOUCHED_SECS, ticket_body, ticket_id},
 };
 
@@ -25,6 +26,9 @@ pub enum Delivery {
     Refused,
     /// There is no such run.
     Unknown,
+    /// The payload is larger than 1 MiB, the key longer than 1,024 bytes, or one of them holds a NUL, which
+    /// Postgres cannot keep. Sending it again will not help.
+    Invalid,
 }
 
 /// Sends `payload` to a run, inside the caller's transaction. The same `(name, key)` counts once.
@@ -35,7 +39,9 @@ pub async fn signal<T: Serialize + Sync>(
     key: &str,
     payload: &T,
 ) -> Result<Delivery, sqlx::Error> {
-    let payload = serde_json::to_value(payload).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
+    let (Ok(payload), true) = (encode(name, payload), is_key(name) && is_key(key)) else {
+        return Ok(Delivery::Invalid);
+    };
     let Some(run) = lock(conn, run_id).await? else {
         return absent(conn, run_id).await;
     };
@@ -83,6 +89,9 @@ pub async fn only_forward(conn: &mut PgConnection, run_id: Uuid) -> Result<(), s
 /// Asks a run to unwind at its next safe point. Asking twice is harmless; asking one that has passed
 /// its point of no return is refused.
 pub async fn cancel(conn: &mut PgConnection, run_id: Uuid, why: &str) -> Result<Delivery, sqlx::Error> {
+    if legible(why) != why {
+        return Ok(Delivery::Invalid);
+    }
     let Some(run) = lock(conn, run_id).await? else {
         return absent(conn, run_id).await;
     };

@@ -7,7 +7,11 @@ use sqlx::PgConnection;
 use ulid::Ulid;
 use uuid::Uuid;
 
-use crate::{Failure, registry::Workflow, step::encode};
+use crate::{
+    Failure,
+    payload::{encode, is_key},
+    registry::Workflow,
+};
 
 /// How long a run that was given a ticket may lie untouched before the sweep gives it another.
 pub(crate) const UNTOUCHED_SECS: f64 = 10.0;
@@ -28,13 +32,20 @@ pub struct Start<W> {
 
 impl<W: Workflow> Start<W> {
     /// A run under a business key: for one workflow, one key means one run, however often it is started.
+    ///
+    /// # Errors
+    /// A key or an input that Postgres cannot keep, or that is too large.
     pub fn new(key: impl Into<String>, input: &W::Input) -> Result<Self, Failure> {
+        let key = key.into();
+        if !is_key(&key) {
+            return Err(Failure::new("payload-invalid", format!("{}: the key has a NUL or is too long", W::NAME)));
+        }
         Ok(Start {
             run_id: Uuid::now_v7(),
             workflow: W::NAME,
             version: W::VERSION,
             queue: W::QUEUE,
-            key: key.into(),
+            key,
             parent_id: None,
             input: encode(W::NAME, input)?,
             forward_only: W::ONLY_FORWARD,

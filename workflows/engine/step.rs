@@ -145,37 +145,3 @@ impl Tx<'_> {
         crate::start::start_at(self.conn, &start, self.now).await.map_err(StepError::from)
     }
 }
-
-pub(crate) fn encode<T: Serialize>(name: &str, value: &T) -> Result<serde_json::Value, Failure> {
-    let json = serde_json::to_value(value)
-        .map_err(|error| Failure::new("payload-invalid", format!("{name} answered what JSON cannot hold: {error}")))?;
-    if holds_nul(&json) {
-        return Err(Failure::new(
-            "payload-invalid",
-            format!("{name} answered a text with a NUL, which Postgres cannot keep"),
-        ));
-    }
-    // Only a large value is worth measuring twice.
-    if rough_size(&json) > crate::limits::PAYLOAD_BYTES {
-        return Err(Failure::new("payload-too-large", format!("{name} answered more than 1 MiB")));
-    }
-    Ok(json)
-}
-
-fn holds_nul(value: &serde_json::Value) -> bool {
-    match value {
-        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => false,
-        serde_json::Value::String(text) => text.contains('\0'),
-        serde_json::Value::Array(items) => items.iter().any(holds_nul),
-        serde_json::Value::Object(fields) => fields.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)),
-    }
-}
-
-fn rough_size(value: &serde_json::Value) -> usize {
-    match value {
-        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => 8,
-        serde_json::Value::String(text) => text.len() + 2,
-        serde_json::Value::Array(items) => items.iter().map(rough_size).sum::<usize>() + items.len(),
-        serde_json::Value::Object(fields) => fields.iter().map(|(key, value)| key.len() + 4 + rough_size(value)).sum(),
-    }
-}

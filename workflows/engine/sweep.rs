@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
 use crate::{
-    claim::bury,
+    incarnation::bury,
     start::{UNTOUCHED_SECS, ticket_body, ticket_id},
 };
 

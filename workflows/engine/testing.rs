@@ -2,6 +2,7 @@
 //! twice, move the clock. It needs nothing but a database; tickets are answered in the test's own task.
 
 use std::{
+    collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -9,7 +10,7 @@ use std::{
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::{Engine, Registry, Settings, inspect, start::ticket_id, sweep::sweep, turn::Turn};
+use crate::{Engine, Registry, Settings, inspect, park::unpark, start::ticket_id, sweep::sweep, turn::Turn};
 pub use crate::{
     fault::{Fault, Faults, Point},
     sweep::advance_clock,
@@ -69,12 +70,95 @@ impl Recorder {
 
 impl Faults for Recorder {
     fn at(&self, point: Point, step: &str) -> Option<Fault> {
+        // Named by the run: the next time it is played, it is another.
+        if point == Point::Replay {
+            return None;
+        }
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let passed = (point, step.to_owned());
         if !seen.contains(&passed) {
             seen.push(passed);
         }
         None
+    }
+}
+
+/// A program that cannot read what was written: each journal entry of each run, and each input, the first
+/// time it is met again. And every commit kills its worker, so that each entry is met again, also while
+/// nothing stands behind it yet.
+#[derive(Debug)]
+pub struct BadMemory {
+    fault: Fault,
+    seen: Mutex<HashSet<String>>,
+    struck: Mutex<Option<String>>,
+}
+
+impl BadMemory {
+    /// `fault` is [`Fault::Unreadable`] or [`Fault::Panic`].
+    pub fn new(fault: Fault) -> Arc<Self> {
+        Arc::new(BadMemory { fault, seen: Mutex::default(), struck: Mutex::default() })
+    }
+
+    /// What it could not read so far.
+    pub fn strikes(&self) -> usize {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Gives one turn to the run that is due next, by a worker of its own; a run that parks because it
+    /// could not be read is let go on. False when no live run is left.
+    ///
+    /// # Panics
+    /// A run that could not be read and was not parked.
+    pub async fn turn(self: &Arc<Self>, pool: &PgPool, registry: &Registry, fusion: bool) -> Result<bool, sqlx::Error> {
+        let worker = TestWorker::new(pool, registry.clone(), fusion, Some(Arc::clone(self) as _)).await?;
+        let given = worker.drain(1).await.map_err(|error| sqlx::Error::Configuration(Box::new(error)))?;
+        worker.die().await?;
+        let Some(struck) = self.struck.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return Ok(given > 0);
+        };
+        let run_id = struck.split('/').next().and_then(|id| id.parse().ok()).unwrap_or_default();
+        let run = inspect::run(pool, run_id).await?;
+        let status = run.map_or_else(|| "gone".to_owned(), |run| run.status);
+        assert_eq!(status, "STUCK", "{struck} could not be read, and its run went on");
+        let mut tx = pool.begin().await?;
+        unpark(&mut tx, run_id, "test", "it can be read again").await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Gives turns until no live run is left.
+    ///
+    /// # Panics
+    /// A run that could not be read and was not parked; runs that have not ended after `turns`.
+    pub async fn drain(
+        self: &Arc<Self>,
+        pool: &PgPool,
+        registry: &Registry,
+        fusion: bool,
+        turns: usize,
+    ) -> Result<(), sqlx::Error> {
+        for _ in 0..turns {
+            if !self.turn(pool, registry, fusion).await? {
+                return Ok(());
+            }
+        }
+        panic!("not ended after {turns} turns");
+    }
+}
+
+impl Faults for BadMemory {
+    fn at(&self, point: Point, step: &str) -> Option<Fault> {
+        match point {
+            Point::AfterCommit => Some(Fault::Crash),
+            Point::Replay => {
+                let is_new = self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(step.to_owned());
+                is_new.then(|| {
+                    *self.struck.lock().unwrap_or_else(PoisonError::into_inner) = Some(step.to_owned());
+                    self.fault.clone()
+                })
+            }
+            Point::Before | Point::After | Point::BeforeCommit => None,
+        }
     }
 }
 

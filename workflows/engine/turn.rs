@@ -4,21 +4,22 @@ use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use futures::FutureExt;
+use serde_json::Value;
 use sqlx::PgPool;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use crate::{
-    Failure, Flow, Registry, RetryPolicy, StepError, Tx,
-    claim::{Claimed, Claimer, Incarnation},
-    commit::{self, Fence, Fenced, Rest},
-    error::legible,
-    fault::{Fault, Faults, Point},
-    flow::{Unwritten, Write},
-    journal::{Kind, Pending},
+    Failure, Flow, Registry, RetryPolicy,
+    claim::{Claimed, Claimer},
+    commit::Fence,
+    fault::Faults,
+    flow::Means,
+    incarnation::Incarnation,
+    leave,
     outside::Outside,
-    retry,
-    silence::heard,
+    registry::Erased,
+    work::{Unwritten, Write},
 };
 
 /// How the engine behaves. Every field has a limit's default.
@@ -54,14 +55,14 @@ impl Default for Settings {
 
 /// One process incarnation's engine: the flows it knows, the pool it works on, the name it claims under.
 pub struct Engine {
-    pub(crate) pool: PgPool,
+    pub(crate) means: Arc<Means>,
     pub(crate) registry: Registry,
     pub(crate) settings: Settings,
-    pub(crate) faults: Option<Arc<dyn Faults>>,
-    pub(crate) outside: Arc<Outside>,
     incarnation: Incarnation,
     claimer: Claimer,
-    lost: mpsc::UnboundedSender<Fence>,
+    pub(crate) lost: mpsc::UnboundedSender<Fence>,
+    /// Moves when what is in hand is worth nothing any more.
+    anew: watch::Sender<()>,
 }
 
 impl fmt::Debug for Engine {
@@ -82,7 +83,7 @@ pub(crate) enum Exit {
     Retry { step: &'static str, error: String, policy: RetryPolicy },
     /// A call has to wait. Nothing has failed.
     PutOff { step: &'static str, why: String, until: DateTime<Utc> },
-    /// Somebody else has the run.
+    /// Somebody else has the run, or its journal is not what this turn knows of it.
     Refused,
     /// The database is away; what this turn held must be given back when it returns.
     Outage,
@@ -90,6 +91,8 @@ pub(crate) enum Exit {
     Crashed,
     /// An operator must look.
     Stuck(Failure),
+    /// A rehearsal has come to the end of the journal.
+    Rehearsed,
 }
 
 /// What a turn came to, for whoever watches.
@@ -125,9 +128,23 @@ impl Engine {
         let incarnation = Incarnation::register(&pool, name, &queues).await?;
         let claimer = Claimer::new(pool.clone(), incarnation.clone(), settings.lease);
         let (lost, found) = mpsc::unbounded_channel();
-        tokio::spawn(give_back(pool.clone(), found));
+        tokio::spawn(leave::give_back(pool.clone(), found));
         let outside = Outside::new(settings.calls_inside);
-        Ok(Arc::new(Engine { pool, registry, settings, faults, outside, incarnation, claimer, lost }))
+        let means = Arc::new(Means { pool, fusion: settings.fusion, rehearses: false, faults, outside });
+        Ok(Arc::new(Engine { means, registry, settings, incarnation, claimer, lost, anew: watch::Sender::new(()) }))
+    }
+
+    /// Beats once, and looks whether the database is still the one this process has worked on. After a
+    /// failover or a restore it may have forgotten commits that this process remembers: then all that is in
+    /// hand is dropped, and claimed anew by whoever comes first.
+    pub async fn beat(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
+        if self.incarnation.is_on_another_history(pool).await {
+            tracing::warn!(worker = %self.incarnation.id(), "the database has another history; dropping what is in hand");
+            metrics::counter!("cart_engine_histories_changed_total").increment(1);
+            self.anew.send_replace(());
+            self.incarnation.begin_anew(pool).await?;
+        }
+        self.incarnation.beat(pool, self.settings.lease).await
     }
 
     /// The incarnation this engine claims under.
@@ -142,44 +159,38 @@ impl Engine {
 
     /// The pool it works on.
     pub fn pool(&self) -> &PgPool {
-        &self.pool
+        &self.means.pool
     }
 
     /// Answers a ticket: claims the run and carries it as far as it goes. Errors are the database's.
     pub async fn resume(self: &Arc<Self>, run_id: Uuid) -> Result<Turn, Arc<sqlx::Error>> {
-        match self.claimer.claim(run_id).await? {
-            None => Ok(Turn::Idle),
-            Some((claimed, _held)) => {
-                let workflow = claimed.workflow.clone();
-                let turn = self.turn(claimed).await;
-                if let Turn::Ended(status) = turn {
-                    metrics::counter!("cart_engine_runs_ended_total", "workflow" => workflow, "status" => status)
-                        .increment(1);
-                }
-                Ok(turn)
-            }
+        let mut anew = self.anew.subscribe();
+        let Some((claimed, _held)) = self.claimer.claim(run_id).await? else { return Ok(Turn::Idle) };
+        let workflow = claimed.workflow.clone();
+        let turn = tokio::select! {
+            biased;
+            turn = self.turn(claimed) => turn,
+            // Dropped wherever it stands, as by a crash.
+            _ = anew.changed() => Turn::Resting,
+        };
+        if let Turn::Ended(status) = turn {
+            metrics::counter!("cart_engine_runs_ended_total", "workflow" => workflow, "status" => status).increment(1);
         }
+        Ok(turn)
     }
 
     async fn turn(self: &Arc<Self>, claimed: Claimed) -> Turn {
         let Some(code) = self.registry.get(&claimed.workflow, claimed.version) else {
-            // Another worker of the pool may know it: give it back, slowly.
-            let wait = Duration::from_secs(5);
-            let fence = Fence { run_id: claimed.id, epoch: claimed.epoch };
-            let rest = Rest::Retrying {
-                attempt: claimed.attempt,
-                wake_at: claimed.clock.now() + wait,
-                failure: claimed.failure,
-            };
-            tracing::warn!(run = %claimed.id, workflow = %claimed.workflow, "this worker does not know the workflow");
-            self.leave_at(fence, rest, &[], claimed.clock.now()).await;
-            return Turn::Resting;
+            return self.give_back_unknown(&claimed).await;
         };
         let input = claimed.input.clone();
-        let crashed_often = claimed.crashes >= self.settings.crash_limit;
+        let (fence, clock) = (Fence::of(&claimed), claimed.clock);
         let (exit, left) = oneshot::channel();
-        let mut flow = Flow::new(Arc::clone(self), claimed, code.queue(), exit);
-        if crashed_often {
+        let mut flow = match Flow::new(Arc::clone(&self.means), claimed, code.queue(), exit) {
+            Ok(flow) => flow,
+            Err(failure) => return self.park(fence, failure, &[], clock.now()).await,
+        };
+        if flow.run.crashes >= self.settings.crash_limit {
             let failure = Failure::new("crash-limit", format!("{} workers died carrying this run", flow.run.crashes));
             if flow.forward || flow.run.status == "COMPENSATING" {
                 return self.after(flow, Exit::Stuck(failure)).await;
@@ -189,48 +200,38 @@ impl Engine {
                 return self.after(flow, exit).await;
             }
         }
-        let outcome = {
-            let body = AssertUnwindSafe(code.run(&mut flow, input)).catch_unwind();
-            tokio::select! {
-                biased;
-                ended = body => Ok(ended),
-                exit = left => Err(exit.unwrap_or(Exit::Outage)),
-            }
-        };
-        match outcome {
-            Ok(Ok(Ok(output))) if flow.failure.is_none() && flow.run.failure.is_none() => {
+        match play(&*code, &mut flow, left, input).await {
+            Played::Output(output) if flow.failure.is_none() && flow.run.failure.is_none() => {
                 self.complete(flow, output).await
             }
             // A flow that swallowed a failure still unwinds: the journal says it failed. So does one that
             // has begun to, even if it answers everything from the journal.
-            Ok(Ok(Ok(_))) => {
+            Played::Output(_) => {
                 let failure = flow.failure.clone().unwrap_or_else(|| Failure::new("failed", "the flow gave up"));
                 self.unwind(flow, failure).await
             }
-            Ok(Ok(Err(failure))) => self.unwind(flow, failure).await,
-            Ok(Err(panic)) => {
-                let error = format!("panicked: {}", panic_text(&*panic));
-                tracing::error!(run = %flow.run.id, %error, "a flow panicked");
-                let policy = RetryPolicy::default();
-                let failed = u32::try_from(flow.run.attempt).unwrap_or(u32::MAX).saturating_add(1);
-                if failed < policy.max_attempts {
-                    self.after(flow, Exit::Retry { step: "flow", error, policy }).await
-                } else {
-                    flow.roll_back();
-                    self.unwind(flow, Failure::new("panicked", error)).await
-                }
-            }
-            Err(exit) => self.after(flow, exit).await,
+            Played::Failed(failure) => self.unwind(flow, failure).await,
+            Played::Panicked(error) => self.panicked(flow, error).await,
+            Played::Left(exit) => self.after(flow, exit).await,
         }
     }
 
-    async fn complete(self: &Arc<Self>, mut flow: Flow, output: serde_json::Value) -> Turn {
-        if !flow.replay.entries.is_empty() {
-            let left = flow.replay.entries.len();
-            let failure =
-                Failure::new("journal-diverged", format!("the flow ended with {left} journal entries unread"));
-            return self.after(flow, Exit::Stuck(failure)).await;
+    async fn panicked(self: &Arc<Self>, mut flow: Flow, error: String) -> Turn {
+        tracing::error!(run = %flow.run.id, %error, "a flow panicked");
+        if !flow.begun {
+            // It never said what its accepting transaction would be taken back by.
+            return self.after(flow, Exit::Stuck(Failure::new("panicked", error))).await;
         }
+        let policy = RetryPolicy::default();
+        let failed = u32::try_from(flow.run.attempt).unwrap_or(u32::MAX).saturating_add(1);
+        if failed < policy.max_attempts {
+            return self.after(flow, Exit::Retry { step: "flow", error, policy }).await;
+        }
+        flow.roll_back();
+        self.unwind(flow, Failure::new("panicked", error)).await
+    }
+
+    async fn complete(self: &Arc<Self>, mut flow: Flow, output: Value) -> Turn {
         let settles = !flow.run.forward_only;
         let write = Write::Finish { status: "COMPLETED", output: Some(&output), failure: None };
         match flow.write(write, settles).await {
@@ -242,231 +243,49 @@ impl Engine {
             Err(Unwritten::Exit(exit)) => self.after(flow, exit).await,
         }
     }
+}
 
-    /// Runs the undos of what was committed, in reverse, then ends the run. All in one commit unless
-    /// an attempt has failed: then one by one, so that what can be undone is.
-    async fn unwind(self: &Arc<Self>, mut flow: Flow, failure: Failure) -> Turn {
-        flow.roll_back();
-        if flow.run.forward_only {
-            return self.after(flow, Exit::Stuck(failure)).await;
-        }
-        // Cancelling a run that unwinds changes nothing; failing twice keeps the first reason.
-        let failure = flow.run.failure.clone().unwrap_or(failure);
-        let at_once = !flow.fused;
-        if let Err(exit) = flow.give_up(&failure, at_once).await {
-            return self.after(flow, exit).await;
-        }
-        let undos: Vec<_> = std::mem::take(&mut flow.undos)
-            .into_iter()
-            .rev()
-            .filter(|u| !flow.replay.undone.contains(&u.seq))
-            .collect();
-        for undo in undos {
-            if let Err(exit) = self.undo_one(&mut flow, &undo, &failure).await {
-                return self.after(flow, exit).await;
-            }
-        }
-        let status = if failure.is_cancelled() { "CANCELLED" } else { "FAILED" };
-        match flow.write(Write::Finish { status, output: None, failure: Some(&failure) }, false).await {
-            Ok(()) => Turn::Ended(status),
-            Err(Unwritten::Cancelled(_)) => Turn::Resting,
-            Err(Unwritten::Exit(exit)) => self.after(flow, exit).await,
-        }
-    }
+/// How the function of a flow came to its end.
+pub(crate) enum Played {
+    Output(Value),
+    Failed(Failure),
+    Panicked(String),
+    Left(Exit),
+}
 
-    async fn undo_one(
-        self: &Arc<Self>,
-        flow: &mut Flow,
-        undo: &crate::undo::Registered,
-        failure: &Failure,
-    ) -> Result<(), Exit> {
-        let fault = |point| self.faults.as_deref().and_then(|faults| faults.at(point, undo.name));
-        let mut times = 1;
-        match fault(Point::Before) {
-            None => {}
-            Some(Fault::Crash) => return Err(Exit::Crashed),
-            Some(Fault::Fail(failure)) => return Err(Exit::Stuck(failure)),
-            Some(Fault::Retry) => {
-                return Err(Exit::Retry { step: undo.name, error: "injected".into(), policy: RetryPolicy::default() });
-            }
-            Some(Fault::Twice) => times = 2,
+/// Carries the function of a flow from its first line as far as it goes. One that ends, fails or panics
+/// before it has met its whole journal is not the program that wrote it, and what it has not met it would
+/// not take back: that is never an end, it parks the run.
+pub(crate) async fn play(code: &dyn Erased, flow: &mut Flow, left: oneshot::Receiver<Exit>, input: Value) -> Played {
+    let ended = {
+        let body = AssertUnwindSafe(code.run(flow, input)).catch_unwind();
+        tokio::select! {
+            biased;
+            ended = body => ended,
+            exit = left => return Played::Left(exit.unwrap_or(Exit::Outage)),
         }
-        if flow.tx.is_none() {
-            flow.tx = Some(self.pool.begin().await.map_err(|_| Exit::Outage)?);
+    };
+    let (played, how) = match ended {
+        Ok(Ok(output)) => (Played::Output(output), "ended".to_owned()),
+        Ok(Err(failure)) => {
+            let how = format!("failed ({failure})");
+            (Played::Failed(failure), how)
         }
-        let (run_id, now) = (flow.run.id, flow.now());
-        for time in 1..=times {
-            let Some(transaction) = flow.tx.as_mut() else { return Err(Exit::Outage) };
-            let savepoint = |sql: &'static str| sqlx::query(sql);
-            if time < times {
-                savepoint("savepoint first").execute(&mut **transaction).await.map_err(|_| Exit::Outage)?;
-            }
-            let mut tx = Tx { conn: &mut *transaction, run_id, now, failure: Some(failure) };
-            // A panic here is a failed attempt: this worker lives, so nobody else would take the run.
-            let done = AssertUnwindSafe(undo.undo.undo(&mut tx, undo.output.clone())).catch_unwind().await;
-            match done
-                .unwrap_or_else(|panic| Err(StepError::Retry(format!("panicked: {}", panic_text(&*panic)).into())))
-            {
-                Ok(()) => {}
-                Err(error) if error.is_outage() => return Err(Exit::Outage),
-                Err(StepError::Terminal(why)) => {
-                    return Err(Exit::Stuck(
-                        failure.clone().with(serde_json::json!({ "undo": undo.name, "error": why })),
-                    ));
-                }
-                Err(
-                    error @ (StepError::Retry(_)
-                    | StepError::Unknown(_)
-                    | StepError::NotYet { .. }
-                    | StepError::Busy { .. }),
-                ) => {
-                    let policy = RetryPolicy::default();
-                    return Err(Exit::Retry { step: undo.name, error: error.to_string(), policy });
-                }
-            }
-            if time < times {
-                savepoint("rollback to savepoint first").execute(&mut **transaction).await.map_err(|_| Exit::Outage)?;
-            }
+        Err(panic) => {
+            let error = format!("panicked: {}", panic_text(&*panic));
+            (Played::Panicked(error.clone()), error)
         }
-        if let Some(Fault::Crash) = fault(Point::After) {
-            return Err(Exit::Crashed);
-        }
-        // Infallible: it only pushes.
-        let _ = flow.journal(Kind::Undo, undo.name, Some(serde_json::json!({ "undoes": undo.seq }))).await;
-        if !flow.fused {
-            flow.write_onward(Rest::Compensating { failure: failure.clone() }).await?;
-        }
-        Ok(())
-    }
-
-    /// Leaves the run the way its exit says.
-    async fn after(self: &Arc<Self>, mut flow: Flow, exit: Exit) -> Turn {
-        let fence = Fence { run_id: flow.run.id, epoch: flow.run.epoch };
-        let now = flow.now();
-        match exit {
-            Exit::Resting | Exit::Refused | Exit::Crashed => {}
-            Exit::Outage => {
-                flow.tx = None;
-                let _ = self.lost.send(fence);
-            }
-            Exit::Retry { step, error, policy } => {
-                flow.roll_back();
-                let attempt = flow.run.attempt.saturating_add(1);
-                let failed = u32::try_from(attempt).unwrap_or(1);
-                if failed >= policy.max_attempts {
-                    let failure = Failure::new("step-failed", format!("{step} failed {failed} times: {error}"));
-                    let parks = flow.run.forward_only || flow.run.status == "COMPENSATING";
-                    return if parks {
-                        Box::pin(self.after(flow, Exit::Stuck(failure))).await
-                    } else {
-                        Box::pin(self.unwind(flow, failure)).await
-                    };
-                }
-                tracing::info!(run = %fence.run_id, step, attempt, %error, "attempt failed; will be tried again");
-                let wake_at = now + policy.delay(failed, rand::random());
-                let mut entries = std::mem::take(&mut flow.pending);
-                if retry::is_journalled(failed) {
-                    entries.push(Pending {
-                        seq: flow.next_seq(),
-                        kind: Kind::Attempt,
-                        name: step.to_owned(),
-                        output: None,
-                        error: Some(serde_json::json!({ "attempt": attempt, "error": legible(error) })),
-                    });
-                }
-                let failure = (flow.run.status == "COMPENSATING").then(|| flow.run.failure.clone()).flatten();
-                self.leave_at(fence, Rest::Retrying { attempt, wake_at, failure }, &entries, now).await;
-            }
-            Exit::PutOff { step, why, until } => {
-                flow.roll_back();
-                tracing::debug!(run = %fence.run_id, step, why, %until, "put off");
-                let rest = Rest::Retrying { attempt: flow.run.attempt, wake_at: until, failure: None };
-                let entries = std::mem::take(&mut flow.pending);
-                self.leave_at(fence, rest, &entries, now).await;
-            }
-            Exit::Stuck(failure) => {
-                flow.roll_back();
-                tracing::error!(run = %fence.run_id, %failure, "parked: an operator must look");
-                metrics::counter!("cart_engine_runs_stuck_total").increment(1);
-                let entries = std::mem::take(&mut flow.pending);
-                self.leave_at(fence, Rest::Stuck { failure }, &entries, now).await;
-            }
-        }
-        Turn::Resting
-    }
-
-    async fn leave_at(&self, fence: Fence, rest: Rest, entries: &[Pending], now: DateTime<Utc>) {
-        let written = async {
-            let mut conn = self.pool.acquire().await?;
-            commit::rest(&mut conn, fence, entries, &rest, now).await
-        };
-        match heard(written).await {
-            Ok(Fenced::Written { .. }) => {}
-            Ok(Fenced::Refused) => fence.note_refusal(),
-            Err(error) => {
-                tracing::warn!(run = %fence.run_id, %error, "could not be left in order; will be given back");
-                let _ = self.lost.send(fence);
-            }
+    };
+    match flow.replay.unread() {
+        0 => played,
+        unread => {
+            let detail = format!("the flow {how} with {unread} journal entries unread");
+            Played::Left(Exit::Stuck(Failure::new("journal-diverged", detail)))
         }
     }
 }
 
-impl Flow {
-    /// From here on the run takes back what it did. Says so in the journal, once, and `at_once` in its row.
-    async fn give_up(&mut self, failure: &Failure, at_once: bool) -> Result<(), Exit> {
-        if self.run.status == "COMPENSATING" {
-            return Ok(());
-        }
-        self.run.status = "COMPENSATING".to_owned();
-        self.run.failure = Some(failure.clone());
-        let error = serde_json::to_value(failure).unwrap_or_default();
-        let (seq, name) = (self.next_seq(), failure.code.clone());
-        self.pending.push(Pending { seq, kind: Kind::Failed, name, output: None, error: Some(error) });
-        self.count_pending();
-        if at_once { self.write_onward(Rest::Compensating { failure: failure.clone() }).await } else { Ok(()) }
-    }
-
-    pub(crate) async fn write_onward(&mut self, rest: Rest) -> Result<(), Exit> {
-        match self.write(Write::Rest(rest), false).await {
-            Ok(()) => Ok(()),
-            Err(Unwritten::Cancelled(_)) => Err(Exit::Refused),
-            Err(Unwritten::Exit(exit)) => Err(exit),
-        }
-    }
-}
-
-/// Gives back the runs an outage tore out of this process' hands, once the database is there again.
-/// Until then the runs wait; this process is alive, so nobody else may take them.
-async fn give_back(pool: PgPool, mut lost: mpsc::UnboundedReceiver<Fence>) {
-    let mut held: Vec<Fence> = Vec::new();
-    loop {
-        if held.is_empty() {
-            match lost.recv().await {
-                Some(fence) => held.push(fence),
-                None => return,
-            }
-        }
-        while let Ok(fence) = lost.try_recv() {
-            held.push(fence);
-        }
-        let mut kept = Vec::new();
-        for fence in held {
-            let released = async {
-                let mut conn = pool.acquire().await?;
-                commit::rest(&mut conn, fence, &[], &Rest::Released, crate::sweep::engine_now(&pool).await?).await
-            };
-            if heard(released).await.is_err() {
-                kept.push(fence);
-            }
-        }
-        held = kept;
-        if !held.is_empty() {
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-    }
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()
         .copied()

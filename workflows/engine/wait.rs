@@ -8,8 +8,13 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
-    Call, Flow, Result, StepError, commit::Rest, group::decode_one, journal::Kind, retry::RetryPolicy, silence,
-    step::encode, turn::Exit,
+    Call, Flow, Result, RetryPolicy, StepError,
+    commit::{Fence, Rest},
+    group::decode_one,
+    journal::Kind,
+    payload::encode,
+    silence,
+    turn::Exit,
 };
 
 const SLEEP: &str = "sleep";
@@ -26,12 +31,12 @@ impl Flow {
     /// already is heard.
     pub async fn wait_until<T: DeserializeOwned>(&mut self, signal: &str, until: DateTime<Utc>) -> Result<Option<T>> {
         let Began { deadline, .. } = self.deadline(signal, until).await?;
-        if let Some(entry) = self.next_entry(Kind::Signal, signal).await? {
-            return decode_one(signal, entry.output.unwrap_or_default());
+        if let Some(heard) = self.recall(Kind::Signal, signal).await {
+            return Ok(heard);
         }
         self.safe_point().await?;
         match self.hear(signal, deadline).await? {
-            Some(heard) => decode_one(signal, heard),
+            Some(heard) => self.understand(signal, heard).await,
             None => self.rest(signal, deadline).await,
         }
     }
@@ -52,8 +57,8 @@ impl Flow {
         C: Call<Output = Option<T>>,
     {
         let Began { deadline, at, is_new } = self.deadline(signal, until).await?;
-        if let Some(entry) = self.next_entry(Kind::Signal, signal).await? {
-            return decode_one(signal, entry.output.unwrap_or_default());
+        if let Some(heard) = self.recall(Kind::Signal, signal).await {
+            return Ok(heard);
         }
         self.safe_point().await?;
         let mut heard = self.hear(signal, deadline).await?;
@@ -62,18 +67,27 @@ impl Flow {
             self.roll_back();
             if let Some(Some(answer)) = self.inquire(inquiry, at).await {
                 let json = encode(signal, &answer).map_err(|failure| self.fail(failure))?;
-                self.journal(Kind::Signal, signal, Some(json)).await?;
+                self.journal(Kind::Signal, signal, Some(json));
                 return Ok(Some(answer));
             }
             heard = self.hear(signal, deadline).await?;
         }
         match heard {
-            Some(heard) => decode_one(signal, heard),
+            Some(heard) => self.understand(signal, heard).await,
             None => {
                 let waited = (self.now() - at).to_std().unwrap_or_default();
                 self.rest(signal, deadline.min(at + next(waited))).await
             }
         }
+    }
+
+    /// One that another program than this has sent parks the run until somebody can read it.
+    async fn understand<T: DeserializeOwned>(&mut self, signal: &str, heard: serde_json::Value) -> Result<Option<T>> {
+        let failure = match decode_one(signal, heard) {
+            Ok(heard) => return Ok(heard),
+            Err(failure) => failure,
+        };
+        self.leave(Exit::Stuck(failure)).await
     }
 
     /// Sleeps, holding no worker. The wake-up time is journalled: a crash does not start it anew.
@@ -86,7 +100,7 @@ impl Flow {
     pub async fn sleep_until(&mut self, name: &'static str, until: DateTime<Utc>) -> Result<()> {
         let Began { deadline, .. } = self.deadline(name, until).await?;
         self.safe_point().await?;
-        if self.replay.entries.is_empty() && self.now() < deadline {
+        if self.replay.unread() == 0 && self.now() < deadline {
             self.commit(Rest::Waiting { waiting_for: SLEEP.to_owned(), wake_at: deadline }).await?;
             self.leave(Exit::Resting).await
         }
@@ -96,11 +110,12 @@ impl Flow {
     /// The deadline that was journalled, or else this one, journalled now.
     async fn deadline(&mut self, name: &str, deadline: DateTime<Utc>) -> Result<Began> {
         self.safe_point().await?;
-        if let Some(entry) = self.next_entry(Kind::Wait, name).await? {
-            let deadline = decode_one(name, entry.output.unwrap_or_default())?;
+        if let Some(entry) = self.entry(0, Kind::Wait, name).await {
+            let deadline = self.read(&entry).await;
+            self.replay.met(1);
             return Ok(Began { deadline, at: entry.recorded_at, is_new: false });
         }
-        self.journal(Kind::Wait, name, Some(serde_json::json!(deadline))).await?;
+        self.journal(Kind::Wait, name, Some(serde_json::json!(deadline)));
         Ok(Began { deadline, at: self.now(), is_new: true })
     }
 
@@ -111,23 +126,24 @@ impl Flow {
     /// before. So whenever it was locked here, it is let go of before the flow goes on to other locks.
     async fn hear(&mut self, signal: &str, deadline: DateTime<Utc>) -> Result<Option<serde_json::Value>> {
         self.open().await;
-        let (run_id, epoch, now) = (self.run.id, self.run.epoch, self.now());
+        let (fence, now) = (self.fence(), self.now());
         let heard = match self.tx.as_mut() {
-            Some(tx) => silence::heard(hear(tx, run_id, epoch, signal, now)).await,
-            None => Ok(Heard::Nothing),
+            Some(tx) => silence::heard(hear(tx, fence, signal, now)).await,
+            None => Ok(Heard::Refused),
         };
         match heard {
+            Ok(Heard::Refused) => self.leave(Exit::Refused).await,
             Ok(Heard::AtOnce(payload)) => {
-                self.journal(Kind::Signal, signal, Some(payload.clone())).await?;
+                self.journal(Kind::Signal, signal, Some(payload.clone()));
                 Ok(Some(payload))
             }
             Ok(Heard::Locked(payload)) => {
-                self.journal(Kind::Signal, signal, Some(payload.clone())).await?;
+                self.journal(Kind::Signal, signal, Some(payload.clone()));
                 self.flush().await?;
                 Ok(Some(payload))
             }
             Ok(Heard::Nothing) if now >= deadline => {
-                self.journal(Kind::Signal, signal, None).await?;
+                self.journal(Kind::Signal, signal, None);
                 self.flush().await?;
                 Ok(Some(serde_json::Value::Null))
             }
@@ -158,25 +174,22 @@ enum Heard {
     Locked(serde_json::Value),
     /// Nothing has come, and nothing can while the run's row is locked.
     Nothing,
+    /// Another worker has the run.
+    Refused,
 }
 
 /// What has come is taken without the run's row. Only if nothing has, it is locked, as senders do; then,
 /// in a statement (and so a snapshot) of its own, the signals again: whoever comes second sees what the
 /// first did.
-async fn hear(
-    conn: &mut PgConnection,
-    run_id: Uuid,
-    epoch: i32,
-    signal: &str,
-    now: DateTime<Utc>,
-) -> Result<Heard, sqlx::Error> {
-    if let Some(payload) = take(conn, run_id, signal, now).await? {
+async fn hear(conn: &mut PgConnection, fence: Fence, signal: &str, now: DateTime<Utc>) -> Result<Heard, sqlx::Error> {
+    if let Some(payload) = take(conn, fence.run_id, signal, now).await? {
         return Ok(Heard::AtOnce(payload));
     }
-    sqlx::query!("select id from engine.runs where id = $1 and epoch = $2 for update", run_id, epoch)
-        .fetch_optional(&mut *conn)
-        .await?;
-    Ok(take(conn, run_id, signal, now).await?.map_or(Heard::Nothing, Heard::Locked))
+    if !fence.hold(&mut *conn).await? {
+        fence.note_refusal();
+        return Ok(Heard::Refused);
+    }
+    Ok(take(conn, fence.run_id, signal, now).await?.map_or(Heard::Nothing, Heard::Locked))
 }
 
 async fn take(

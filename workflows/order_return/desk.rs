@@ -159,7 +159,7 @@ pub async fn decide(
     }
     match engine::signal(conn, found.run_id, signal, signal, &goes_on).await? {
         Delivery::Delivered => {}
-        Delivery::Duplicate | Delivery::Finished | Delivery::Refused | Delivery::Unknown => {
+        Delivery::Duplicate | Delivery::Finished | Delivery::Refused | Delivery::Unknown | Delivery::Invalid => {
             return Err(ReturnRefusal::Withdrawn);
         }
     }

@@ -102,7 +102,7 @@ pub async fn decide(
     let key = Uuid::now_v7().to_string();
     match engine::signal(conn, found.run_id, &signal_of(refund_id), &key, &decision).await? {
         Delivery::Delivered => {}
-        Delivery::Duplicate | Delivery::Finished | Delivery::Refused | Delivery::Unknown => {
+        Delivery::Duplicate | Delivery::Finished | Delivery::Refused | Delivery::Unknown | Delivery::Invalid => {
             return Err(RefundRefusal::NobodyWaits);
         }
     }

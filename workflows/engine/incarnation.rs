@@ -1,0 +1,143 @@
+//! One process incarnation as the database knows it, and which database it knows.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use sqlx::PgPool;
+use uuid::Uuid;
+
+/// A row that beats. Dead is who has not beaten within the lease; a dead incarnation's runs are anybody's,
+/// and its id is never used again.
+#[derive(Debug, Clone)]
+pub struct Incarnation {
+    identity: Arc<Mutex<Identity>>,
+    name: String,
+    queues: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Identity {
+    id: Uuid,
+    history: Option<History>,
+}
+
+/// Which course of events a database is on. A standby that is promoted begins a new timeline, and so does
+/// a restore to a moment; a dump is restored into another system, or another database of the same one.
+/// All three may be read by anybody who may connect, and the timeline by its newest log segment: the one
+/// in the control file follows a promotion only with the next checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct History {
+    system: Option<i64>,
+    database: Option<i64>,
+    timeline: String,
+}
+
+impl History {
+    /// The one in force; `None` where it cannot be said: on a standby, or where a service hides it.
+    async fn read(pool: &PgPool) -> Option<Self> {
+        let read = sqlx::query!(
+            r#"select (select system_identifier from pg_control_system()) as system,
+                      (select oid::bigint from pg_database where datname = current_database()) as database,
+                      case when not pg_is_in_recovery() then left(pg_walfile_name(pg_current_wal_lsn()), 8) end as timeline"#
+        )
+        .fetch_one(pool)
+        .await;
+        match read {
+            Ok(row) => Some(History { system: row.system, database: row.database, timeline: row.timeline? }),
+            Err(error) => {
+                tracing::debug!(%error, "cannot tell which history the database has");
+                None
+            }
+        }
+    }
+}
+
+impl Incarnation {
+    /// Registers a new incarnation.
+    pub async fn register(pool: &PgPool, name: &str, queues: &[String]) -> Result<Self, sqlx::Error> {
+        let identity = Identity { id: Uuid::now_v7(), history: History::read(pool).await };
+        let identity = Arc::new(Mutex::new(identity));
+        let incarnation = Incarnation { identity, name: name.to_owned(), queues: queues.to_vec() };
+        incarnation.insert(pool).await?;
+        Ok(incarnation)
+    }
+
+    /// The id claims are made under.
+    pub fn id(&self) -> Uuid {
+        self.identity().id
+    }
+
+    fn identity(&self) -> MutexGuard<'_, Identity> {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Beats once. One that was declared dead meanwhile comes back as somebody new: what it held may
+    /// have been taken over.
+    pub async fn beat(&self, pool: &PgPool, lease: Duration) -> Result<(), sqlx::Error> {
+        let beaten = sqlx::query!(
+            "update engine.workers set beat_at = now() where id = $1 and beat_at > now() - make_interval(secs => $2)",
+            self.id(),
+            lease.as_secs_f64()
+        )
+        .execute(pool)
+        .await?
+        .rows_affected();
+        if beaten == 0 {
+            tracing::warn!(worker = %self.id(), "declared dead while alive; going on under a new id");
+            self.identity().id = Uuid::now_v7();
+            self.insert(pool).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the database has another history than the one this incarnation began with.
+    pub(crate) async fn is_on_another_history(&self, pool: &PgPool) -> bool {
+        let Some(now) = History::read(pool).await else { return false };
+        let mut identity = self.identity();
+        // One that could not be read at first is known from now on.
+        *identity.history.get_or_insert_with(|| now.clone()) != now
+    }
+
+    /// Goes on under a new id, on the history in force; what the old one held is ready for anybody.
+    pub(crate) async fn begin_anew(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
+        let (old, history) = (self.id(), History::read(pool).await);
+        self.identity().id = Uuid::now_v7();
+        self.insert(pool).await?;
+        let mut tx = pool.begin().await?;
+        bury(&mut tx, old).await?;
+        tx.commit().await?;
+        // Last: until all of it is done, it is to be done again.
+        self.identity().history = history;
+        Ok(())
+    }
+
+    /// Says goodbye: what this incarnation still holds is ready at once.
+    pub async fn leave(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
+        let mut tx = pool.begin().await?;
+        bury(&mut tx, self.id()).await?;
+        tx.commit().await
+    }
+
+    async fn insert(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
+        sqlx::query!(
+            "insert into engine.workers (id, name, queues) values ($1, $2, $3)",
+            self.id(),
+            self.name,
+            &self.queues
+        )
+        .execute(pool)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Strikes a worker off and makes its runs due for the sweep. Scans the live runs, once per death.
+pub(crate) async fn bury(conn: &mut sqlx::PgConnection, worker: Uuid) -> Result<u64, sqlx::Error> {
+    sqlx::query!("delete from engine.workers where id = $1", worker).execute(&mut *conn).await?;
+    Ok(sqlx::query!("update engine.runs set wake_at = engine.now() where owner = $1 and status <> 'STUCK'", worker)
+        .execute(&mut *conn)
+        .await?
+        .rows_affected())
+}

@@ -1,0 +1,144 @@
+//! How a turn ends before its flow does: what is written, and what is given back.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use serde_json::json;
+use sqlx::PgPool;
+use tokio::sync::mpsc;
+
+use crate::{
+    Engine, Failure, Flow,
+    claim::Claimed,
+    commit::{self, Fence, Fenced, Rest},
+    journal::{Kind, Pending},
+    payload::legible,
+    retry,
+    silence::heard,
+    sweep::engine_now,
+    turn::{Exit, Turn},
+};
+
+/// Between two looks of a run whose workflow nobody here knows.
+const UNKNOWN: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// Leaves the run the way its exit says.
+    pub(crate) async fn after(self: &Arc<Self>, mut flow: Flow, exit: Exit) -> Turn {
+        flow.roll_back();
+        let (fence, now) = (flow.fence(), flow.now());
+        match exit {
+            Exit::Resting | Exit::Crashed | Exit::Rehearsed => {}
+            // A refused run has another owner, or this one still: then somebody must read its journal anew.
+            Exit::Outage | Exit::Refused => {
+                let _ = self.lost.send(fence);
+            }
+            Exit::Retry { step, error, policy } => {
+                let attempt = flow.run.attempt.saturating_add(1);
+                let failed = u32::try_from(attempt).unwrap_or(1);
+                if failed >= policy.max_attempts {
+                    let failure = Failure::new("step-failed", format!("{step} failed {failed} times: {error}"));
+                    let parks = flow.run.forward_only || flow.run.status == "COMPENSATING";
+                    return if parks {
+                        Box::pin(self.after(flow, Exit::Stuck(failure))).await
+                    } else {
+                        Box::pin(self.unwind(flow, failure)).await
+                    };
+                }
+                tracing::info!(run = %fence.run_id, step, attempt, %error, "attempt failed; will be tried again");
+                let wake_at = now + policy.delay(failed, rand::random());
+                let mut entries = std::mem::take(&mut flow.pending);
+                if retry::is_journalled(failed) {
+                    entries.push(Pending {
+                        seq: flow.next_seq,
+                        kind: Kind::Attempt,
+                        name: step.to_owned(),
+                        output: None,
+                        error: Some(json!({ "attempt": attempt, "error": legible(&error) })),
+                    });
+                }
+                let failure = (flow.run.status == "COMPENSATING").then(|| flow.run.failure.clone()).flatten();
+                self.leave_at(fence, Rest::Retrying { attempt, wake_at, failure }, &entries, now).await;
+            }
+            Exit::PutOff { step, why, until } => {
+                tracing::debug!(run = %fence.run_id, step, why, %until, "put off");
+                let rest = Rest::Retrying { attempt: flow.run.attempt, wake_at: until, failure: None };
+                let entries = std::mem::take(&mut flow.pending);
+                self.leave_at(fence, rest, &entries, now).await;
+            }
+            Exit::Stuck(failure) => {
+                let entries = std::mem::take(&mut flow.pending);
+                return self.park(fence, failure, &entries, now).await;
+            }
+        }
+        Turn::Resting
+    }
+
+    pub(crate) async fn park(&self, fence: Fence, failure: Failure, entries: &[Pending], now: DateTime<Utc>) -> Turn {
+        tracing::error!(run = %fence.run_id, %failure, "parked: an operator must look");
+        metrics::counter!("cart_engine_runs_stuck_total").increment(1);
+        self.leave_at(fence, Rest::Stuck { failure }, entries, now).await;
+        Turn::Resting
+    }
+
+    /// Another worker of the pool may know the workflow: the run goes back, for a while, and says so.
+    pub(crate) async fn give_back_unknown(&self, claimed: &Claimed) -> Turn {
+        let Claimed { workflow, version, .. } = claimed;
+        tracing::warn!(run = %claimed.id, workflow, version, "this worker does not know the workflow");
+        metrics::counter!("cart_engine_unknown_workflows_total").increment(1);
+        let now = claimed.clock.now();
+        let needs = format!("a worker that knows {workflow}/v{version}");
+        self.leave_at(Fence::of(claimed), Rest::Unknown { wake_at: now + UNKNOWN, needs }, &[], now).await;
+        Turn::Resting
+    }
+
+    async fn leave_at(&self, fence: Fence, rest: Rest, entries: &[Pending], now: DateTime<Utc>) {
+        let written = async {
+            let mut conn = self.means.pool.acquire().await?;
+            commit::rest(&mut conn, fence, entries, &rest, now).await
+        };
+        match heard(written).await {
+            Ok(Fenced::Written { .. }) => {}
+            Ok(Fenced::Refused) => {
+                fence.note_refusal();
+                let _ = self.lost.send(fence);
+            }
+            Err(error) => {
+                tracing::warn!(run = %fence.run_id, %error, "could not be left in order; will be given back");
+                let _ = self.lost.send(fence);
+            }
+        }
+    }
+}
+
+/// Gives back the runs an outage tore out of this process' hands, once the database is there again.
+/// Until then the runs wait; this process is alive, so nobody else may take them.
+pub(crate) async fn give_back(pool: PgPool, mut lost: mpsc::UnboundedReceiver<Fence>) {
+    let mut held: Vec<Fence> = Vec::new();
+    loop {
+        if held.is_empty() {
+            match lost.recv().await {
+                Some(fence) => held.push(fence),
+                None => return,
+            }
+        }
+        while let Ok(fence) = lost.try_recv() {
+            held.push(fence);
+        }
+        let mut kept = Vec::new();
+        for fence in held {
+            let released = async {
+                let now = engine_now(&pool).await?;
+                let mut conn = pool.acquire().await?;
+                commit::rest(&mut conn, fence.whatever_is_written(), &[], &Rest::Released, now).await
+            };
+            if heard(released).await.is_err() {
+                kept.push(fence);
+            }
+        }
+        held = kept;
+        if !held.is_empty() {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+}

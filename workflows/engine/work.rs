@@ -1,0 +1,257 @@
+//! What a flow has in hand between two commits: its transaction, its entries, its children. And the ways
+//! its turn can end.
+
+use chrono::{DateTime, Utc};
+
+use crate::{
+    Failure, Flow, Result, RetryPolicy, StepError,
+    commit::{self, Fence, Fenced, Rest},
+    error::is_outage,
+    fault::{Fault, Point},
+    journal::{Kind, Pending},
+    limits,
+    silence::heard,
+    start::start_at,
+    turn::Exit,
+};
+
+impl Flow {
+    /// A failed step either fails the run or ends this turn.
+    pub(crate) async fn step_failed<T>(
+        &mut self,
+        step: &'static str,
+        error: StepError,
+        policy: &RetryPolicy,
+    ) -> Result<T> {
+        if error.is_outage() {
+            tracing::warn!(run = %self.run.id, step, %error, "the database is away; the run waits for it");
+            self.leave(Exit::Outage).await
+        }
+        let failed = u32::try_from(self.run.attempt).unwrap_or(u32::MAX).saturating_add(1);
+        let failure = match error {
+            StepError::Terminal(failure) => failure,
+            StepError::Retry(error) if failed >= policy.max_attempts => {
+                Failure::new("step-failed", format!("{step} failed {failed} times: {error}"))
+            }
+            StepError::Retry(error) => {
+                let error = error.to_string();
+                self.leave(Exit::Retry { step, error, policy: *policy }).await
+            }
+            StepError::NotYet { why, after } | StepError::Busy { why, after } => {
+                let until = self.now() + after;
+                self.leave(Exit::PutOff { step, why, until }).await
+            }
+            // Giving up would leave something undone, or done, that nobody knows of.
+            StepError::Unknown(error) => {
+                let (error, policy) = (error.to_string(), RetryPolicy { max_attempts: u32::MAX, ..*policy });
+                self.leave(Exit::Retry { step, error, policy }).await
+            }
+        };
+        let takes_others_down = self.fused && self.pending.iter().any(|entry| entry.kind.bound_to_transaction());
+        if self.forward && (takes_others_down || !self.run.forward_only) {
+            // What was promised, if only the point of no return, has not committed yet. Step by step it
+            // will, and then this failure parks the run without undoing it.
+            self.leave(Exit::Retry { step, error: failure.to_string(), policy: *policy }).await
+        }
+        Err(self.fail(failure))
+    }
+
+    /// From here on every verb answers this failure; what had not committed never happened.
+    pub(crate) fn fail(&mut self, failure: Failure) -> Failure {
+        self.roll_back();
+        self.failure = Some(failure.clone());
+        failure
+    }
+
+    pub(crate) fn roll_back(&mut self) {
+        // Dropping a transaction rolls it back before its connection is used again.
+        self.tx = None;
+        self.starts.clear();
+        let kept = self.pending.iter().position(|p| p.kind.bound_to_transaction()).unwrap_or(self.pending.len());
+        self.pending.truncate(kept);
+        self.next_seq = self.committed_seq + i32::try_from(kept).unwrap_or(0);
+        let committed = self.committed_seq;
+        self.undos.retain(|undo| undo.seq < committed);
+        self.forward = self.run.forward_only;
+    }
+
+    /// Where a run that was asked to stop, or has failed, stops.
+    pub(crate) async fn safe_point(&mut self) -> Result<()> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        self.begun = true;
+        if self.replay.unread() == 0 {
+            if self.means.rehearses {
+                self.leave::<()>(Exit::Rehearsed).await;
+            }
+            if let Some(failure) = self.run.failure.clone() {
+                return Err(self.fail(failure));
+            }
+            if let (Some(why), false) = (self.cancel.clone(), self.forward) {
+                return Err(self.fail(Failure::cancelled(&why)));
+            }
+            if self.next_seq >= limits::JOURNAL_ENTRIES {
+                return Err(self.fail(Failure::new("journal-full", "the run has written 1,000 journal entries")));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn journal(&mut self, kind: Kind, name: &str, output: Option<serde_json::Value>) {
+        self.pending.push(Pending { seq: self.next_seq, kind, name: name.to_owned(), output, error: None });
+        self.next_seq += 1;
+    }
+
+    pub(crate) async fn open(&mut self) {
+        if self.tx.is_none() {
+            match heard(self.means.pool.begin()).await {
+                Ok(tx) => self.tx = Some(tx),
+                Err(error) => {
+                    tracing::warn!(run = %self.run.id, %error, "no transaction to be had");
+                    self.leave(Exit::Outage).await
+                }
+            }
+        }
+    }
+
+    pub(crate) async fn after_tx(&mut self) -> Result<()> {
+        if !self.fused && self.tx.is_some() {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// Commits what is pending and goes on.
+    pub(crate) async fn flush(&mut self) -> Result<()> {
+        if self.tx.is_none() && self.pending.is_empty() && self.starts.is_empty() {
+            return Ok(());
+        }
+        self.commit(Rest::Onward { forward_only: self.forward }).await
+    }
+
+    /// The fenced commit, with everything that can come of it.
+    pub(crate) async fn commit(&mut self, rest: Rest) -> Result<()> {
+        let settles = self.forward != self.run.forward_only || matches!(rest, Rest::Waiting { .. });
+        match self.write(Write::Rest(rest), settles).await {
+            Ok(()) => {
+                self.run.forward_only = self.forward;
+                Ok(())
+            }
+            Err(Unwritten::Cancelled(why)) => Err(self.fail(Failure::cancelled(&why))),
+            Err(Unwritten::Exit(exit)) => self.leave(exit).await,
+        }
+    }
+
+    /// Writes what is pending under the fence. With `settles`, a request to cancel that came first wins.
+    pub(crate) async fn write(&mut self, write: Write<'_>, settles: bool) -> std::result::Result<(), Unwritten> {
+        let last = self.pending.last().map(|p| p.name.clone()).unwrap_or_default();
+        self.fault(Point::BeforeCommit, &last)?;
+        let (fence, now) = (self.fence(), self.now());
+        if self.tx.is_none() && (settles || !self.starts.is_empty()) {
+            self.tx = Some(heard(self.means.pool.begin()).await.map_err(Unwritten::database)?);
+        }
+        let written = match self.tx.as_mut() {
+            Some(tx) => {
+                for start in &self.starts {
+                    heard(start_at(tx, start, now)).await.map_err(Unwritten::database)?;
+                }
+                heard(write.execute(tx, fence, &self.pending, now)).await.map_err(Unwritten::database)?
+            }
+            None => {
+                let mut conn = self.means.pool.acquire().await.map_err(Unwritten::database)?;
+                heard(write.execute(&mut conn, fence, &self.pending, now)).await.map_err(Unwritten::database)?
+            }
+        };
+        match written {
+            Fenced::Refused => {
+                self.tx = None;
+                fence.note_refusal();
+                return Err(Unwritten::Exit(Exit::Refused));
+            }
+            Fenced::Written { cancel: Some(why) } if settles && !self.run.forward_only => {
+                return Err(Unwritten::Cancelled(why));
+            }
+            Fenced::Written { cancel } => self.cancel = cancel,
+        }
+        if let Some(tx) = self.tx.take() {
+            heard(tx.commit()).await.map_err(Unwritten::database)?;
+        }
+        self.starts.clear();
+        self.pending.clear();
+        self.committed_seq = self.next_seq;
+        self.run.attempt = 0;
+        self.fault(Point::AfterCommit, &last)
+    }
+
+    fn fault(&self, point: Point, step: &str) -> std::result::Result<(), Unwritten> {
+        match self.means.fault(point, step) {
+            Some(Fault::Crash) => Err(Unwritten::Exit(Exit::Crashed)),
+            Some(Fault::Fail(_) | Fault::Retry | Fault::Twice | Fault::Unreadable | Fault::Panic) | None => Ok(()),
+        }
+    }
+
+    /// Ends this turn: the driver drops the flow's future, so nothing after this line runs.
+    pub(crate) async fn leave<T>(&mut self, exit: Exit) -> T {
+        self.roll_back();
+        if let Some(sender) = self.exit.take() {
+            // The driver holds the receiver until the future is dropped.
+            let _ = sender.send(exit);
+        }
+        std::future::pending().await
+    }
+
+    /// What every write of this turn is fenced by.
+    pub(crate) fn fence(&self) -> Fence {
+        Fence { run_id: self.run.id, token: self.run.token, written: self.committed_seq }
+    }
+
+    /// Now, on the engine's clock. Not journalled: for deadlines and timestamps, not for decisions.
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        self.run.clock.now()
+    }
+
+    pub(crate) fn next_seq(&self) -> i32 {
+        self.next_seq
+    }
+}
+
+/// The two shapes a fenced write has.
+pub(crate) enum Write<'a> {
+    Rest(Rest),
+    Finish { status: &'static str, output: Option<&'a serde_json::Value>, failure: Option<&'a Failure> },
+}
+
+impl Write<'_> {
+    async fn execute(
+        &self,
+        conn: &mut sqlx::PgConnection,
+        fence: Fence,
+        pending: &[Pending],
+        now: DateTime<Utc>,
+    ) -> Result<Fenced, sqlx::Error> {
+        match self {
+            Write::Rest(rest) => commit::rest(conn, fence, pending, rest, now).await,
+            Write::Finish { status, output, failure } => {
+                commit::finish(conn, fence, pending, status, *output, *failure, now).await
+            }
+        }
+    }
+}
+
+/// Why a write did not happen.
+pub(crate) enum Unwritten {
+    Cancelled(String),
+    Exit(Exit),
+}
+
+impl Unwritten {
+    fn database(error: sqlx::Error) -> Self {
+        if is_outage(&error) {
+            tracing::warn!(%error, "the database went away during a commit; the journal will tell what it kept");
+            Unwritten::Exit(Exit::Outage)
+        } else {
+            Unwritten::Exit(Exit::Retry { step: "commit", error: error.to_string(), policy: RetryPolicy::default() })
+        }
+    }
+}
