@@ -114,7 +114,7 @@ async fn a_database_of_another_version_is_left_alone() {
 
 #[tokio::test]
 async fn check_deploy_lists_the_live_runs_this_release_would_not_carry_on() {
-    let mut stage = stage().await;
+    let stage = stage().await;
     let (pool, url) = stage.database().await;
     let database = [("DATABASE_URL", &*url)];
     // Its scheduler may have started runs that nobody has carried yet.
