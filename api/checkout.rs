@@ -11,7 +11,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use domain::ids::UserId;
+use domain::{ids::UserId, pricing::PricingError};
 use engine::Delivery;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -142,8 +142,8 @@ struct CheckoutAnswer {
         (status = 400, description = "`idempotency-key-required`, `malformed-json`", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "`login-required`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`cart-not-found`", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`cart-empty`, `out-of-stock`, `price-changed`, `coupon-invalid`, `cart-in-checkout` with `workflowId`, `cart-not-active`, `minimum-order-value`, `cod-limit-exceeded`, `unpriceable`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`validation-failed`, `card-data-refused`, `address-not-found`, `contact-missing`, `gateway-unknown`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`cart-empty`, `out-of-stock`, `price-changed`, `coupon-invalid`, `cart-in-checkout` with `workflowId`, `cart-not-active`, `minimum-order-value`, `cod-limit-exceeded`, `currency-mismatch`, `unpriceable`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`validation-failed`, `card-data-refused`, `address-not-found`, `contact-missing`, `gateway-unknown`, `quantity-invalid` (more money than an order can hold), `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "`unavailable`, `backlog-full`", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -311,7 +311,9 @@ impl From<Refusal> for ApiError {
             Refusal::CartNotFound => ApiError::not_found(code, detail),
             Refusal::GatewayUnknown { .. } => ApiError::unprocessable(code, detail.clone())
                 .with_errors(vec![FieldError::new("/paymentGateway", detail)]),
-            Refusal::AddressNotFound | Refusal::ContactMissing => ApiError::unprocessable(code, detail),
+            Refusal::AddressNotFound | Refusal::ContactMissing | Refusal::Unpriceable(PricingError::TooLarge) => {
+                ApiError::unprocessable(code, detail)
+            }
             Refusal::CartEmpty
             | Refusal::CartNotActive(_)
             | Refusal::OutOfStock { .. }
@@ -319,7 +321,10 @@ impl From<Refusal> for ApiError {
             | Refusal::CouponInvalid { .. }
             | Refusal::MinimumOrderValue { .. }
             | Refusal::CartInCheckout { .. }
-            | Refusal::Unpriceable { .. }
+            | Refusal::Unpriceable(
+                PricingError::NoQuantity(_) | PricingError::InvalidPrice(_) | PricingError::InvalidTaxRate(_),
+            )
+            | Refusal::CurrencyMismatch { .. }
             | Refusal::CodLimit { .. } => ApiError::conflict(code, detail),
         };
         let members = data.as_ref().and_then(Value::as_object).into_iter().flatten();

@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use domain::{
     coupon::{Coupon, CouponKind, CouponScope},
     ids::CouponId,
-    money::{Currency, to_wire},
+    money::to_wire,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -67,8 +67,9 @@ struct CouponView {
     is_active: bool,
 }
 
-impl CouponView {
-    fn new(coupon: Coupon, currency: Currency) -> Self {
+impl From<Coupon> for CouponView {
+    fn from(coupon: Coupon) -> Self {
+        let currency = coupon.currency;
         CouponView {
             coupon_id: coupon.id.into(),
             code: coupon.code,
@@ -146,9 +147,8 @@ async fn list(
 ) -> Result<Json<Page<CouponView>>, ApiError> {
     caller.require_staff()?;
     let (limit, after) = (query.limit()?, query.after::<CouponId>()?);
-    let currency = state.shop.pricing.policy().currency;
     let coupons = store::list(&mut *state.pool.acquire().await?, after, limit + 1).await?;
-    Ok(Json(Page::cut(coupons, limit, |last| last.id).map(|coupon| CouponView::new(coupon, currency))))
+    Ok(Json(Page::cut(coupons, limit, |last| last.id).map(CouponView::from)))
 }
 
 /// A new coupon.
@@ -170,10 +170,9 @@ async fn create(
     Json(body): Json<CouponBody>,
 ) -> Result<Response, ApiError> {
     caller.require_staff()?;
-    let currency = state.shop.pricing.policy().currency;
     let details = json!(body);
-    let (mut coupon, scope) = body.into_coupon(CouponId::generate());
-    terms::check(&coupon, &scope, currency)?;
+    let (mut coupon, scope) = body.into_coupon(CouponId::generate(), state.shop.pricing.policy().currency);
+    terms::check(&coupon, &scope)?;
     let mut write = match Write::begin(&state, &caller, key).await? {
         Ok(write) => write,
         Err(replay) => return Ok(replay.into_response()),
@@ -183,7 +182,7 @@ async fn create(
         ApiError::conflict("coupon-code-taken", "There is another coupon with this code.")
     })?;
     write.note("coupon.create", &format!("coupon:{}", coupon.id), &details).await?;
-    write.answer(StatusCode::CREATED, &CouponView::new(coupon, currency)).await
+    write.answer(StatusCode::CREATED, &CouponView::from(coupon)).await
 }
 
 /// A coupon, with how often it was used.
@@ -204,7 +203,7 @@ async fn show(
 ) -> Result<Json<CouponView>, ApiError> {
     caller.require_staff()?;
     let coupon = store::find(&mut *state.pool.acquire().await?, &code).await?.ok_or_else(coupon_not_found)?;
-    Ok(Json(CouponView::new(coupon, state.shop.pricing.policy().currency)))
+    Ok(Json(CouponView::from(coupon)))
 }
 
 /// Changes a coupon for every checkout from now on; what is used or held stays. Its code and kind are for
@@ -228,12 +227,11 @@ async fn change(
     Json(body): Json<CouponChange>,
 ) -> Result<Response, ApiError> {
     caller.require_staff()?;
-    let currency = state.shop.pricing.policy().currency;
     let details = json!(body);
     let mut write = Write::once(&state, &caller).await?;
     let coupon = store::lock(write.conn(), &code).await?.ok_or_else(coupon_not_found)?;
     let (mut coupon, scope) = body.applied_to(coupon);
-    terms::check(&coupon, &scope, currency)?;
+    terms::check(&coupon, &scope)?;
     coupon.scope = resolve(write.conn(), scope).await?;
     let in_use = i64::from(coupon.current_usage_count) + i64::from(coupon.held_count);
     if coupon.usage_limit.is_some_and(|limit| i64::from(limit) < in_use) {
@@ -242,5 +240,5 @@ async fn change(
     }
     store::save(write.conn(), &coupon).await?;
     write.note("coupon.change", &format!("coupon:{}", coupon.id), &details).await?;
-    write.answer(StatusCode::OK, &CouponView::new(coupon, currency)).await
+    write.answer(StatusCode::OK, &CouponView::from(coupon)).await
 }

@@ -134,7 +134,7 @@ async fn request(
     };
     let order = change.lock(&mut write, OrderId::from(order.id)).await?;
     let now = store::now(write.conn()).await?;
-    let return_id = desk::request(write.conn(), &order, &items, &reason, now).await?;
+    let return_id = desk::request(write.conn(), &state.shop.rules, &order, &items, &reason, now).await?;
     let head = returns::find(write.conn(), return_id).await?.ok_or(ReturnRefusal::NotFound)?;
     write.answer(StatusCode::CREATED, &ReturnView::from(head)).await
 }

@@ -5,6 +5,7 @@ create table coupons (
     id uuid primary key,
     code text not null check (length(code) between 1 and 50),
     kind text not null check (kind in ('PERCENT', 'FIXED', 'FREE_SHIPPING', 'BUY_X_GET_Y')),
+    currency char(3) not null default 'INR',    -- of its amounts; in another it does not apply
     value numeric(12, 3) not null default 0 check (value >= 0),
     min_order_value numeric(12, 3),
     max_discount numeric(12, 3),

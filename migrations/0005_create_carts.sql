@@ -42,7 +42,7 @@ create table cart_coupons (
     cart_id uuid not null references carts (id) on delete cascade,
     coupon_id uuid not null references coupons (id) on delete cascade,
     applied_at timestamptz not null default now(),
-    discount_calculated numeric(12, 3) not null default 0,
+    discount_calculated numeric(20, 3) not null default 0, -- a cart may be worth more than an order
     constraint cart_coupons_once unique (cart_id, coupon_id)
 );
 create index cart_coupons_coupon on cart_coupons (coupon_id);

@@ -74,6 +74,7 @@ create table order_items (
     product_image_url text,
     quantity int not null check (quantity > 0),
     unit_price numeric(12, 3) not null,
+    currency char(3) not null default 'INR',    -- of the product when it was bought: the order's, or the books do not balance
     discount_amount numeric(14, 3) not null default 0,
     tax_amount numeric(14, 3) not null default 0,
     cgst_amount numeric(14, 3) not null default 0,
@@ -206,6 +207,7 @@ create table payment_attempts (
     attempt int not null check (attempt > 0),
     idempotency_key uuid not null,
     gateway_payment_id text,
+    currency char(3) not null default 'INR',    -- what the gateway says it charges
     next_action jsonb,                          -- where the shopper must go, while PENDING
     status text not null check (status in ('PENDING', 'CAPTURED', 'FAILED', 'CLOSED')),
     failure_reason text,
@@ -220,6 +222,7 @@ create table refunds (
     run_id uuid not null,
     gateway_payment_id text not null,
     amount numeric(14, 3) not null check (amount > 0),
+    currency char(3) not null default 'INR',
     reason text not null,
     status text not null check (status in ('PENDING', 'SUCCEEDED', 'FAILED')),
     gateway_refund_id text,

@@ -80,6 +80,9 @@ const BREAKS: &[Break] = &[
         "insert into refunds (id, payment_id, run_id, gateway_payment_id, amount, reason, status, created_at, updated_at)
          select gen_random_uuid(), id, gen_random_uuid(), 'pay', captured_amount - refund_amount + 1, 'goodwill', 'PENDING', now(), now()
            from payments where order_id = story.id('card')"),
+    broken("money_currency", "a line priced in another money", "update order_items set currency = 'USD' where order_id = story.id('card')"),
+    broken("money_currency", "money given back in another", "update refunds set currency = 'USD'"),
+    broken("money_currency", "an order that its cart was not", "update carts set currency = 'USD' where id = story.id('card/cart')"),
     broken("coupons_counters", "a use that no log row explains", "update coupons set current_usage_count = current_usage_count + 1"),
     broken("coupons_counters", "a hold that no log row explains", "update coupons set held_count = held_count - 1"),
     broken("coupons_counters", "more uses than allowed", "alter table coupons drop constraint coupons_usage_check; update coupons set usage_limit = 1"),

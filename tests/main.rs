@@ -39,4 +39,5 @@ mod rules;
 mod server;
 mod silence;
 mod simulation;
+mod two_rules;
 mod world;

@@ -100,7 +100,8 @@ async fn begin(world: &World, story: Story) -> Played<'_> {
     let mut tx = world.pool.begin().await.expect("a transaction");
     let now = store::now(&mut tx).await.expect("the time");
     let order = order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
-    let return_id = desk::request(&mut tx, &order, &items, "too heavy", now).await.expect("asked for");
+    let return_id =
+        desk::request(&mut tx, &world.shop.rules, &order, &items, "too heavy", now).await.expect("asked for");
     let run_id = returns::find(&mut tx, return_id).await.expect("an answer").expect("a return").run_id;
     tx.commit().await.expect("committed");
     Played { world, story, order_id, return_id, run_id, mice_before }
@@ -384,7 +385,7 @@ async fn two_returns_of_one_order_that_meet_give_back_each_piece_once() {
         let now = store::now(&mut tx).await.expect("the time");
         let order = order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
         let items = [(LineName::Variant(sku.to_owned()), quantity)];
-        let id = desk::request(&mut tx, &order, &items, "too heavy", now).await.expect("asked for");
+        let id = desk::request(&mut tx, &world.shop.rules, &order, &items, "too heavy", now).await.expect("asked for");
         for decision in [Decision::Approve, Decision::Receive] {
             desk::decide(&mut tx, id, decision, None, now).await.expect("decided");
         }

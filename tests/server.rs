@@ -116,6 +116,16 @@ impl Server {
         self.door.at(base)
     }
 
+    /// An API process that was started with other rules.
+    pub async fn another_api_by(&mut self, rules: Rules) -> Door {
+        let gateways = self.shop.gateways.values().cloned().collect();
+        let shop = Shop::new(rules, gateways, self.shop.mailer.clone());
+        let own = std::mem::replace(&mut self.shop, shop);
+        let door = self.another_api(None).await;
+        self.shop = own;
+        door
+    }
+
     pub fn start_worker(&mut self) {
         let options = PoolOptions { concurrency: 8, ..PoolOptions::default() };
         self.parts.spawn(workers::run(self.pool.clone(), workflows::registry(&self.shop), options, self.stop.clone()));

@@ -47,12 +47,13 @@ macro_rules! check {
 }
 
 /// Every rule, in the order they are asked.
-pub const CHECKS: [Check; 24] = [
+pub const CHECKS: [Check; 25] = [
     check!("stock_counters", "stock would appear or vanish without a movement"),
     check!("stock_holds", "stock would be reserved for nobody, or promised without being reserved"),
     check!("stock_reservations", "stock would be taken or given back twice"),
     check!("stock_sold", "more would be sold than was there, or sold without leaving the shelf"),
     check!("money_lines", "an invoice would not add up"),
+    check!("money_currency", "a shopper would be charged in another money than was shown"),
     check!("money_states", "goods would leave unpaid, or a shopper would pay for nothing"),
     check!("money_refunds", "more would be given back than was taken, or less than was recorded"),
     check!("coupons_counters", "a coupon would be used more often than allowed"),

@@ -13,6 +13,7 @@ use domain::{
     cart::{CartError, CartStatus, MAX_LINES, Quantity},
     coupon::CouponRejection,
     ids::{CartId, UserId},
+    money::Currency,
     pricing::PricingError,
 };
 use rust_decimal::Decimal;
@@ -99,13 +100,15 @@ pub enum CartRefusal {
         /// That checkout.
         workflow_id: Option<Uuid>,
     },
-    /// A cart holds one currency only.
-    #[error("{sku} is priced in {currency}, which this cart cannot hold")]
+    /// A cart holds one currency only, and the shop sells in one.
+    #[error("{what} is in {found}, the shop sells in {currency}")]
     CurrencyMismatch {
-        /// The variant's SKU.
-        sku: String,
+        /// A SKU, or the cart itself.
+        what: String,
         /// Its currency.
-        currency: String,
+        found: String,
+        /// The shop's.
+        currency: Currency,
     },
     /// One of the rules every cart obeys.
     #[error(transparent)]
@@ -152,13 +155,15 @@ pub async fn add_item(
     // 2 · The request is valid, the product exists, the variant is active
     let more = Quantity::new(quantity)?;
     let found = carts::find_variant(conn, variant, product).await?;
-    let (mut line, currency) = found.ok_or_else(|| CartRefusal::VariantNotFound { variant: variant.to_owned() })?;
-    if currency != shop.pricing.policy().currency.as_str() {
-        return Err(CartRefusal::CurrencyMismatch { sku: line.sku, currency });
+    let mut line = found.ok_or_else(|| CartRefusal::VariantNotFound { variant: variant.to_owned() })?;
+    let currency = shop.pricing.policy().currency;
+    if line.currency != currency.as_str() {
+        return Err(CartRefusal::CurrencyMismatch { what: line.sku, found: line.currency, currency });
     }
 
     // 4 · The owner's cart, or a new one; before box 3, because what is in it counts
     let mut held = HeldCart::take_up(conn, shop, owner, &[]).await?;
+    held.require_currency(shop)?;
     let present = held.cart.lines.iter().position(|present| present.variant_id == line.variant_id);
     let total = match present {
         Some(index) => Quantity::new(i64::from(held.cart.lines[index].quantity))?.plus(more)?,
@@ -185,7 +190,7 @@ pub async fn add_item(
     held.save(conn, shop, &change).await?;
 
     // 8, 9 · Totals with automatic coupons; box 7, the cache, mirrors what has committed
-    held.view(shop)
+    held.view(shop)?.within_an_order()
 }
 
 /// Sets the quantity of a line; 0 removes it.
@@ -205,6 +210,10 @@ pub async fn update_quantity(
     };
     let index = held.line_of(variant)?;
     let mut change = CartChange::default();
+    let is_more = quantity.is_some_and(|quantity| quantity.get() > held.cart.lines[index].quantity);
+    if is_more {
+        held.require_currency(shop)?;
+    }
     match quantity {
         Some(quantity) => {
             let line = &mut held.cart.lines[index];
@@ -218,7 +227,9 @@ pub async fn update_quantity(
         None => change.take.push(held.cart.lines.remove(index).variant_id),
     }
     held.save(conn, shop, &change).await?;
-    held.view(shop)
+    let view = held.view(shop)?;
+    // Fewer pieces are always possible, also of what has become too dear meanwhile.
+    if is_more { view.within_an_order() } else { Ok(view) }
 }
 
 /// Takes a variant out of the cart.
@@ -370,10 +381,29 @@ impl HeldCart {
 
     async fn save(&mut self, conn: &mut PgConnection, shop: &Shop, change: &CartChange) -> Result<(), sqlx::Error> {
         let ttl_s = shop.rules.cart_ttl_s(self.cart.user_id);
-        self.cart.version = carts::save(conn, self.cart.id, change, ttl_s, self.now).await?;
+        self.cart.currency = self.currency(shop).to_string();
+        self.cart.version = carts::save(conn, self.cart.id, change, &self.cart.currency, ttl_s, self.now).await?;
         self.cart.status = CartStatus::Active;
         self.stamp = Stamp { version: self.cart.version, updated_at: self.now, ..self.stamp };
         Ok(())
+    }
+
+    /// The cart's one currency; an empty cart's is the shop's.
+    fn currency(&self, shop: &Shop) -> Currency {
+        let currency = shop.pricing.policy().currency;
+        if self.cart.lines.is_empty() { currency } else { self.cart.currency.parse().unwrap_or(currency) }
+    }
+
+    /// Takes nothing more into a cart that is in another currency than the shop sells in now.
+    fn require_currency(&mut self, shop: &Shop) -> Result<(), CartRefusal> {
+        self.cart.currency = self.currency(shop).to_string();
+        let currency = shop.pricing.policy().currency;
+        match self.cart.other_currency(currency) {
+            Some(found) => {
+                Err(CartRefusal::CurrencyMismatch { what: "the cart".to_owned(), found: found.to_owned(), currency })
+            }
+            None => Ok(()),
+        }
     }
 
     fn subtotal(&self) -> Decimal {

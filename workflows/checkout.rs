@@ -38,7 +38,7 @@ use self::{
     reserve::{ReleaseInventory, ReserveInventory},
     validate::{ApplyCoupons, CollectDetails, ReleaseCoupons, UnlockCart, ValidateCart},
 };
-use crate::Shop;
+use crate::{Shop, rules::Terms};
 
 /// What a checkout is started with: the shopper's request, resolved when it was accepted.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -79,6 +79,8 @@ pub struct Request {
     /// How often the shopper may try to pay, from 1: the shop's rule when the checkout was accepted.
     #[serde(default = "one")]
     pub payment_attempts: u32,
+    /// The rest of the rules it goes by: those of the shop that accepted it.
+    pub terms: Terms,
     /// Tells an equal request from a different one.
     pub fingerprint: String,
 }
@@ -121,16 +123,15 @@ impl Workflow for Checkout {
 
         // PHASE 1 · Pre-checkout validation
         // 1. Validate cart
-        let cart = flow.tx(ValidateCart { request: &request, shop }).undo(Nothing).await?;
+        let cart = flow.tx(ValidateCart { request: &request }).undo(Nothing).await?;
         // 2. Apply coupons
-        let quote =
-            flow.tx(ApplyCoupons { request: &request, cart: &cart, shop }).undo(ReleaseCoupons { order_id }).await?;
+        let quote = flow.tx(ApplyCoupons { request: &request, cart: &cart }).undo(ReleaseCoupons { order_id }).await?;
         // 3. Collect checkout information
-        let details = flow.tx(CollectDetails { request: &request, shop }).undo(Nothing).await?;
+        let details = flow.tx(CollectDetails { request: &request }).undo(Nothing).await?;
 
         // PHASE 2 · Inventory reservation
         // 4. Reserve inventory
-        let hold = shop.rules.hold();
+        let hold = request.terms.hold();
         let reserve = ReserveInventory { cart: &cart, order_id, hold };
         let held = flow.tx(reserve).undo(ReleaseInventory { order_id }).await?;
 
@@ -148,7 +149,7 @@ impl Workflow for Checkout {
         let mut earlier = Vec::new();
         if request.payment_method != PaymentMethod::Cod && !quote.total.is_zero() {
             let desk = Desk::new(flow.pool(), shop.gateway(&request.gateway));
-            let window = Window::new(held.since, shop.rules.payment_window(), hold);
+            let window = Window::new(held.since, request.terms.payment_window(), hold);
             let mut attempt = Attempt::first(&request);
             payment = Some(loop {
                 // 8. Initiate payment: call the gateway, and store its payment id
@@ -192,7 +193,7 @@ impl Workflow for Checkout {
         let mut flow = flow
             .point_of_no_return((
                 // 10. Update order status
-                ConfirmOrder { shop, order_id, payment, details: &details },
+                ConfirmOrder { request: &request, payment, details: &details },
                 // 11. Commit inventory reservations
                 CommitReservation { order_id, cart: &cart, quote: &quote, hold },
                 // 12. Record coupon redemption

@@ -5,7 +5,7 @@
 
 pub mod desk;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use domain::{
@@ -48,6 +48,11 @@ pub struct ReturnRequest {
     pub return_id: Uuid,
     /// Of which order.
     pub order_id: OrderId,
+    /// How long it waits for a decision, and then for its parcel, in seconds: the shop's rule when it was
+    /// asked for, as is the next.
+    pub patience_s: u64,
+    /// The shipping charge goes back with the last piece.
+    pub refunds_shipping: bool,
 }
 
 /// `return/v1`.
@@ -62,8 +67,8 @@ impl Workflow for OrderReturn {
     type Output = ReturnStatus;
 
     async fn run(&self, flow: &mut Flow, request: ReturnRequest) -> Result<ReturnStatus> {
-        let ReturnRequest { return_id, order_id } = request;
-        let (shop, patience) = (&*self.0, self.0.rules.return_patience());
+        let ReturnRequest { return_id, order_id, patience_s, .. } = request;
+        let (shop, patience) = (&*self.0, Duration::from_secs(patience_s));
         flow.accepted(WithdrawReturn { request });
 
         // The staff decide
@@ -88,7 +93,7 @@ impl Workflow for OrderReturn {
         // They are ours now, and the money is owed: since they were received this run only goes forward, or parks
         let mut flow = flow.point_of_no_return(AcceptGoods).await?;
         flow.start(told("return.received", request)).await?;
-        let owed = flow.tx(AssessGoods { request, shop }).await?;
+        let owed = flow.tx(AssessGoods { request }).await?;
         let refund = RefundRequest {
             order_id,
             gateway: owed.gateway,
@@ -127,7 +132,7 @@ impl Undo<()> for WithdrawReturn {
 
     async fn undo(&self, tx: &mut Tx<'_>, (): &()) -> Result<(), StepError> {
         let (now, note) = (tx.now(), tx.failure().map(|failure| failure.detail.clone()));
-        let ReturnRequest { return_id, order_id } = self.request;
+        let ReturnRequest { return_id, order_id, .. } = self.request;
         locked(tx, order_id).await?;
         for awaited in [ReturnStatus::Requested, ReturnStatus::Approved] {
             returns::move_to(tx.conn(), return_id, awaited, ReturnStatus::Rejected, note.as_deref(), now).await?;
@@ -150,7 +155,7 @@ impl Step for LapseReturn {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<bool, StepError> {
         let (now, note) = (tx.now(), Some("it was waited for too long"));
-        let ReturnRequest { return_id, order_id } = self.request;
+        let ReturnRequest { return_id, order_id, .. } = self.request;
         locked(tx, order_id).await?;
         if returns::move_to(tx.conn(), return_id, self.awaited, ReturnStatus::Rejected, note, now).await? {
             return Ok(false);
@@ -201,17 +206,16 @@ struct Owed {
 
 /// Exactly the returned lines' share of what they were sold for.
 #[derive(Debug)]
-struct AssessGoods<'a> {
+struct AssessGoods {
     request: ReturnRequest,
-    shop: &'a Shop,
 }
 
-impl Step for AssessGoods<'_> {
+impl Step for AssessGoods {
     const NAME: &'static str = "AssessGoods";
     type Output = Owed;
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Owed, StepError> {
-        let ReturnRequest { return_id, order_id } = self.request;
+        let ReturnRequest { return_id, order_id, refunds_shipping, .. } = self.request;
         let order = locked(tx, order_id).await?;
         let currency = order.currency.parse().map_err(|error| StepError::Retry(Box::new(error)))?;
         let mut worth = Vec::new();
@@ -223,7 +227,7 @@ impl Step for AssessGoods<'_> {
         }
         let settlement = returns::assess(tx.conn(), return_id, order_id, &worth).await?;
         let mut amount: Decimal = worth.iter().map(|(_, share)| *share).sum();
-        if self.shop.rules.return_refunds_shipping && settlement.is_all_back {
+        if refunds_shipping && settlement.is_all_back {
             amount += settlement.shipping;
         }
         Ok(Owed { amount, gateway: settlement.gateway })
@@ -264,7 +268,7 @@ impl Step for Restock {
     type Output = ();
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
-        let (ReturnRequest { return_id, order_id }, now) = (self.request, tx.now());
+        let (ReturnRequest { return_id, order_id, .. }, now) = (self.request, tx.now());
         locked(tx, order_id).await?;
         let lines = returns::lines(tx.conn(), return_id).await?;
         let pieces: Vec<(VariantId, i32)> = lines.iter().map(|line| (line.variant_id, line.returned)).collect();
@@ -284,7 +288,7 @@ impl Step for CloseReturn {
     type Output = ReturnStatus;
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<ReturnStatus, StepError> {
-        let (ReturnRequest { return_id, order_id }, now) = (self.request, tx.now());
+        let (ReturnRequest { return_id, order_id, .. }, now) = (self.request, tx.now());
         let mut order = locked(tx, order_id).await?;
         let (from, to) = (ReturnStatus::Received, ReturnStatus::Refunded);
         let closed = returns::move_to(tx.conn(), return_id, from, to, None, now).await?;

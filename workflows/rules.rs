@@ -1,12 +1,12 @@
 //! What a shop's owner may decide.
 
+mod terms;
 mod upkeep;
-
-use std::time::Duration;
 
 use domain::{ids::UserId, pricing::PricingPolicy};
 use serde::{Deserialize, Serialize};
 
+pub use terms::Terms;
 pub use upkeep::{Abandonment, Reconciliation, Retention};
 
 /// The shop's rules, as read from the configuration.
@@ -91,11 +91,6 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// How long stock is held.
-    pub fn hold(&self) -> Duration {
-        Duration::from_secs(self.hold_s)
-    }
-
     /// Where an owner finds the cart again.
     pub fn cart_url(&self) -> String {
         format!("{}/cart", self.public_url.trim_end_matches('/'))
@@ -104,15 +99,5 @@ impl Rules {
     /// Seconds from its last activity until this owner's cart expires; a cart without a user is a guest's.
     pub fn cart_ttl_s(&self, user_id: Option<UserId>) -> u64 {
         if user_id.is_some() { self.user_cart_ttl_s } else { self.guest_cart_ttl_s }
-    }
-
-    /// How long a return waits, for a decision and for its parcel.
-    pub fn return_patience(&self) -> Duration {
-        Duration::from_secs(self.return_patience_s)
-    }
-
-    /// How long a shopper has to pay.
-    pub fn payment_window(&self) -> Duration {
-        Duration::from_secs(self.payment_window_s)
     }
 }

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use domain::{
     cart::{Adjustment, CartError},
     money::{Currency, to_wire},
-    pricing::{Quote, QuotedLine},
+    pricing::{PricingError, Quote, QuotedLine},
 };
 use rust_decimal::Decimal;
 use serde::Serialize;
@@ -198,14 +198,24 @@ impl From<CartRefusal> for ApiError {
                     None => refusal,
                 }
             }
-            CartRefusal::CurrencyMismatch { .. } => ApiError::conflict("currency-mismatch", detail),
+            CartRefusal::CurrencyMismatch { what: _, found, currency } => {
+                ApiError::conflict("currency-mismatch", detail)
+                    .with("currency", found)
+                    .with("shopCurrency", currency.as_str())
+            }
             CartRefusal::CouponInvalid { code, reason } => {
                 ApiError::conflict("coupon-invalid", detail).with("couponCode", code).with("reason", reason.reason())
             }
             CartRefusal::VersionMismatch { current } => {
                 ApiError::new(StatusCode::PRECONDITION_FAILED, "version-mismatch", detail).with("version", current)
             }
-            CartRefusal::Unpriceable(_) => ApiError::conflict("unpriceable", detail),
+            CartRefusal::Unpriceable(error @ PricingError::TooLarge) => {
+                ApiError::unprocessable(error.code(), detail.clone())
+                    .with_errors(vec![FieldError::new("/quantity", detail)])
+            }
+            CartRefusal::Unpriceable(
+                error @ (PricingError::NoQuantity(_) | PricingError::InvalidPrice(_) | PricingError::InvalidTaxRate(_)),
+            ) => ApiError::conflict(error.code(), detail),
             CartRefusal::Rule(error) => of_rule(error, detail),
             CartRefusal::Database(error) => error.into(),
         }

@@ -89,11 +89,12 @@ pub(super) struct CouponBody {
 
 impl CouponBody {
     /// The coupon, its scope not yet looked up.
-    pub(super) fn into_coupon(self, id: CouponId) -> (Coupon, ScopeBody) {
+    pub(super) fn into_coupon(self, id: CouponId, currency: Currency) -> (Coupon, ScopeBody) {
         let coupon = Coupon {
             id,
             code: self.code.trim().to_uppercase(),
             kind: self.kind,
+            currency,
             value: self.value.unwrap_or_default(),
             min_order_value: self.min_order_value,
             max_discount: self.max_discount,
@@ -178,7 +179,8 @@ impl CouponChange {
 ///
 /// # Errors
 /// 422 `validation-failed` with every place that is wrong.
-pub(super) fn check(coupon: &Coupon, scope: &ScopeBody, currency: Currency) -> Result<(), ApiError> {
+pub(super) fn check(coupon: &Coupon, scope: &ScopeBody) -> Result<(), ApiError> {
+    let currency = coupon.currency;
     let mut complaints = Complaints::default();
     // A code stands in paths, and must not look like an id.
     let is_fine = |letter: char| letter.is_ascii_alphanumeric() || ['-', '_'].contains(&letter);
@@ -212,6 +214,11 @@ pub(super) fn check(coupon: &Coupon, scope: &ScopeBody, currency: Currency) -> R
     }
     for (pointer, limit) in [("/usageLimit", coupon.usage_limit), ("/perUserLimit", coupon.per_user_limit)] {
         complaints.note(limit.is_some_and(i32::is_negative), pointer, "must not be negative");
+    }
+    for (pointer, instant) in [("/startsAt", coupon.starts_at), ("/endsAt", coupon.ends_at)] {
+        if let Some(instant) = instant {
+            complaints.instant(pointer, instant);
+        }
     }
     let is_backwards = coupon.starts_at.zip(coupon.ends_at).is_some_and(|(start, end)| end <= start);
     complaints.note(is_backwards, "/endsAt", "must be after startsAt");

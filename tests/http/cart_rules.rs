@@ -93,7 +93,7 @@ async fn an_order_starts_at_the_minimum() {
     let asha = server.shopper("asha").await;
     asha.add("LTD-010", 1).await;
     let problem = asha.ask(&payment("tok_ok")).await.refused(409, "minimum-order-value");
-    assert_eq!((&problem["minimum"], &problem["subtotal"]), (&json!("1500"), &json!("999.000")), "{problem}");
+    assert_eq!((&problem["minimum"], &problem["subtotal"]), (&json!("1500.00"), &json!("999.00")), "{problem}");
     asha.add("LTD-010", 1).await;
     Checkout::of(asha.ask(&payment("tok_ok")).await);
     server.stop().await;

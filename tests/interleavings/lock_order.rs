@@ -45,7 +45,8 @@ async fn a_return_that_wakes_up_does_not_wait_for_whoever_has_its_order_and_tell
     let now = store::now(&mut tx).await.expect("the time");
     let order = order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
     let mouse = [(LineName::Variant("MOU-001".to_owned()), 1)];
-    let return_id = desk::request(&mut tx, &order, &mouse, "too heavy", now).await.expect("asked for");
+    let return_id =
+        desk::request(&mut tx, &world.shop.rules, &order, &mouse, "too heavy", now).await.expect("asked for");
     for decision in [Decision::Approve, Decision::Receive] {
         desk::decide(&mut tx, return_id, decision, None, now).await.expect("decided");
     }

@@ -67,7 +67,7 @@ impl History {
         let now = engine::sweep::engine_now(&mut *tx).await.expect("the time");
         let order = order_moves::lock(&mut tx, bought.accepted.order_id).await.expect("an answer");
         let Some(order) = order else { return Ok(()) };
-        let told = match desk::request(&mut tx, &order, &items, "too loud", now).await {
+        let told = match desk::request(&mut tx, &self.world.shop.rules, &order, &items, "too loud", now).await {
             Ok(return_id) => {
                 tx.commit().await.expect("committed");
                 self.returns.push(return_id);

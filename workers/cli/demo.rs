@@ -175,7 +175,7 @@ async fn visit_all(shop: &Storefront, queue: Vec<Shopper>, progress: &Progress) 
         .collect()
         .await;
     progress.tell("moving the clock past the payment window");
-    shop.advance_clock(Rules::default().payment_window() + Duration::from_secs(1)).await?;
+    shop.advance_clock(Duration::from_secs(Rules::default().payment_window_s + 1)).await?;
     let (reminded, waiting): (Vec<_>, Vec<_>) = waiting.into_iter().partition(Waiting::is_reminded);
     let ended = stream::iter(waiting).map(Waiting::play_on).buffer_unordered(AT_ONCE).map(gone);
     visits.extend(ended.collect::<Vec<_>>().await);

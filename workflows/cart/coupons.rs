@@ -40,6 +40,7 @@ pub async fn apply_coupon(
     code: &str,
 ) -> Result<CartView, CartRefusal> {
     let mut held = HeldCart::take_up(conn, shop, owner, &[code.to_owned()]).await?;
+    held.require_currency(shop)?;
     let refuse = |reason| CartRefusal::CouponInvalid { code: code.to_owned(), reason };
     let typed = find(&held.candidates, code).ok_or_else(|| refuse(CouponRejection::UnknownCode))?;
     held.check(typed).map_err(refuse)?;
@@ -126,7 +127,7 @@ pub async fn validate_coupon(
 
 impl HeldCart {
     fn judge(&self, shop: &Shop, code: &str) -> Result<CouponVerdict, CartRefusal> {
-        let currency = shop.pricing.policy().currency;
+        let currency = self.currency(shop);
         let verdict =
             |discount, rejection| CouponVerdict { discount: round_half_away(discount, currency), currency, rejection };
         let Some(typed) = find(&self.candidates, code) else {

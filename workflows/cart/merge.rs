@@ -92,6 +92,12 @@ async fn join(
         return Ok(CartView { adjustments: Some(Vec::new()), ..view });
     }
 
+    held.require_currency(shop)?;
+    let currency = shop.pricing.policy().currency;
+    if let Some(found) = theirs.other_currency(currency).filter(|_| !theirs.lines.is_empty()) {
+        let (what, found) = ("the guest's cart".to_owned(), found.to_owned());
+        return Err(CartRefusal::CurrencyMismatch { what, found, currency });
+    }
     let stock: BTreeMap<VariantId, u32> = theirs.lines.iter().map(|line| (line.variant_id, line.for_sale())).collect();
     let merged = rules::merge(&rule_lines(&theirs.lines)?, &rule_lines(&held.cart.lines)?, |variant_id| {
         stock.get(&variant_id).copied().unwrap_or_default()

@@ -5,7 +5,8 @@ use domain::{
     cart::{Adjustment, CartNotice, CartStatus},
     coupon::{Coupon, CouponRejection},
     ids::VariantId,
-    pricing::{PricingError, Quote, ShippingMethod},
+    money::{Currency, round_half_away},
+    pricing::{LineInput, Pricing, PricingError, PricingPolicy, Quote, ShippingMethod},
 };
 use serde::Serialize;
 
@@ -58,17 +59,36 @@ pub enum Notice {
         /// Why.
         reason: CouponRejection,
     },
+    /// The shop sells in another currency now: the cart can be looked at and emptied, not bought.
+    CurrencyChanged {
+        /// Of the cart.
+        currency: String,
+        /// Of the shop.
+        shop_currency: Currency,
+    },
     /// What can be said of any cart, such as a price that changed.
     #[serde(untagged)]
     Cart(CartNotice),
+}
+
+impl CartView {
+    /// The view of a cart that an order could hold.
+    pub(super) fn within_an_order(mut self) -> Result<Self, CartRefusal> {
+        self.quote = self.quote.within_an_order()?;
+        Ok(self)
+    }
 }
 
 impl HeldCart {
     /// Prices the cart with the coupons that count now.
     pub(super) fn view(self, shop: &Shop) -> Result<CartView, CartRefusal> {
         let quote = self.quote(shop)?;
+        let shop_currency = shop.pricing.policy().currency;
+        let mismatch = self.cart.other_currency(shop_currency).filter(|_| !self.cart.lines.is_empty());
+        let changed = mismatch.map(|found| Notice::CurrencyChanged { currency: found.to_owned(), shop_currency });
         let (dropped, noted) = self.coupons_without_effect(&quote);
         let mut notices = self.notices.clone();
+        notices.extend(changed);
         notices.extend(self.cart.lines.iter().filter_map(|line| {
             CartNotice::price_changed(line.variant_id, line.price_when_added, line.price, quote.currency)
                 .map(Notice::Cart)
@@ -83,7 +103,8 @@ impl HeldCart {
         } else {
             notices.extend(dropped);
         }
-        let HeldCart { cart, candidates, stamp, stock_at, .. } = self;
+        let HeldCart { mut cart, candidates, stamp, stock_at, .. } = self;
+        cart.currency = quote.currency.to_string();
         Ok(CartView { cart, quote, applied_coupons, notices, adjustments: None, candidates, stamp, stock_at })
     }
 
@@ -95,8 +116,20 @@ impl HeldCart {
             .filter(|candidate| self.check(candidate).is_ok())
             .map(|candidate| candidate.coupon.clone())
             .collect();
-        let inputs: Vec<_> = self.cart.lines.iter().map(CartLine::input).collect();
-        shop.pricing.quote(&inputs, &usable, None, ShippingMethod::Standard)
+        let currency = self.currency(shop);
+        // A cart can be looked at whatever has been stored; that nobody pays a price finer than the currency
+        // is for the checkout to see to.
+        let input = |line: &CartLine| {
+            let input = line.input();
+            LineInput { unit_price: round_half_away(input.unit_price, currency), ..input }
+        };
+        let inputs: Vec<_> = self.cart.lines.iter().map(input).collect();
+        if currency == shop.pricing.policy().currency {
+            return shop.pricing.quote(&inputs, &usable, None, ShippingMethod::Standard);
+        }
+        // Shipping charges and coupons are in the shop's currency, and mean nothing in another.
+        let foreign = Pricing::new(PricingPolicy { currency, ..shop.pricing.policy().without_charges() });
+        foreign.quote(&inputs, &[], None, ShippingMethod::Standard)
     }
 
     /// Whether a coupon may be used. The one use that the cart's own checkout holds is not held against it.

@@ -5,9 +5,9 @@ use domain::{
     address::Address,
     cart::CartStatus,
     ids::{AddressId, CartId, OrderId, OrderNumber, UserId},
-    money::to_wire,
+    money::{Currency, to_wire},
     payment::PaymentMethod,
-    pricing::{Quote, ShippingMethod},
+    pricing::{PricingError, Quote, ShippingMethod},
 };
 use engine::{Failure, Start, StepError};
 use rust_decimal::Decimal;
@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::{Checkout, Request, validate};
 use crate::{
     Shop,
+    rules::Terms,
     store::{
         addresses,
         carts::{self, Locked, PriceChange, Shortage, StoredCart},
@@ -110,7 +111,7 @@ pub enum Refusal {
         lines: Vec<Shortage>,
     },
     /// Dearer than what the shopper saw.
-    #[error("the total is now {}, {expected} was expected", quote.total)]
+    #[error("the total is now {} {}, {} was expected", to_wire(quote.total, quote.currency), quote.currency, to_wire(*expected, quote.currency))]
     PriceChanged {
         /// What the shopper saw.
         expected: Decimal,
@@ -128,12 +129,22 @@ pub enum Refusal {
         reason: String,
     },
     /// Below the shop's minimum.
-    #[error("orders start at {minimum}; this cart comes to {subtotal}")]
+    #[error("orders start at {} {currency}; this cart comes to {}", to_wire(*minimum, *currency), to_wire(*subtotal, *currency))]
     MinimumOrderValue {
         /// The shop's minimum.
         minimum: Decimal,
         /// Merchandise subtotal.
         subtotal: Decimal,
+        /// Of both.
+        currency: Currency,
+    },
+    /// The cart, or a line of it, is in another currency than the shop sells in now.
+    #[error("the cart is in {found}, the shop sells in {currency}: empty the cart to begin anew")]
+    CurrencyMismatch {
+        /// Of the cart.
+        found: String,
+        /// Of the shop.
+        currency: Currency,
     },
     /// Another, different checkout has the cart.
     #[error("the cart is being checked out")]
@@ -142,11 +153,8 @@ pub enum Refusal {
         workflow_id: Uuid,
     },
     /// The pricing rules cannot price it.
-    #[error("the cart cannot be priced: {detail}")]
-    Unpriceable {
-        /// Why.
-        detail: String,
-    },
+    #[error("the cart cannot be priced: {0}")]
+    Unpriceable(#[from] PricingError),
     /// The saved address is not the shopper's.
     #[error("there is no such address")]
     AddressNotFound,
@@ -157,10 +165,12 @@ pub enum Refusal {
         name: String,
     },
     /// Too much to pay on delivery.
-    #[error("cash on delivery is possible up to {limit}")]
+    #[error("cash on delivery is possible up to {} {currency}", to_wire(*limit, *currency))]
     CodLimit {
         /// The shop's limit.
         limit: Decimal,
+        /// Of what.
+        currency: Currency,
     },
     /// The user's account has gone.
     #[error("an e-mail address is needed")]
@@ -184,8 +194,9 @@ impl Refusal {
             Refusal::PriceChanged { .. } => "price-changed",
             Refusal::CouponInvalid { .. } => "coupon-invalid",
             Refusal::MinimumOrderValue { .. } => "minimum-order-value",
+            Refusal::CurrencyMismatch { .. } => "currency-mismatch",
             Refusal::CartInCheckout { .. } => "cart-in-checkout",
-            Refusal::Unpriceable { .. } => "unpriceable",
+            Refusal::Unpriceable(error) => error.code(),
             Refusal::AddressNotFound => "address-not-found",
             Refusal::GatewayUnknown { .. } => "gateway-unknown",
             Refusal::CodLimit { .. } => "cod-limit-exceeded",
@@ -220,16 +231,22 @@ impl Refusal {
                 }))
             }
             Refusal::CouponInvalid { code, reason } => Some(json!({ "couponCode": code, "reason": reason })),
-            Refusal::MinimumOrderValue { minimum, subtotal } => {
-                Some(json!({ "minimum": minimum, "subtotal": subtotal }))
+            Refusal::MinimumOrderValue { minimum, subtotal, currency } => {
+                let wire = |amount| to_wire(amount, *currency);
+                Some(json!({ "minimum": wire(*minimum), "subtotal": wire(*subtotal), "currency": currency }))
+            }
+            Refusal::CurrencyMismatch { found, currency } => {
+                Some(json!({ "currency": found, "shopCurrency": currency }))
             }
             Refusal::CartInCheckout { workflow_id } => Some(json!({ "workflowId": workflow_id })),
-            Refusal::CodLimit { limit } => Some(json!({ "limit": limit })),
+            Refusal::CodLimit { limit, currency } => {
+                Some(json!({ "limit": to_wire(*limit, *currency), "currency": currency }))
+            }
             Refusal::Failure(failure) => failure.data.clone(),
             Refusal::CartNotFound
             | Refusal::CartEmpty
             | Refusal::CartNotActive(_)
-            | Refusal::Unpriceable { .. }
+            | Refusal::Unpriceable(_)
             | Refusal::AddressNotFound
             | Refusal::GatewayUnknown { .. }
             | Refusal::ContactMissing
@@ -294,9 +311,8 @@ async fn start(
     locked: Locked,
 ) -> Result<Accepted, Refusal> {
     let now = locked.now;
-    validate::check_lines(&cart.lines)?;
-    let subtotal = cart.lines.iter().map(carts::CartLine::total).sum();
-    validate::check_minimum(shop, subtotal)?;
+    let terms = Terms::of(&shop.rules, order.shipping_method);
+    validate::check_cart(&cart, &terms)?;
     let (user_id, contact_email, contact_phone) = contact(&order.shopper, locked)?;
     let (shipping_address, shipping_address_id) = resolve(conn, user_id, order.shipping).await?;
     let (billing_address, billing_address_id) = match order.billing {
@@ -325,15 +341,16 @@ async fn start(
         gateway,
         payment_token: order.payment_token,
         payment_attempts: shop.rules.payment_max_attempts,
+        terms,
         fingerprint: order.fingerprint,
     };
     let customer = Customer { user_id, email: Some(&request.contact_email) };
     let candidates = coupons::candidates(conn, cart.id, customer, &request.coupon_codes).await?;
-    let quote = validate::quote(shop, &cart.lines, &candidates, &request, now)?;
+    let quote = validate::quote(&cart.lines, &candidates, &request, now)?;
     if let (PaymentMethod::Cod, Some(limit)) = (request.payment_method, shop.rules.cod_limit)
         && quote.total > limit
     {
-        return Err(Refusal::CodLimit { limit });
+        return Err(Refusal::CodLimit { limit, currency: quote.currency });
     }
     let number = carts::hold_for_checkout(conn, cart.id, run_id).await?;
     request.order_number = OrderNumber::from_sequence(number.unsigned_abs());

@@ -27,8 +27,7 @@ use crate::{
 /// from here on.
 #[derive(Debug)]
 pub struct ConfirmOrder<'a> {
-    pub(super) shop: &'a Shop,
-    pub(super) order_id: OrderId,
+    pub(super) request: &'a Request,
     pub(super) payment: Option<&'a Captured>,
     pub(super) details: &'a Details,
 }
@@ -39,9 +38,10 @@ impl Step for ConfirmOrder<'_> {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
         let now = tx.now();
-        let order_id = self.order_id;
+        let Request { order_id, terms, .. } = self.request;
+        let order_id = *order_id;
         orders::confirm(tx.conn(), order_id, self.payment, self.details.estimated_delivery, now).await?;
-        if let Some(grace_s) = self.shop.rules.auto_process_after_s {
+        if let Some(grace_s) = terms.auto_process_after_s {
             tx.start(Start::<Fulfilment>::new(order_id.to_string(), &FulfilmentRequest { order_id, grace_s })?).await?;
         }
         Ok(())

@@ -4,16 +4,16 @@ use chrono::{Days, NaiveDate};
 use domain::{
     cart::CartStatus,
     ids::{CartId, OrderId},
-    pricing::{Destination, Quote, ShippingMethod},
+    pricing::{Destination, Quote},
 };
 use engine::{Failure, Step, StepError, Tx, Undo};
 use serde::{Deserialize, Serialize};
 
 use super::{Request, accept::Refusal};
 use crate::{
-    Shop,
+    rules::Terms,
     store::{
-        carts::{self, CartLine},
+        carts::{self, CartLine, StoredCart},
         coupons::{self, Customer},
     },
 };
@@ -30,7 +30,6 @@ pub struct ValidCart {
 #[derive(Debug)]
 pub struct ValidateCart<'a> {
     pub(super) request: &'a Request,
-    pub(super) shop: &'a Shop,
 }
 
 impl Step for ValidateCart<'_> {
@@ -45,25 +44,29 @@ impl Step for ValidateCart<'_> {
         if cart.status != CartStatus::Checkout || cart.checkout_run_id != Some(run_id) {
             return Err(Failure::new("cart-not-active", "the cart is not held by this checkout").into());
         }
-        check_lines(&cart.lines)?;
-        let subtotal = cart.lines.iter().map(CartLine::total).sum();
-        check_minimum(self.shop, subtotal)?;
+        check_cart(&cart, &self.request.terms)?;
         Ok(ValidCart { lines: cart.lines })
     }
 }
 
-/// Not empty, and every line is active and in stock. The same rule answers the POST.
-pub(super) fn check_lines(lines: &[CartLine]) -> Result<(), Refusal> {
-    if lines.is_empty() {
+/// Not empty, all of it in the currency that will be charged, every line active and in stock, and together
+/// worth an order. The same rule answers the POST.
+pub(super) fn check_cart(cart: &StoredCart, terms: &Terms) -> Result<(), Refusal> {
+    if cart.lines.is_empty() {
         return Err(Refusal::CartEmpty);
     }
-    let short: Vec<_> = lines.iter().filter(|line| line.for_sale() < line.quantity).map(CartLine::shortage).collect();
-    if short.is_empty() { Ok(()) } else { Err(Refusal::OutOfStock { lines: short }) }
-}
-
-pub(super) fn check_minimum(shop: &Shop, subtotal: rust_decimal::Decimal) -> Result<(), Refusal> {
-    match shop.rules.pricing.minimum_order_value {
-        Some(minimum) if subtotal < minimum => Err(Refusal::MinimumOrderValue { minimum, subtotal }),
+    let currency = terms.pricing.currency;
+    if let Some(other) = cart.other_currency(currency) {
+        return Err(Refusal::CurrencyMismatch { found: other.to_owned(), currency });
+    }
+    let short: Vec<_> =
+        cart.lines.iter().filter(|line| line.for_sale() < line.quantity).map(CartLine::shortage).collect();
+    if !short.is_empty() {
+        return Err(Refusal::OutOfStock { lines: short });
+    }
+    let subtotal = cart.lines.iter().map(CartLine::total).sum();
+    match terms.pricing.minimum_order_value {
+        Some(minimum) if subtotal < minimum => Err(Refusal::MinimumOrderValue { minimum, subtotal, currency }),
         Some(_) | None => Ok(()),
     }
 }
@@ -73,7 +76,6 @@ pub(super) fn check_minimum(shop: &Shop, subtotal: rust_decimal::Decimal) -> Res
 pub struct ApplyCoupons<'a> {
     pub(super) request: &'a Request,
     pub(super) cart: &'a ValidCart,
-    pub(super) shop: &'a Shop,
 }
 
 impl Step for ApplyCoupons<'_> {
@@ -84,7 +86,7 @@ impl Step for ApplyCoupons<'_> {
         let (request, now) = (self.request, tx.now());
         let customer = Customer { user_id: request.user_id, email: Some(&request.contact_email) };
         let candidates = coupons::lock_candidates(tx.conn(), request.cart_id, customer, &request.coupon_codes).await?;
-        let quote = quote(self.shop, &self.cart.lines, &candidates, request, now)?;
+        let quote = quote(&self.cart.lines, &candidates, request, now)?;
         if !quote.coupons.is_empty() {
             coupons::hold(tx.conn(), request.order_id, customer, &quote.coupons, now).await?;
         }
@@ -94,7 +96,6 @@ impl Step for ApplyCoupons<'_> {
 
 /// Prices `lines` for this request, and refuses what the shopper did not agree to.
 pub(super) fn quote(
-    shop: &Shop,
     lines: &[CartLine],
     candidates: &[coupons::Candidate],
     request: &Request,
@@ -103,10 +104,11 @@ pub(super) fn quote(
     let destination = destination(request);
     let coupons = coupons::eligible(candidates, &request.coupon_codes, lines, now)?;
     let inputs: Vec<_> = lines.iter().map(CartLine::input).collect();
-    let quote = shop
-        .pricing
+    let quote = request
+        .terms
+        .pricing()
         .quote(&inputs, &coupons, Some(&destination), request.shipping_method)
-        .map_err(|error| Refusal::Unpriceable { detail: error.to_string() })?;
+        .and_then(Quote::within_an_order)?;
     if let Some((code, rejection)) = quote
         .rejected
         .iter()
@@ -158,7 +160,6 @@ pub struct Details {
 #[derive(Debug)]
 pub struct CollectDetails<'a> {
     pub(super) request: &'a Request,
-    pub(super) shop: &'a Shop,
 }
 
 impl Step for CollectDetails<'_> {
@@ -166,11 +167,7 @@ impl Step for CollectDetails<'_> {
     type Output = Details;
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Details, StepError> {
-        let rules = &self.shop.rules;
-        let days = match self.request.shipping_method {
-            ShippingMethod::Standard => rules.standard_delivery_days,
-            ShippingMethod::Express => rules.express_delivery_days,
-        };
+        let days = self.request.terms.delivery_days;
         let today = tx.now().date_naive();
         Ok(Details { estimated_delivery: today.checked_add_days(Days::new(days.into())).unwrap_or(today) })
     }

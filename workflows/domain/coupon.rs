@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::UnknownName;
 use crate::ids::{CouponId, ProductId};
+use crate::money::Currency;
 
 /// What a coupon gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -89,6 +90,8 @@ pub struct Coupon {
     pub code: String,
     /// What it gives.
     pub kind: CouponKind,
+    /// Of its amounts: the shop's when it was made. In another currency it does not apply.
+    pub currency: Currency,
     /// Percent or amount, by kind; unused by the other kinds.
     pub value: Decimal,
     /// Merchandise subtotal from which it counts.
@@ -224,6 +227,7 @@ mod tests {
             id: CouponId(Uuid::nil()),
             code: "SAVE20".to_owned(),
             kind: CouponKind::Percent,
+            currency: Currency::INR,
             value: Decimal::from(20),
             min_order_value: Some(Decimal::from(500)),
             max_discount: None,

@@ -109,6 +109,19 @@ pub struct Quote {
     pub rejected: Vec<(String, CouponRejection)>,
 }
 
+impl Quote {
+    /// The quote, if an order can hold it. A cart may be worth more, say after a price was raised: it can
+    /// be looked at and emptied, but not be bought.
+    ///
+    /// # Errors
+    /// [`PricingError::TooLarge`].
+    pub fn within_an_order(self) -> Result<Self, PricingError> {
+        // The total alone would let a discount hide a subtotal that is too large.
+        let largest = self.total.max(self.subtotal + self.tax);
+        if largest < Decimal::from(ORDER_LIMIT) { Ok(self) } else { Err(PricingError::TooLarge) }
+    }
+}
+
 /// Why a cart cannot be priced.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PricingError {
@@ -121,22 +134,31 @@ pub enum PricingError {
     /// A tax rate outside 0 to 100 percent.
     #[error("variant {0} has an impossible tax rate")]
     InvalidTaxRate(VariantId),
-    /// The merchandise is worth more than an order can hold (100 billion).
-    #[error("the cart is worth more than an order can hold")]
+    /// It is worth more than an order can hold (100 billion).
+    #[error("it is worth more than an order can hold, which is below {ORDER_LIMIT}")]
     TooLarge,
-    /// The merchandise is worth less than the shop delivers.
-    #[error("the order's minimum value is {minimum}, the cart is worth {subtotal}")]
-    BelowMinimum {
-        /// The least merchandise the shop delivers.
-        minimum: Decimal,
-        /// What is in the cart.
-        subtotal: Decimal,
-    },
 }
 
-/// Order totals are kept in `numeric(14, 3)`: eleven digits before the point. Staying below also
-/// keeps every product in here far away from the limits of [`Decimal`].
-const SUBTOTAL_LIMIT: i64 = 100_000_000_000;
+impl PricingError {
+    /// The stable name of the error for clients: too much money is too many pieces.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            PricingError::TooLarge => "quantity-invalid",
+            PricingError::NoQuantity(_) | PricingError::InvalidPrice(_) | PricingError::InvalidTaxRate(_) => {
+                "unpriceable"
+            }
+        }
+    }
+}
+
+/// What no amount of an order reaches, in major units: they are kept in `numeric(14, 3)`, eleven digits
+/// before the point.
+const ORDER_LIMIT: i64 = 100_000_000_000;
+
+/// Whatever is in a cart can be priced, so that it can always be looked at: 200 lines of 999 pieces of what
+/// a `numeric(12, 3)` can hold stay below. So does every product in here below the limits of [`Decimal`].
+const SUBTOTAL_LIMIT: i64 = 1_000_000_000_000_000;
 
 /// The pipeline with a shop's policy in it.
 #[derive(Clone)]
@@ -168,18 +190,6 @@ impl Pricing {
         &self.policy
     }
 
-    /// Whether merchandise worth `subtotal` may be ordered (seed: Workflow 2 box 1). A quote does not
-    /// ask this: a cart is priced while it is still being filled.
-    ///
-    /// # Errors
-    /// [`PricingError::BelowMinimum`].
-    pub fn check_minimum_order_value(&self, subtotal: Decimal) -> Result<(), PricingError> {
-        match self.policy.minimum_order_value {
-            Some(minimum) if subtotal < minimum => Err(PricingError::BelowMinimum { minimum, subtotal }),
-            Some(_) | None => Ok(()),
-        }
-    }
-
     /// Prices the lines.
     ///
     /// `coupons` have passed [`Coupon::check`]. All automatic and all stackable ones are used, and of
@@ -188,7 +198,7 @@ impl Pricing {
     /// the tax is shown, never how much it is.
     ///
     /// # Errors
-    /// Every [`PricingError`] but `BelowMinimum`.
+    /// [`PricingError`]; `TooLarge` far above what an order can hold, see [`Quote::within_an_order`].
     pub fn quote(
         &self,
         lines: &[LineInput],
@@ -202,7 +212,7 @@ impl Pricing {
         let mut rejected = Vec::new();
         let mut usable: Vec<&Coupon> = Vec::new();
         for coupon in coupons {
-            match applicable(coupon, lines, subtotal) {
+            match applicable(coupon, lines, subtotal, self.policy.currency) {
                 // The same coupon twice, say as a code and automatically, counts once.
                 Ok(()) if usable.iter().any(|known| known.id == coupon.id) => {}
                 Ok(()) => usable.push(coupon),
@@ -340,7 +350,15 @@ impl Pricing {
     }
 }
 
-fn applicable(coupon: &Coupon, lines: &[LineInput], subtotal: Decimal) -> Result<(), CouponRejection> {
+fn applicable(
+    coupon: &Coupon,
+    lines: &[LineInput],
+    subtotal: Decimal,
+    currency: Currency,
+) -> Result<(), CouponRejection> {
+    if coupon.currency != currency {
+        return Err(CouponRejection::NotApplicable);
+    }
     coupon.check_minimum(subtotal)?;
     if lines.iter().any(|line| coupon.scope.covers(line.product_id, line.category_id)) {
         Ok(())

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::{ARRIVAL, DECISION, OrderReturn, ReturnRequest};
 use crate::{
+    Rules,
     fulfilment::LineName,
     store::{
         order_moves::{self, LockedOrder},
@@ -64,6 +65,7 @@ pub enum ReturnRefusal {
 /// [`ReturnRefusal`]; the caller rolls back then.
 pub async fn request(
     conn: &mut PgConnection,
+    rules: &Rules,
     order: &LockedOrder,
     items: &[(LineName, i32)],
     reason: &str,
@@ -99,8 +101,14 @@ pub async fn request(
         }
     }
     let id = Uuid::now_v7();
-    let start = Start::<OrderReturn>::new(id.to_string(), &ReturnRequest { return_id: id, order_id: order.id })
-        .map_err(|failure| sqlx::Error::Encode(Box::new(failure)))?;
+    let asked = ReturnRequest {
+        return_id: id,
+        order_id: order.id,
+        patience_s: rules.return_patience_s,
+        refunds_shipping: rules.return_refunds_shipping,
+    };
+    let start =
+        Start::<OrderReturn>::new(id.to_string(), &asked).map_err(|failure| sqlx::Error::Encode(Box::new(failure)))?;
     returns::insert(conn, id, order.id, start.run_id(), reason, &wanted, now).await?;
     engine::start(conn, &start).await?;
     Ok(id)

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use domain::{
     cart::CartStatus,
     ids::{CartId, ProductId, UserId, VariantId},
+    money::Currency,
     pricing::LineInput,
 };
 use rust_decimal::Decimal;
@@ -62,6 +63,8 @@ pub struct CartLine {
     pub price: Decimal,
     /// The price when it was put in the cart.
     pub price_when_added: Decimal,
+    /// Of both prices, ISO 4217: the product's.
+    pub currency: String,
     /// Percent.
     pub tax_rate: Decimal,
     /// The variant's SKU.
@@ -106,6 +109,16 @@ pub struct PriceChange {
     pub old_price: String,
     /// Price now.
     pub new_price: String,
+    /// Of both.
+    pub currency: String,
+}
+
+impl StoredCart {
+    /// The first currency in the cart that is not `currency`: its own, or that of a line.
+    pub fn other_currency(&self, currency: Currency) -> Option<&str> {
+        let lines = self.lines.iter().map(|line| line.currency.as_str());
+        std::iter::once(self.currency.as_str()).chain(lines).find(|found| *found != currency.as_str())
+    }
 }
 
 impl CartLine {
@@ -142,12 +155,14 @@ impl CartLine {
     }
 
     pub(crate) fn price_change(&self) -> Option<PriceChange> {
-        let wire = |amount| domain::money::to_wire(amount, domain::money::Currency::INR);
+        let currency = self.currency.parse().unwrap_or(Currency::INR);
+        let wire = |amount| domain::money::to_wire(amount, currency);
         (self.price != self.price_when_added).then(|| PriceChange {
             variant_id: self.variant_id,
             sku: self.sku.clone(),
             old_price: wire(self.price_when_added),
             new_price: wire(self.price),
+            currency: self.currency.clone(),
         })
     }
 }
@@ -159,7 +174,7 @@ pub async fn load(conn: &mut PgConnection, cart_id: CartId) -> Result<Option<Sto
         select c.user_id, c.session_hash, c.status, c.currency as "currency!", c.version, c.generation, c.checkout_run_id,
                i.variant_id as "variant_id?", i.quantity as "quantity?", i.price as "price_when_added?",
                v.sku as "sku?", v.price as "price?", v.tax_rate as "tax_rate?", v.variant_name, v.attributes,
-               p.id as "product_id?", p.product_name as "product_name?", p.category_id, p.image_url,
+               p.id as "product_id?", p.product_name as "product_name?", p.category_id, p.image_url, p.currency as "line_currency?",
                (v.is_active and p.is_active) as is_active, coalesce(s.available_quantity, 0) as "available!"
           from carts c
           left join cart_items i on i.cart_id = c.id
@@ -195,6 +210,7 @@ pub async fn load(conn: &mut PgConnection, cart_id: CartId) -> Result<Option<Sto
             quantity: u32::try_from(row.quantity.unwrap_or_default()).unwrap_or_default(),
             price: row.price.unwrap_or_default(),
             price_when_added: row.price_when_added.unwrap_or_default(),
+            currency: row.line_currency.unwrap_or_default(),
             tax_rate: row.tax_rate.unwrap_or_default(),
             sku: row.sku.unwrap_or_default(),
             name: full_name(product_name, row.variant_name),

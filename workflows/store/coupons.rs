@@ -48,7 +48,7 @@ macro_rules! candidates {
         let upper: Vec<String> = $codes.iter().map(|code| code.trim().to_uppercase()).collect();
         let rows = sqlx::query!(
             r#"
-            select c.id, c.code, c.kind, c.value, c.min_order_value, c.max_discount, c.starts_at, c.ends_at,
+            select c.id, c.code, c.kind, c.currency as "currency!", c.value, c.min_order_value, c.max_discount, c.starts_at, c.ends_at,
                    c.usage_limit, c.per_user_limit, c.current_usage_count, c.held_count, c.stackable, c.auto_apply,
                    c.scope, c.scope_ids, c.buy_quantity, c.get_quantity, c.is_active,
                    (select count(*) from coupon_redemption_log l
@@ -79,6 +79,7 @@ macro_rules! candidates {
                         scope: scope(&row.scope, &row.scope_ids).ok_or_else(unknown)?,
                         id: row.id.into(),
                         code: row.code,
+                        currency: row.currency.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
                         value: row.value,
                         min_order_value: row.min_order_value,
                         max_discount: row.max_discount,

@@ -117,6 +117,7 @@ pub async fn create_items(
     let skus: Vec<String> = rows.iter().map(|(line, _)| line.sku.clone()).collect();
     let attributes: Vec<Option<serde_json::Value>> = rows.iter().map(|(line, _)| line.attributes.clone()).collect();
     let images: Vec<Option<String>> = rows.iter().map(|(line, _)| line.image_url.clone()).collect();
+    let currencies: Vec<String> = rows.iter().map(|(line, _)| line.currency.clone()).collect();
     let quantities: Vec<i32> = rows.iter().map(|(line, _)| i32::try_from(line.quantity).unwrap_or(i32::MAX)).collect();
     let prices: Vec<_> = rows.iter().map(|(_, priced)| priced.unit_price).collect();
     let discounts: Vec<_> = rows.iter().map(|(_, priced)| priced.discount).collect();
@@ -127,13 +128,13 @@ pub async fn create_items(
     let totals: Vec<_> = rows.iter().map(|(_, priced)| priced.total).collect();
     sqlx::query!(
         "insert into order_items (id, order_id, variant_id, product_name, sku, variant_attributes, product_image_url,
-                                  quantity, unit_price, discount_amount, tax_amount, cgst_amount, sgst_amount, igst_amount,
-                                  total_price, created_at)
-         select i.id, $1, i.variant_id, i.name, i.sku, i.attributes, i.image, i.quantity, i.price, i.discount, i.tax,
+                                  quantity, unit_price, currency, discount_amount, tax_amount, cgst_amount, sgst_amount,
+                                  igst_amount, total_price, created_at)
+         select i.id, $1, i.variant_id, i.name, i.sku, i.attributes, i.image, i.quantity, i.price, i.currency, i.discount, i.tax,
                 i.cgst, i.sgst, i.igst, i.total, $2
            from unnest($3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::jsonb[], $8::text[], $9::int[], $10::numeric[],
-                       $11::numeric[], $12::numeric[], $13::numeric[], $14::numeric[], $15::numeric[], $16::numeric[])
-                as i(id, variant_id, name, sku, attributes, image, quantity, price, discount, tax, cgst, sgst, igst, total)",
+                       $11::numeric[], $12::numeric[], $13::numeric[], $14::numeric[], $15::numeric[], $16::numeric[], $17::text[])
+                as i(id, variant_id, name, sku, attributes, image, quantity, price, discount, tax, cgst, sgst, igst, total, currency)",
         Uuid::from(order_id),
         now,
         &ids,
@@ -150,6 +151,7 @@ pub async fn create_items(
         &sgst,
         &igst,
         &totals,
+        &currencies,
     )
     .execute(conn)
     .await?;
@@ -209,13 +211,14 @@ pub async fn store_intent(
         .await?;
     }
     let next_action = intent.next_action.as_ref().map(json).transpose()?;
+    let currency = intent.amount.currency();
     sqlx::query!(
         "with payment as (
             update payments set payment_gateway = $2, gateway_payment_id = $3, payment_method = $9, updated_at = $4
              where order_id = $1 returning id)
-         insert into payment_attempts (payment_id, attempt, idempotency_key, gateway_payment_id, next_action, status,
-                                       failure_reason, created_at, updated_at)
-         select id, $10, $5, $3, $6, $7, $8, $4, $4 from payment",
+         insert into payment_attempts (payment_id, attempt, idempotency_key, gateway_payment_id, currency, next_action,
+                                       status, failure_reason, created_at, updated_at)
+         select id, $10, $5, $3, $11, $6, $7, $8, $4, $4 from payment",
         Uuid::from(request.order_id),
         request.gateway,
         intent.gateway_payment_id,
@@ -227,6 +230,7 @@ pub async fn store_intent(
         intent.failure,
         attempt.method.as_str(),
         i32::try_from(attempt.number).unwrap_or(i32::MAX),
+        currency.as_str(),
     )
     .execute(conn)
     .await?;

@@ -170,9 +170,9 @@ async fn insert(
     let refund_id = Uuid::now_v7();
     let is_extra = order.is_live && order.paid_by.as_deref() != gateway_payment_id;
     sqlx::query!(
-        "insert into refunds (id, payment_id, run_id, gateway_payment_id, amount, reason, reference, by_hand, is_extra,
-                              status, created_at, updated_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $4::text is null, $8, 'PENDING', $9, $9)",
+        "insert into refunds (id, payment_id, run_id, gateway_payment_id, amount, currency, reason, reference, by_hand,
+                              is_extra, status, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $10, $6, $7, $4::text is null, $8, 'PENDING', $9, $9)",
         refund_id,
         order.payment_id,
         claim.run_id,
@@ -181,7 +181,8 @@ async fn insert(
         claim.reason,
         claim.reference,
         is_extra,
-        now
+        now,
+        order.currency.as_str()
     )
     .execute(conn)
     .await?;

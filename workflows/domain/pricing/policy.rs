@@ -75,6 +75,17 @@ impl Default for PricingPolicy {
 }
 
 impl PricingPolicy {
+    /// The same without what is an amount of money.
+    #[must_use]
+    pub fn without_charges(&self) -> Self {
+        Self {
+            shipping: ShippingRates { standard: Decimal::ZERO, express: Decimal::ZERO },
+            free_shipping_above: None,
+            minimum_order_value: None,
+            ..self.clone()
+        }
+    }
+
     pub(super) fn tax_strategy(&self) -> Arc<dyn TaxStrategy> {
         let currency = self.currency;
         match &self.tax {

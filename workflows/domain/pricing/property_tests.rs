@@ -41,6 +41,7 @@ fn coupons(currency: Currency) -> impl Strategy<Value = Vec<Coupon>> {
         numbered
             .map(|(id, (kind, value, cap, (stackable, auto_apply), scope, (buy, get), minimum))| Coupon {
                 kind,
+                currency,
                 value: if kind == CouponKind::Percent {
                     Decimal::new(value % 10_001, 2)
                 } else {
@@ -116,6 +117,38 @@ proptest! {
 
         let back: Quote = serde_json::from_str(&serde_json::to_string(&quote).unwrap()).unwrap();
         prop_assert_eq!(back, quote);
+    }
+
+    /// As much as the columns hold: `numeric(12, 3)`, 999 pieces, 200 lines, any coupon, any policy in range.
+    #[test]
+    fn whatever_can_be_stored_is_priced_without_a_panic(
+        (currency, _, coupons) in shopping(),
+        count in 1_usize..=200,
+        thousandths in prop::collection::vec(999_000_000_000_i64..=999_999_999_999, 1..5),
+        hundredths in 0_i64..=10_000,
+        values in prop::collection::vec(0_i64..=999_999_999_999, 5),
+    ) {
+        let lines: Vec<_> = (0..count).map(|index| LineInput {
+            unit_price: round_half_away(Decimal::new(thousandths[index % thousandths.len()], 3), currency),
+            tax_rate: Decimal::new(hundredths, 2),
+            ..line(index as u128 % 6 + 6 * (index as u128 / 6), 999, "0", "0")
+        }).collect();
+        let coupons: Vec<_> = coupons.into_iter().zip(values).map(|(coupon, value)| Coupon {
+            value: if coupon.kind == CouponKind::Percent { coupon.value } else { Decimal::new(value, 3) },
+            max_discount: coupon.max_discount.map(|_| Decimal::new(value, 3)),
+            ..coupon
+        }).collect();
+        let dear = Decimal::from(999_999_999);
+        let policy = PricingPolicy {
+            currency,
+            shipping: ShippingRates { standard: dear, express: dear },
+            tax: if hundredths % 2 == 0 { TaxPolicy::Gst } else { TaxPolicy::FlatRate { rate: Decimal::ONE_HUNDRED } },
+            ..PricingPolicy::default()
+        };
+        let quote = Pricing::new(policy).quote(&lines, &coupons, Some(&place("IN", "MH")), ShippingMethod::Express);
+        let quote = quote.unwrap();
+        prop_assert_eq!(quote.subtotal - quote.discount + quote.tax + quote.shipping, quote.total);
+        prop_assert!(quote.clone().within_an_order().is_ok() == (quote.subtotal + quote.tax < Decimal::from(ORDER_LIMIT) && quote.total < Decimal::from(ORDER_LIMIT)));
     }
 
     #[test]

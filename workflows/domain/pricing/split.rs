@@ -8,14 +8,14 @@ use crate::money::{Currency, round_half_away};
 /// Divides `amount` in proportion to `weights` so that the parts add up to it exactly: everyone gets
 /// the whole minor units of their share, and what is left goes, one unit each, to the largest
 /// remainders; among equal ones to the lowest `rank`. If `amount ≤ Σ weights`, no part exceeds its
-/// weight. Amount and weights are not negative and below 10¹², which an order never reaches; without
+/// weight. Amount and weights are not negative and below 10¹⁵, which a cart never reaches; without
 /// any weight every part is zero.
 pub fn split_by_largest_remainder<R: Ord>(
     amount: Decimal,
     weights: &[(R, Decimal)],
     currency: Currency,
 ) -> Vec<Decimal> {
-    // 10¹² major units are at most 10¹⁵ minor ones; their product is far below i128's 10³⁸.
+    // 10¹⁵ major units are at most 10¹⁸ minor ones; their product is below i128's 10³⁸.
     let scale = Decimal::from(10_u64.pow(currency.exponent()));
     let minor = |amount: Decimal| (round_half_away(amount, currency) * scale).to_i128().unwrap_or(0).max(0);
     let amount = minor(amount);

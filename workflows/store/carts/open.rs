@@ -199,7 +199,7 @@ pub async fn find_variant(
     conn: &mut PgConnection,
     variant: &str,
     product: Option<&str>,
-) -> Result<Option<(CartLine, String)>, sqlx::Error> {
+) -> Result<Option<CartLine>, sqlx::Error> {
     let row = sqlx::query!(
         r#"
         select v.id, v.sku, v.price, v.tax_rate, v.variant_name, v.attributes, p.id as product_id, p.product_name,
@@ -219,23 +219,21 @@ pub async fn find_variant(
     )
     .fetch_optional(conn)
     .await?;
-    Ok(row.map(|row| {
-        let line = CartLine {
-            variant_id: row.id.into(),
-            product_id: row.product_id.into(),
-            category_id: row.category_id,
-            quantity: 0,
-            price: row.price,
-            price_when_added: row.price,
-            tax_rate: row.tax_rate,
-            sku: row.sku,
-            name: full_name(row.product_name, row.variant_name),
-            attributes: row.attributes,
-            image_url: row.image_url,
-            is_active: true,
-            available: u32::try_from(row.available).unwrap_or_default(),
-        };
-        (line, row.currency)
+    Ok(row.map(|row| CartLine {
+        variant_id: row.id.into(),
+        product_id: row.product_id.into(),
+        category_id: row.category_id,
+        quantity: 0,
+        price: row.price,
+        price_when_added: row.price,
+        currency: row.currency,
+        tax_rate: row.tax_rate,
+        sku: row.sku,
+        name: full_name(row.product_name, row.variant_name),
+        attributes: row.attributes,
+        image_url: row.image_url,
+        is_active: true,
+        available: u32::try_from(row.available).unwrap_or_default(),
     }))
 }
 
@@ -252,8 +250,8 @@ pub struct CartChange {
     pub drop_coupons: Vec<CouponId>,
 }
 
-/// Saves a change in one statement, which also makes the cart ACTIVE, raises its version and puts its end
-/// off by `ttl_s` seconds from now. The cart is locked. Answers the new version.
+/// Saves a change in one statement, which also makes the cart ACTIVE, raises its version, notes its currency
+/// and puts its end off by `ttl_s` seconds from now. The cart is locked. Answers the new version.
 ///
 /// # Errors
 /// The database's own.
@@ -261,6 +259,7 @@ pub async fn save(
     conn: &mut PgConnection,
     cart_id: CartId,
     change: &CartChange,
+    currency: &str,
     ttl_s: u64,
     now: DateTime<Utc>,
 ) -> Result<i64, sqlx::Error> {
@@ -288,7 +287,7 @@ pub async fn save(
             select $1, c.id, $3, c.discount from unnest($8::uuid[], $9::numeric[]) as c(id, discount)
             on conflict on constraint cart_coupons_once do update set discount_calculated = excluded.discount_calculated)
          update carts
-            set status = 'ACTIVE', version = version + 1, updated_at = $3, last_activity_at = $3,
+            set status = 'ACTIVE', currency = $11, version = version + 1, updated_at = $3, last_activity_at = $3,
                 expires_at = $3::timestamptz + make_interval(secs => $10)
           where id = $1
          returning version",
@@ -301,7 +300,8 @@ pub async fn save(
         &dropped,
         &noted,
         &discounts,
-        seconds(ttl_s)
+        seconds(ttl_s),
+        currency
     )
     .fetch_one(conn)
     .await

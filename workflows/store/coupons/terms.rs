@@ -28,8 +28,8 @@ pub async fn insert(conn: &mut PgConnection, coupon: &Coupon) -> Result<(), sqlx
     sqlx::query!(
         "insert into coupons (id, code, kind, value, min_order_value, max_discount, starts_at, ends_at, usage_limit,
                               per_user_limit, stackable, auto_apply, scope, scope_ids, buy_quantity, get_quantity,
-                              is_active, created_at, updated_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, engine.now(), engine.now())",
+                              is_active, currency, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, engine.now(), engine.now())",
         Uuid::from(coupon.id),
         coupon.code,
         coupon.kind.as_str(),
@@ -46,7 +46,8 @@ pub async fn insert(conn: &mut PgConnection, coupon: &Coupon) -> Result<(), sqlx
         &scope_ids,
         buy,
         get,
-        coupon.is_active
+        coupon.is_active,
+        coupon.currency.as_str()
     )
     .execute(conn)
     .await?;
@@ -89,7 +90,7 @@ pub async fn save(conn: &mut PgConnection, coupon: &Coupon) -> Result<(), sqlx::
 macro_rules! read {
     ($conn:expr, $sql:literal, $($argument:expr),*) => {
         sqlx::query!(
-            "select id, code, kind, value, min_order_value, max_discount, starts_at, ends_at, usage_limit, per_user_limit,
+            "select id, code, kind, currency, value, min_order_value, max_discount, starts_at, ends_at, usage_limit, per_user_limit,
                     current_usage_count, held_count, stackable, auto_apply, scope, scope_ids, buy_quantity, get_quantity,
                     is_active
                from coupons " + $sql,
@@ -105,6 +106,7 @@ macro_rules! read {
                 scope: scope(&row.scope, &row.scope_ids).ok_or_else(unknown)?,
                 id: row.id.into(),
                 code: row.code,
+                currency: row.currency.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
                 value: row.value,
                 min_order_value: row.min_order_value,
                 max_discount: row.max_discount,
