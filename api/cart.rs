@@ -158,7 +158,7 @@ async fn add_item(
     responses(
         (status = 200, description = "The cart", body = CartAnswer),
         (status = 404, description = "`item-not-in-cart`", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`out-of-stock` with `available`, `cart-in-checkout` with `workflowId`, `unpriceable`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`out-of-stock` with `available`, `cart-in-checkout` with `workflowId`, `currency-mismatch`, `unpriceable`", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "`version-mismatch`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`quantity-invalid`, `validation-failed`", body = Problem, content_type = "application/problem+json"),
     )
@@ -205,7 +205,7 @@ async fn remove_item(
     ),
     responses(
         (status = 200, description = "The cart", body = CartAnswer),
-        (status = 409, description = "`coupon-invalid` with `reason`, `cart-in-checkout` with `workflowId`, `unpriceable`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`coupon-invalid` with `reason`, `cart-in-checkout` with `workflowId`, `currency-mismatch`, `unpriceable`", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "`version-mismatch`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`validation-failed`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
     )
@@ -252,7 +252,7 @@ async fn remove_coupon(
     ),
     responses(
         (status = 200, description = "The user's cart, with `adjustments`", body = CartAnswer),
-        (status = 409, description = "`cart-in-checkout` with `workflowId` for either cart, `cart-already-owned` when the session's cart has become another user's, `unpriceable`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`cart-in-checkout` with `workflowId` for either cart, `cart-already-owned` when the session's cart has become another user's, `currency-mismatch`, `unpriceable`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`validation-failed` without a session, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
     )
 )]

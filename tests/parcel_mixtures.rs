@@ -121,7 +121,7 @@ impl Story<'_> {
         if items.is_empty() {
             return 0;
         }
-        let Ok(id) = desk::request(&mut tx, &world.shop.rules, &order, &items, "too heavy", now).await else {
+        let Ok(id) = desk::request(&mut tx, &self.world.shop.rules, &order, &items, "too heavy", now).await else {
             return 0;
         };
         for decision in [Decision::Approve, Decision::Receive] {

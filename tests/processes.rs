@@ -10,6 +10,7 @@ mod command_line;
 mod deaths;
 mod deployment;
 mod kills;
+mod mute_gateway;
 mod outage;
 mod shoppers;
 mod silence;

@@ -23,7 +23,7 @@ pub struct Deployment {
     pub client: reqwest::Client,
     // Kept for their lives' sake.
     api: Child,
-    _sandbox: Child,
+    pub sandbox: Child,
 }
 
 /// A worker process and where its metrics are.
@@ -36,13 +36,22 @@ pub struct Worker {
 
 impl Deployment {
     pub async fn open(stage: &Stage) -> Deployment {
+        Deployment::open_with(stage, &[]).await
+    }
+
+    /// The same by rules of its own, which its workers must be told too.
+    pub async fn open_with(stage: &Stage, rules: &[(&str, &str)]) -> Deployment {
         let (pool, database_url) = stage.database().await;
         let direct = database_url.clone();
-        Deployment::open_on(pool, database_url, &direct).await
+        Deployment::open_by(pool, database_url, &direct, rules).await
     }
 
     /// The same with a way of its own to the database for the gateway, which is somebody else's house.
     pub async fn open_on(pool: PgPool, database_url: String, gateway_url: &str) -> Deployment {
+        Deployment::open_by(pool, database_url, gateway_url, &[]).await
+    }
+
+    async fn open_by(pool: PgPool, database_url: String, gateway_url: &str, rules: &[(&str, &str)]) -> Deployment {
         // The gateway must know the API's address and the API the gateway's: one is drawn first.
         let sandbox_url = format!("http://{}", free_address());
         let environment = [
@@ -51,13 +60,13 @@ impl Deployment {
             ("JWT_SECRET", JWT_SECRET),
             ("CART_ENGINE_RATE_LIMIT", "off"),
         ];
-        let api = Child::start(&["api", "--listen", "127.0.0.1:0"], &environment);
+        let api = Child::start(&["api", "--listen", "127.0.0.1:0"], &[&environment[..], rules].concat());
         let api_url = api.says("the API is ready at ").await;
         let (listen, webhooks) = (sandbox_url.trim_start_matches("http://"), format!("{api_url}/api/webhooks/sandbox"));
         let theirs = environment.map(|(name, value)| (name, if name == "DATABASE_URL" { gateway_url } else { value }));
         let sandbox = Child::start(&["sandbox", "--listen", listen, "--webhook-url", &webhooks], &theirs);
         sandbox.says("the sandbox gateway is ready at ").await;
-        Deployment { pool, database_url, sandbox_url, api_url, client: client(), api, _sandbox: sandbox }
+        Deployment { pool, database_url, sandbox_url, api_url, client: client(), api, sandbox }
     }
 
     /// A worker that is at work.

@@ -35,6 +35,8 @@ pub struct Shopper {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     Pays,
+    /// To the courier.
+    PaysCash,
     IsDeclined,
     /// By 3-D Secure.
     Approves,
@@ -125,6 +127,7 @@ impl Till<'_> {
     async fn post(&self, way: Way) -> Uuid {
         let token = match way {
             Way::Pays | Way::ChangesMind => Some("tok_ok"),
+            Way::PaysCash => None,
             Way::IsDeclined => Some("tok_declined"),
             Way::Approves | Way::GivesUp => Some("tok_3ds"),
         };
@@ -134,7 +137,7 @@ impl Till<'_> {
                 "recipientName": "Asha Rao", "addressLine1": "12 Marine Drive", "city": "Mumbai", "state": "Maharashtra",
                 "postalCode": "400001", "country": "India", "phoneNumber": "+919876543210",
             },
-            "shippingMethod": "STANDARD", "paymentMethod": "UPI", "paymentToken": token,
+            "shippingMethod": "STANDARD", "paymentMethod": if way == Way::PaysCash { "COD" } else { "UPI" }, "paymentToken": token,
         });
         let url = format!("{}/api/checkout", self.shop.api_url);
         let accepted = self
@@ -150,7 +153,7 @@ impl Till<'_> {
     async fn go_on(&self, way: Way, workflow: Uuid) {
         let this = format!("{}/api/checkout/{workflow}", self.shop.api_url);
         match way {
-            Way::Pays | Way::IsDeclined => {}
+            Way::Pays | Way::PaysCash | Way::IsDeclined => {}
             Way::Approves => {
                 let url = self.page(&this).await;
                 // A form on the gateway's page: it knows no token.
