@@ -132,7 +132,8 @@ impl ScriptedGateway {
             (ledger.weather, ledger.meanwhile.take())
         };
         if let Some(meanwhile) = meanwhile {
-            meanwhile().await;
+            // On a stack of its own: two turns do not fit on one.
+            tokio::spawn(meanwhile()).await.expect("no panic");
         }
         match weather {
             Weather::Fair | Weather::Away | Weather::Elsewhere => Ok(answer),

@@ -127,7 +127,8 @@ impl Faults for Storm {
         let seized = self.turn().seized();
         if let Some(meanwhile) = seized {
             self.turn().struck.push(format!("{point:?} {step}: is stopped"));
-            block_on(meanwhile());
+            // A task of its own has a stack of its own: two turns do not fit on one.
+            block_on(async { tokio::spawn(meanwhile()).await.expect("no panic") });
         }
         let mut turn = self.turn();
         let odds = turn.odds;

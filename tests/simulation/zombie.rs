@@ -46,8 +46,8 @@ enum Stand {
 struct Found {
     heir: Option<JoinHandle<Turn>>,
     stand: Option<&'static str>,
-    /// The zombie's epoch, and the entries it had written when another had its run.
-    lost: Option<(i32, i64)>,
+    /// The entries of its run when another had it, if that other writes nothing before its turn is over.
+    lost: Option<i64>,
 }
 
 /// One seizure of one turn.
@@ -77,10 +77,9 @@ impl Faults for Hesitates {
     }
 }
 
-async fn entries_of(pool: &PgPool, run_id: Uuid, epoch: i32) -> i64 {
-    sqlx::query_scalar("select count(*) from engine.journal where run_id = $1 and epoch = $2")
+async fn entries_of(pool: &PgPool, run_id: Uuid) -> i64 {
+    sqlx::query_scalar("select count(*) from engine.journal where run_id = $1")
         .bind(run_id)
-        .bind(epoch)
         .fetch_one(pool)
         .await
         .expect("a count")
@@ -100,13 +99,15 @@ impl Seizure {
         let (pool, registry, dead) = (pool.clone(), registry.clone(), zombie.engine().incarnation().clone());
         let meanwhile: Meanwhile = Box::new(move || {
             async move {
-                let epoch: Option<i32> = sqlx::query_scalar("select epoch from engine.runs where id = $1")
+                let lives: bool = sqlx::query_scalar("select exists (select from engine.runs where id = $1)")
                     .bind(run_id)
-                    .fetch_optional(&pool)
+                    .fetch_one(&pool)
                     .await
                     .expect("an answer");
-                // Otherwise its last commit is behind it.
-                let Some(epoch) = epoch else { return };
+                if !lives {
+                    // Its last commit is behind it.
+                    return;
+                }
                 let (stand, is_awake) = (watch::Sender::new(Stand::Nowhere), watch::Sender::new(false));
                 let hesitates = Hesitates { reach, stand: stand.clone(), over: over.subscribe() };
                 let heir = TestWorker::new(&pool, registry, true, Some(Arc::new(hesitates))).await.expect("a worker");
@@ -128,7 +129,7 @@ impl Seizure {
                     }
                 });
                 let mut seen = stand.subscribe();
-                let (stood, has_run) = loop {
+                let (stood, is_still) = loop {
                     let stood = *seen.borrow_and_update();
                     match stood {
                         Stand::Claimed => break ("has claimed its run", true),
@@ -140,8 +141,9 @@ impl Seizure {
                                 .fetch_one(&pool)
                                 .await
                                 .expect("a run");
+                            // Once the zombie lets go of its locks, both write.
                             break match owner == Some(heirs_id) {
-                                true => ("has its run and waits for its locks", true),
+                                true => ("has its run and waits for its locks", false),
                                 false => ("waits to strike it off", false),
                             };
                         }
@@ -151,7 +153,7 @@ impl Seizure {
                         }
                     }
                 };
-                let lost = if has_run { Some((epoch, entries_of(&pool, run_id, epoch).await)) } else { None };
+                let lost = if is_still { Some(entries_of(&pool, run_id).await) } else { None };
                 is_awake.send_replace(true);
                 let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                 *found = Found { heir: Some(task), stand: Some(stood), lost };
@@ -167,7 +169,7 @@ impl Seizure {
         let found = std::mem::take(&mut *self.found.lock().unwrap_or_else(PoisonError::into_inner));
         let (Some(heir), Some(stand)) = (found.heir, found.stand) else { return Ok(None) };
         let late = match found.lost {
-            Some((epoch, before)) => entries_of(&self.pool, self.run_id, epoch).await - before,
+            Some(before) => entries_of(&self.pool, self.run_id).await - before,
             None => 0,
         };
         self.over.send_replace(true);
