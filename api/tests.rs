@@ -299,7 +299,8 @@ async fn a_thousand_made_up_requests_make_no_new_labels() {
     let labels = || handle.render().lines().filter(|line| line.contains("http_requests_total{")).count();
     let odd = |n: usize| {
         let method = Method::from_bytes(format!("M{}", n % 500).as_bytes()).expect("a method");
-        let mut request = request(if n.is_multiple_of(2) { method } else { Method::GET }, &format!("/made-up/{n}?q={n}"));
+        let mut request =
+            request(if n.is_multiple_of(2) { method } else { Method::GET }, &format!("/made-up/{n}?q={n}"));
         request.headers_mut().insert(header::HOST, HeaderValue::from_str(&format!("host-{n}")).expect("a host"));
         request
     };
