@@ -159,7 +159,7 @@ async fn asking_holds_no_worker_changes_nothing_and_leaves_the_journal_as_it_was
         asked.push((now - began).num_seconds());
     }
     for (at, expected) in asked.iter().zip([5, 15, 45, 105, 165, 225, 285, 345, 405, 465]) {
-        assert!((expected..expected + 15).contains(at), "asked after {asked:?}");
+        assert!((expected - 15..expected + 45).contains(at), "asked after {asked:?}");
     }
     let run = until_ended(&world, &worker, accepted.workflow_id).await;
     assert_expired(&world, &run, &accepted, cart, WINDOW).await;
