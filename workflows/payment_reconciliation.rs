@@ -4,10 +4,10 @@
 //! webhook came now, so that the checkout run, or a refund run, does what it always does; nothing is
 //! written over. What no run can mend is counted, logged, and told to the staff, once.
 //!
-//! - [`mod@ask`]: each payment and refund of ours is asked about in its time. One that cannot be compared is
+//! - `ask`: each payment and refund of ours is asked about in its time. One that cannot be compared is
 //!   set aside and tried again later; it holds up no other, and says nothing of the gateway's health.
-//! - [`listing`]: each payment that the gateway lists is looked for on our books.
-//! - [`unmatched`]: what a gateway said of an order we did not know is tried again.
+//! - `listing`: each payment that the gateway lists is looked for on our books.
+//! - `unmatched`: what a gateway said of an order we did not know is tried again.
 
 mod ask;
 mod compare;
