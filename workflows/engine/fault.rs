@@ -14,7 +14,7 @@ pub enum Point {
     BeforeCommit,
     /// The commit that carries the step has happened.
     AfterCommit,
-    /// The input or a journal entry is about to be read again; the step is then its label (`TX ReserveInventory`).
+    /// The input or a journal entry is about to be read again; the step is then named `run id/entry`.
     Replay,
 }
 
