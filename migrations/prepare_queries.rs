@@ -38,9 +38,10 @@ async fn main() -> anyhow::Result<()> {
         std::fs::File::options().append(true).open(root.join(crate_root))?.set_modified(std::time::SystemTime::now())?;
     }
     let mut check_all = Command::new(env!("CARGO"));
-    // What `cargo run` says of this example would make some build scripts, and all that hangs on them, stale.
+    // What `cargo run` says of this example would make some build scripts, and all that hangs on them, stale;
+    // and a dependency that is compiled again would leave its own queries among ours.
     for (name, _) in std::env::vars_os() {
-        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|known| name.to_string_lossy().starts_with(known)) {
+        if ["OUT_DIR", "CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|known| name.to_string_lossy().starts_with(known)) {
             check_all.env_remove(name);
         }
     }
