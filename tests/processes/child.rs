@@ -13,8 +13,8 @@ use tokio::{
 
 use crate::patience::PATIENCE;
 
-/// Lines of a process, both streams, in the order they came.
-type Said = watch::Sender<Vec<String>>;
+/// Lines of a process, both streams, in the order they came. Nobody sends once both streams have ended.
+type Said = watch::Receiver<Vec<String>>;
 
 /// A process of ours. Dropping it kills it.
 #[derive(Debug)]
@@ -47,24 +47,25 @@ impl Child {
             .kill_on_drop(true)
             .spawn()
             .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
-        let said = Said::default();
+        let (say, said) = watch::channel(Vec::new());
         let (stdout, stderr) = (process.stdout.take().expect("piped"), process.stderr.take().expect("piped"));
-        listen(stdout, said.clone());
-        listen(stderr, said.clone());
+        listen(stdout, say.clone());
+        listen(stderr, say);
         let pid = process.id().expect("it has not been waited for");
         Child { name: name.to_owned(), process, pid, said }
     }
 
-    /// Waits for a line that contains `text`, and answers what follows it.
+    /// Waits for a line that contains `text`, and returns what follows it.
     pub async fn says(&self, text: &str) -> String {
-        let mut said = self.said.subscribe();
+        let mut said = self.said.clone();
         let heard = said.wait_for(|lines| lines.iter().any(|line| line.contains(text)));
         match tokio::time::timeout(PATIENCE, heard).await {
             Ok(Ok(lines)) => {
                 let line = lines.iter().find_map(|line| line.split_once(text)).expect("just heard");
                 line.1.to_owned()
             }
-            Ok(Err(_)) | Err(_) => panic!("{} never said {text:?}: {}", self.name, self.heard()),
+            Ok(Err(_)) => panic!("{} ended before it said {text:?}: {}", self.name, self.heard()),
+            Err(_) => panic!("{} never said {text:?}: {}", self.name, self.heard()),
         }
     }
 
@@ -98,11 +99,11 @@ impl Child {
     }
 }
 
-fn listen(stream: impl AsyncRead + Unpin + Send + 'static, said: Said) {
+fn listen(stream: impl AsyncRead + Unpin + Send + 'static, say: watch::Sender<Vec<String>>) {
     tokio::spawn(async move {
         let mut lines = BufReader::new(stream).lines();
         while let Ok(Some(line)) = lines.next_line().await {
-            said.send_modify(|said| said.push(line));
+            say.send_modify(|said| said.push(line));
         }
     });
 }

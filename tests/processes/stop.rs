@@ -13,7 +13,13 @@ use crate::patience::counted;
 async fn a_worker_told_to_stop_gives_back_at_once_what_it_does_not_finish() {
     let stage = stage().await;
     let deployment = Deployment::open(&stage).await;
-    let few = [("SANDBOX_URL", &*deployment.sandbox_url), ("CART_ENGINE__WORKER__CONCURRENCY", "4")];
+    // What had to be found out by a lease that runs out would come after this test has given up.
+    let few = [
+        ("SANDBOX_URL", &*deployment.sandbox_url),
+        ("CART_ENGINE__WORKER__CONCURRENCY", "4"),
+        ("CART_ENGINE__WORKER__LEASE_MS", "600000"),
+        ("CART_ENGINE__WORKER__WATCHDOG_MS", "3600000"),
+    ];
     let mut leaver = deployment.worker_with(&few).await;
     let stayer = deployment.worker_with(&few).await;
     let shoppers = with_full_carts(&deployment.pool, 60).await;
