@@ -100,11 +100,11 @@ async fn a_partial_refund_survives_a_crash_or_a_passing_failure_at_every_point()
 }
 
 #[tokio::test]
-async fn a_refund_that_the_gateway_refuses_parks_its_run_and_keeps_its_claim() {
+async fn a_refund_that_cannot_be_sent_parks_and_keeps_its_claim() {
     struct Refused;
     impl Faults for Refused {
         fn at(&self, point: Point, step: &str) -> Option<Fault> {
-            let failure = Failure::new("payment-declined", "the charge is too old");
+            let failure = Failure::new("step-broken", "it cannot be sent");
             (point == Point::Before && step == "SendRefund").then_some(Fault::Fail(failure))
         }
     }
