@@ -144,14 +144,26 @@ $$;
 -- hears `false` comes again.
 
 -- Makes the partitions of one UTC day. False when they are there, when somebody is in the way, or when
--- rows of that day have come already: those stay with the rest, and so does their day.
+-- rows of that day have come already: those stay with the rest, and so does their day. False, too, while
+-- the rest is large: attaching reads all of it under a lock, to see that nothing there is of that day.
 create function engine.make_day(day date) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '200ms' as $$
 declare
+    large constant bigint := 512 * 1024 * 1024;
+    low constant uuid := engine.first_id(day::timestamp at time zone 'UTC');
+    high constant uuid := engine.first_id((day + 1)::timestamp at time zone 'UTC');
     parent text;
     part text;
 begin
     if to_regclass(format('engine.journal_%s', to_char(day, 'YYYYMMDD'))) is not null then
+        return false;
+    end if;
+    if exists (select from engine.journal_rest j where j.run_id >= low and j.run_id < high)
+       or exists (select from engine.finished_runs_rest f where f.id >= low and f.id < high) then
+        return false;
+    end if;
+    if pg_table_size('engine.journal_rest') + pg_table_size('engine.finished_runs_rest') > large then
+        raise warning 'no partition is made for %: too much is kept with the rest', day;
         return false;
     end if;
     foreach parent in array array['journal', 'finished_runs'] loop
@@ -159,7 +171,7 @@ begin
         -- Attaching lets others read and write the table meanwhile, creating in place does not.
         execute format('create table engine.%I (like engine.%I including all)', part, parent);
         execute format('alter table engine.%I attach partition engine.%I for values from (%L) to (%L)', parent, part,
-            engine.first_id(day::timestamp at time zone 'UTC'), engine.first_id((day + 1)::timestamp at time zone 'UTC'));
+            low, high);
     end loop;
     return true;
 exception
@@ -173,34 +185,47 @@ $$;
 
 -- Takes a day out of both tables. Runs that still live, or ended at `kept_since` or later, stay: they go
 -- to the rest with their journals. Such a run took more than a day, because the day ended a day before
--- `kept_since`. False when somebody is in the way, or when more runs would have to be moved than can be
--- in a moment: then the day stays whole until fewer of them are left.
-create function engine.detach_day(day date, kept_since timestamptz) returns boolean
+-- `kept_since`. DETACHED; or IN_USE when somebody is in the way; or TOO_MANY when more would have to be
+-- moved than can be in a moment: then the day stays whole until fewer of them are left.
+create function engine.detach_day(day date, kept_since timestamptz) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '200ms' as $$
 declare
-    most constant int := 2000;
+    most_runs constant int := 2000;
+    most_entries constant int := 50000;
     suffix constant text := to_char(day, 'YYYYMMDD');
     low constant uuid := engine.first_id(day::timestamp at time zone 'UTC');
     high constant uuid := engine.first_id((day + 1)::timestamp at time zone 'UTC');
     live uuid[];
     late uuid[];
+    entries bigint;
 begin
     if (day + 2)::timestamp at time zone 'UTC' > kept_since then
         raise exception 'the day % is too young to go', day;
     end if;
     if not exists (select from pg_inherits where inhrelid = to_regclass('engine.journal_' || suffix)) then
-        return true;
+        return 'DETACHED';
     end if;
-    execute format('alter table engine.journal detach partition engine.journal_%s', suffix);
-    execute format('alter table engine.finished_runs detach partition engine.finished_runs_%s', suffix);
-    -- From here on nobody writes to either table, so what is read now is all there is.
-    live := array(select id from engine.runs where id >= low and id < high limit most + 1);
-    execute format('select array(select id from engine.finished_runs_%s
-                     where finished_at - created_at > interval ''24 hours'' and finished_at >= $1 limit $2)', suffix)
-       into late using kept_since, most + 1;
-    if cardinality(live) + cardinality(late) > most then
-        raise lock_not_available;
-    end if;
+    -- Twice: first without a lock, so that a day of which too many are left holds up nobody. From the
+    -- detaching on nobody writes to either table, so what is read then is all there is.
+    for is_detached in 0 .. 1 loop
+        if is_detached = 1 then
+            execute format('alter table engine.journal detach partition engine.journal_%s', suffix);
+            execute format('alter table engine.finished_runs detach partition engine.finished_runs_%s', suffix);
+        end if;
+        live := array(select id from engine.runs where id >= low and id < high limit most_runs + 1);
+        execute format('select array(select id from engine.finished_runs_%s
+                         where finished_at - created_at > interval ''24 hours'' and finished_at >= $1 limit $2)', suffix)
+           into late using kept_since, most_runs + 1;
+        if cardinality(live) + cardinality(late) > most_runs then
+            raise no_data_found;
+        end if;
+        execute format('select count(*) from (select from unnest($1) as r(id) cross join lateral (
+                         select from engine.journal_%s j where j.run_id = r.id limit $2) e limit $2) n', suffix)
+           into entries using live || late, most_entries + 1;
+        if entries > most_entries then
+            raise no_data_found;
+        end if;
+    end loop;
     -- By index, whatever the planner believes of the day's size: one of the arrays' ids at a time.
     for i in 1 .. cardinality(live || late) loop
         execute format('insert into engine.journal select * from engine.journal_%s where run_id = $1', suffix)
@@ -210,9 +235,11 @@ begin
         execute format('insert into engine.finished_runs select * from engine.finished_runs_%s where id = $1', suffix)
           using late[i];
     end loop;
-    return true;
+    return 'DETACHED';
 exception
-    when lock_not_available or deadlock_detected then return false;
+    -- The handler takes back what was detached.
+    when no_data_found then return 'TOO_MANY';
+    when lock_not_available or deadlock_detected then return 'IN_USE';
 end $$;
 
 -- Drops the days that were taken out; says how many tables. Nobody reads them, so nobody is held up.
@@ -233,7 +260,7 @@ begin
     return dropped;
 end $$;
 
-select engine.make_days(3);
+select engine.make_days(7);
 
 -- When each schedule last fired; the tick itself is the key of the run it started.
 create table engine.schedules (

@@ -14,6 +14,7 @@ create table carts (
     updated_at timestamptz not null default now(),
     last_activity_at timestamptz not null default now(),
     expires_at timestamptz,                     -- a guest's: 24 hours after the last activity
+    is_kept boolean not null default false,     -- expired, and something came of it: retention need not look again
     check (user_id is not null or session_hash is not null),
     check (status <> 'CHECKOUT' or checkout_run_id is not null)
 );
@@ -24,6 +25,7 @@ create unique index carts_one_open_per_session on carts (session_hash)
 create index carts_user on carts (user_id);
 create index carts_session on carts (session_hash);
 create index carts_status_activity on carts (status, last_activity_at);
+create index carts_expired on carts (last_activity_at) where status = 'EXPIRED' and not is_kept;
 
 create table cart_items (
     id bigint generated always as identity primary key,

@@ -1,5 +1,9 @@
 -- A refund may be a part of a payment, may be of cash, and may be of a payment nobody asked for.
+create sequence refund_places;
 alter table refunds
+    -- Where it stands in the line of its payment's refunds: drawn under the order's lock when it is
+    -- claimed, and again when it is to be sent again.
+    add column place bigint not null default nextval('refund_places'),
     -- What it is for besides the order, e.g. a return.
     add column reference text,
     -- A person pays it back, and this row is the record of it: always cash, which has no gateway; else

@@ -37,9 +37,10 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Starts `W` at each tick.
-    pub const fn of<W: Workflow<Input = ()>>(cron: &'static str) -> Self {
-        Schedule { name: W::NAME, cron, version: W::VERSION, start: |key| Ok(Start::<W>::new(key, &())?.untyped()) }
+    /// Starts `W` at each tick, with the input that says nothing.
+    pub const fn of<W: Workflow<Input: Default>>(cron: &'static str) -> Self {
+        let start = |key| Ok(Start::<W>::new(key, &W::Input::default())?.untyped());
+        Schedule { name: W::NAME, cron, version: W::VERSION, start }
     }
 
     /// The workflow it starts, e.g. `retention/v1`.

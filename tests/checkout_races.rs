@@ -172,6 +172,38 @@ async fn coupons_are_locked_before_stock_whether_a_checkout_begins_or_ends() {
     }
 }
 
+/// A limit per customer binds an e-mail address, and two carts may have one.
+#[tokio::test]
+async fn two_checkouts_of_one_customer_do_not_both_get_a_coupon_for_one() {
+    let world = World::new().await;
+    sqlx::query("insert into coupons (id, code, kind, value, per_user_limit) values ($1, 'ONCE', 'PERCENT', 10, 1)")
+        .bind(Uuid::now_v7())
+        .execute(&world.pool)
+        .await
+        .expect("a coupon");
+    let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
+    let wish = Order { coupon_codes: vec!["ONCE".to_owned()], ..order(user, cart) };
+    let run_id = world.checkout_as(wish).await.expect("accepted").workflow_id;
+    // A guest with the same address has it in hand, and has not committed yet.
+    let mut first = world.pool.begin().await.expect("a transaction");
+    sqlx::query(
+        "with c as (update coupons set held_count = held_count + 1 where code = 'ONCE' returning id)
+         insert into coupon_redemption_log (coupon_id, redeemer, order_id, discount_applied, status, created_at, updated_at)
+         select c.id, coupon_redeemer(u.email), gen_random_uuid(), 1, 'HELD', now(), now() from c, users u where u.id = $1",
+    )
+    .bind(Uuid::from(user))
+    .execute(&mut *first)
+    .await
+    .expect("redeemed");
+    let worker = worker(&world, true, None).await;
+    let turn = tokio::spawn(async move { worker.turn(run_id).await });
+    until_blocked(&world.pool).await;
+    first.commit().await.expect("committed");
+    turn.await.expect("no panic").expect("a turn");
+    let run = inspect::run(&world.pool, run_id).await.expect("a run").expect("a run");
+    assert_eq!(run.failure.expect("a failure")["code"], "coupon-invalid");
+}
+
 #[tokio::test]
 async fn word_of_another_payment_neither_confirms_nor_fails_a_checkout() {
     let world = World::new().await;

@@ -32,9 +32,9 @@ fn rules() -> Rules {
 }
 
 /// Starts a schedule's workflow, as a tick does, under a key of its own.
-async fn start<W: Workflow<Input = ()>>(pool: &PgPool) -> Uuid {
+async fn start<W: Workflow<Input: Default>>(pool: &PgPool) -> Uuid {
     let mut tx = pool.begin().await.expect("a transaction");
-    let start = Start::<W>::new(Uuid::now_v7().to_string(), &()).expect("a start");
+    let start = Start::<W>::new(Uuid::now_v7().to_string(), &W::Input::default()).expect("a start");
     let started = engine::start(&mut tx, &start).await.expect("started");
     tx.commit().await.expect("committed");
     started.run_id
@@ -46,7 +46,7 @@ impl World {
     }
 
     /// Runs a schedule's workflow from its beginning to its end; answers what it answered.
-    async fn tick<W: Workflow<Input = ()>>(&self) -> Value {
+    async fn tick<W: Workflow<Input: Default>>(&self) -> Value {
         let run_id = start::<W>(&self.pool).await;
         self.healthy().await.turn(run_id).await.expect("a turn");
         let run = inspect::run(&self.pool, run_id).await.expect("a run").expect("a run");

@@ -103,6 +103,16 @@ impl ScriptedGateway {
         self.ledger().charge(Uuid::now_v7(), &request).0.gateway_payment_id
     }
 
+    /// Gives a payment another id.
+    pub fn rename(&self, gateway_payment_id: &str, to: &str) {
+        let mut ledger = self.ledger();
+        let mut payment = ledger.payments.remove(gateway_payment_id).expect("a payment");
+        to.clone_into(&mut payment.gateway_payment_id);
+        ledger.payments.insert(to.to_owned(), payment);
+        let made_at = ledger.made_at.remove(gateway_payment_id).expect("a payment");
+        ledger.made_at.insert(to.to_owned(), made_at);
+    }
+
     /// From now on it gives nothing back, or does again.
     pub fn refuse_refunds(&self, refuses: bool) {
         self.ledger().refuses_refunds = refuses;

@@ -1,12 +1,15 @@
 //! Refunds that the gateway refuses for good: they are seen, they hold up nothing, and people have two ways
 //! out of them.
 
+use std::time::Duration;
+
 use domain::{
     ids::OrderId,
+    money::{Currency, Money},
     order::Actor,
     refund::{InvalidRefundTransition, RefundStatus},
 };
-use engine::inspect;
+use engine::{inspect, sweep::advance_clock};
 use rust_decimal::Decimal;
 use uuid::Uuid;
 use workflows::{
@@ -22,7 +25,7 @@ use workflows::{
     },
 };
 
-use crate::world::World;
+use crate::{gateway::Weather, world::World};
 
 const STAFF: &str = "staff@example.com";
 
@@ -205,4 +208,79 @@ async fn only_a_refused_refund_is_decided_about() {
         }
         world.settle().await;
     }
+}
+
+#[tokio::test]
+async fn nobody_decides_for_ninety_days_and_is_reminded_and_then_it_is_still_to_be_decided() {
+    for decision in [Decision::Resend, Decision::Settle] {
+        let world = shop().await;
+        let (order_id, _) = paid(&world).await;
+        world.gateway.refuse_refunds(true);
+        let run_id = ask(&world, order_id, 1_000).await.expect("accepted");
+        world.settle().await;
+        for times in 2..4 {
+            advance_clock(&world.pool, Duration::from_secs(91 * 24 * 3600)).await.expect("later");
+            world.settle().await;
+            assert_eq!(world.mails.to(STAFF).len(), times, "told once more");
+            assert_eq!(status(&world, run_id).await, "WAITING");
+        }
+        world.gateway.refuse_refunds(false);
+        decide(&world, held_now(&world).await[0].refund_id, decision).await.expect("decided");
+        world.settle().await;
+        assert_eq!(status(&world, run_id).await, "COMPLETED", "{decision:?}");
+        world.assert_books("after all that time").await;
+    }
+}
+
+#[tokio::test]
+async fn of_two_refused_refunds_of_a_run_either_is_decided_about_first() {
+    let world = shop().await;
+    let (order_id, total) = paid(&world).await;
+    let extra = Decimal::from(77);
+    world.gateway.charge_unasked(order_id, Money::rounded(extra, Currency::INR));
+    world.gateway.refuse_refunds(true);
+    let request = CancelRequest {
+        order_id,
+        actor: Actor::Customer,
+        by: "user:asha".to_owned(),
+        reason: "a change of mind".to_owned(),
+    };
+    let mut tx = world.pool.begin().await.expect("a transaction");
+    let run_id = cancellation::accept::accept(&mut tx, &world.shop.rules, &request, |_| true).await;
+    tx.commit().await.expect("committed");
+    let run_id = run_id.expect("accepted").workflow_id;
+    world.settle().await;
+    let held = held_now(&world).await;
+    assert_eq!(held.len(), 2, "{held:?}");
+    world.gateway.refuse_refunds(false);
+    decide(&world, held[1].refund_id, Decision::Resend).await.expect("decided");
+    world.settle().await;
+    assert_eq!(given_back(&world, order_id), held[1].amount, "the other holds it up no longer");
+    assert_eq!(status(&world, run_id).await, "WAITING");
+    decide(&world, held[0].refund_id, Decision::Resend).await.expect("decided");
+    world.settle().await;
+    assert_eq!((status(&world, run_id).await.as_str(), given_back(&world, order_id)), ("COMPLETED", total + extra));
+    world.assert_books("after both").await;
+}
+
+#[tokio::test]
+async fn what_was_paid_by_hand_is_not_looked_for_at_the_gateway() {
+    let world = shop().await;
+    let (order_id, _) = paid(&world).await;
+    world.gateway.refuse_refunds(true);
+    ask(&world, order_id, 1_000).await.expect("accepted");
+    world.settle().await;
+    decide(&world, held_now(&world).await[0].refund_id, Decision::Settle).await.expect("decided");
+    world.gateway.refuse_refunds(false);
+
+    // Another goes through, its answer is lost, and by the time the gateway speaks again it has forgotten the key.
+    world.gateway.set_weather(Weather::Deaf);
+    let run_id = ask(&world, order_id, 50).await.expect("accepted");
+    world.settle().await;
+    world.gateway.forget_keys();
+    advance_clock(&world.pool, Duration::from_secs(13 * 3600)).await.expect("later");
+    world.gateway.set_weather(Weather::Fair);
+    world.settle().await;
+    assert_eq!(status(&world, run_id).await, "COMPLETED");
+    assert_eq!(given_back(&world, order_id), Decimal::from(50), "once");
 }

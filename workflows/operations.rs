@@ -174,11 +174,6 @@ pub async fn signal(
     if name.is_empty() || name.contains('\0') || name.chars().count() > MAX_NAME_CHARS {
         return Err(OperationError::Name);
     }
-    let text = payload.to_string();
-    // As JSON writes it.
-    if text.len() > engine::limits::PAYLOAD_BYTES || text.contains("\\u0000") {
-        return Err(OperationError::Payload);
-    }
     let key = format!("operator/{}", Uuid::now_v7());
     match engine::signal(conn, run_id, name, &key, payload).await? {
         Delivery::Delivered | Delivery::Duplicate => {}

@@ -83,6 +83,15 @@ impl Workflow for PaymentReconciliation {
     async fn run(&self, flow: &mut Flow, (): ()) -> Result<Reconciled> {
         let mut sum = Reconciled::default();
         let mut has_more = false;
+        // First: it needs no gateway, and none is to keep it from its turn.
+        for _ in 0..WEBHOOKS {
+            let tried = flow.tx(MatchWebhooks).undo(Nothing).await?;
+            flow.checkpoint().await?;
+            sum += tried.done;
+            if !tried.is_full {
+                break;
+            }
+        }
         // Journalled: another worker may be configured otherwise.
         let gateways: Vec<String> = flow.value("gateways", || self.0.gateways.keys().cloned().collect()).await?;
         let share = |all: usize| (all / gateways.len().max(1)).max(Pass::ALL.len());
@@ -93,14 +102,6 @@ impl Workflow for PaymentReconciliation {
                 Progress::CaughtUp | Progress::Behind => self.list_all(flow, name, share(PAGES), &mut sum).await?,
             };
             has_more |= compared == Progress::Behind || listed == Progress::Behind;
-        }
-        for _ in 0..WEBHOOKS {
-            let tried = flow.tx(MatchWebhooks).undo(Nothing).await?;
-            flow.checkpoint().await?;
-            sum += tried.done;
-            if !tried.is_full {
-                break;
-            }
         }
         if has_more {
             // Each does what the one before has left; a gateway that is away has left nothing to do.

@@ -5,10 +5,10 @@
 //! what came to nothing (expired carts), answered retries (idempotency keys), recognised duplicates (webhooks,
 //! business keys), or told how a run got where it is (journals), once nobody can ask any more.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
-use engine::{Call, CallContext, Flow, Nothing, Result, Step, StepError, Tx, Workflow, retire};
+use engine::{Call, CallContext, Flow, Nothing, Result, RetryPolicy, Start, Step, StepError, Tx, Workflow, retire};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -22,9 +22,11 @@ use crate::{
 const BATCH: i64 = 2_000;
 /// How long a cart that expired is kept, counted from its owner's last activity: guests leave many.
 const CARTS_KEPT: TimeDelta = TimeDelta::days(90);
-/// Commits of one run for each kind; what is left then is the next run's. Half a million rows of each
-/// kind an hour, ten times what fifty thousand checkouts an hour leave behind.
+/// Commits of one run for each purpose; what is left then is the next run's. Half a million rows an hour,
+/// ten times what fifty thousand checkouts an hour leave behind.
 const BATCHES: usize = 250;
+/// The longest statement, and a little: see [`engine::silence::STATEMENT_TIMEOUT`].
+const TIMEOUT: Duration = Duration::from_secs(12);
 
 /// What was deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,26 +41,42 @@ pub struct Deleted {
     pub rows: u64,
 }
 
-/// `retention/v1`, started by its schedule.
+/// Where a run goes on that one before it has left.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resume {
+    day: NaiveDate,
+    after: Uuid,
+}
+
+/// `retention/v1`, started by its schedule; and by itself, at once, when a day had too many slow runs for one.
 #[derive(Debug, Clone)]
 pub struct Retention(pub Arc<Shop>);
 
 impl Workflow for Retention {
     const NAME: &'static str = "retention";
     const QUEUE: &'static str = "maintenance";
-    type Input = ();
+    type Input = Option<Resume>;
     type Output = Deleted;
 
-    async fn run(&self, flow: &mut Flow, (): ()) -> Result<Deleted> {
+    async fn run(&self, flow: &mut Flow, resume: Option<Resume>) -> Result<Deleted> {
         let rules = &self.0.rules.retention;
         let mut deleted = Deleted::default();
         let pool = flow.pool().clone();
         flow.call(MakeDays { pool: &pool }).undo(Nothing).await?;
         let due = flow.tx(FindDueDays { rules }).undo(Nothing).await?;
+        let mut batches = BATCHES;
         for day in due.days {
-            let mut after = Some(Uuid::nil());
-            // Never cut short: a key that is not dated would go too early.
+            let resumed = resume.as_ref().filter(|resume| resume.day == day);
+            let mut after = Some(resumed.map_or(Uuid::nil(), |resume| resume.after));
+            // Not dropped before all are dated: a key that is not would go too early.
             while let Some(id) = after {
+                if batches == 0 {
+                    let next = Some(Resume { day, after: id });
+                    flow.start(Start::<Retention>::new(format!("after/{}", flow.id()), &next)).await?;
+                    return Ok(deleted);
+                }
+                batches -= 1;
                 after = flow.tx(DateSlowKeys { rules, day, after: id }).undo(Nothing).await?;
                 flow.checkpoint().await?;
             }
@@ -73,13 +91,21 @@ impl Workflow for Retention {
             deleted.runs += u64::try_from(batch.runs).unwrap_or_default();
             after = batch.next_after;
         }
-        for _ in 0..BATCHES {
-            let batch = flow.tx(DeleteSpentRows { rules }).undo(Nothing).await?;
-            flow.checkpoint().await?;
-            deleted.rows += batch;
-            if batch == 0 {
-                break;
+        // In turn, so that none waits for all of another.
+        let mut kinds = Spent::ALL.to_vec();
+        let mut batches = BATCHES;
+        while !kinds.is_empty() && batches > 0 {
+            let mut left = Vec::with_capacity(kinds.len());
+            for kind in kinds {
+                let batch = flow.tx(DeleteSpentRows { rules, kind }).undo(Nothing).await?;
+                flow.checkpoint().await?;
+                batches = batches.saturating_sub(1);
+                deleted.rows += batch;
+                if batch > 0 {
+                    left.push(kind);
+                }
             }
+            kinds = left;
         }
         Ok(deleted)
     }
@@ -93,6 +119,10 @@ struct MakeDays<'a> {
 impl Call for MakeDays<'_> {
     const NAME: &'static str = "MakeDays";
     type Output = i64;
+
+    fn policy(&self) -> RetryPolicy {
+        RetryPolicy { timeout: TIMEOUT, ..RetryPolicy::default() }
+    }
 
     async fn run(&self, _: &CallContext) -> Result<i64, StepError> {
         Ok(retire::make_days(self.pool).await?)
@@ -149,6 +179,10 @@ impl Call for DropDay<'_> {
     const NAME: &'static str = "DropDay";
     type Output = bool;
 
+    fn policy(&self) -> RetryPolicy {
+        RetryPolicy { timeout: TIMEOUT, ..RetryPolicy::default() }
+    }
+
     async fn run(&self, _: &CallContext) -> Result<bool, StepError> {
         Ok(retire::drop_day(self.pool, self.day, self.kept_since).await?)
     }
@@ -170,9 +204,36 @@ impl Step for RetireRuns<'_> {
     }
 }
 
-/// A batch of everything else.
+/// What goes in batches besides finished runs.
+#[derive(Debug, Clone, Copy)]
+enum Spent {
+    BusinessKeys,
+    Signals,
+    DeadDeliverers,
+    Carts,
+    FailedLogins,
+    Answers,
+    RefreshTokens,
+    Webhooks,
+}
+
+impl Spent {
+    const ALL: [Spent; 8] = [
+        Spent::BusinessKeys,
+        Spent::Signals,
+        Spent::DeadDeliverers,
+        Spent::Carts,
+        Spent::FailedLogins,
+        Spent::Answers,
+        Spent::RefreshTokens,
+        Spent::Webhooks,
+    ];
+}
+
+/// A batch of one kind: a kind that cannot be deleted keeps no other.
 struct DeleteSpentRows<'a> {
     rules: &'a crate::rules::Retention,
+    kind: Spent,
 }
 
 impl Step for DeleteSpentRows<'_> {
@@ -181,13 +242,16 @@ impl Step for DeleteSpentRows<'_> {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<u64, StepError> {
         let carts_before = tx.now() - CARTS_KEPT;
-        Ok(retire::forget_keys(tx.conn(), BATCH, self.rules.run_keys()).await?
-            + retire::forget_signals(tx.conn(), BATCH).await?
-            + retire::forget_dead_deliverers(tx.conn(), BATCH).await?
-            + idle::delete_expired(tx.conn(), BATCH, carts_before).await?
-            + login_failures::delete_old(tx.conn(), BATCH).await?
-            + retention::delete_answers(tx.conn(), BATCH).await?
-            + retention::delete_refresh_tokens(tx.conn(), BATCH).await?
-            + retention::delete_webhooks(tx.conn(), BATCH, self.rules.webhooks()).await?)
+        let (conn, rules) = (tx.conn(), self.rules);
+        Ok(match self.kind {
+            Spent::BusinessKeys => retire::forget_keys(conn, BATCH, rules.run_keys()).await?,
+            Spent::Signals => retire::forget_signals(conn, BATCH).await?,
+            Spent::DeadDeliverers => retire::forget_dead_deliverers(conn, BATCH).await?,
+            Spent::Carts => idle::delete_expired(conn, BATCH, carts_before).await?,
+            Spent::FailedLogins => login_failures::delete_old(conn, BATCH).await?,
+            Spent::Answers => retention::delete_answers(conn, BATCH).await?,
+            Spent::RefreshTokens => retention::delete_refresh_tokens(conn, BATCH).await?,
+            Spent::Webhooks => retention::delete_webhooks(conn, BATCH, rules.webhooks()).await?,
+        })
     }
 }

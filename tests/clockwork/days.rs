@@ -134,6 +134,37 @@ async fn a_day_somebody_reads_stays_and_holds_up_nobody() {
     assert_eq!(world.tick::<Retention>().await["days"], 1, "the next run takes it");
 }
 
+/// What is moved is moved under a lock: a day of which too much is left is not taken, and not tried again and
+/// again, but whole.
+#[tokio::test]
+async fn a_day_of_which_too_much_is_left_stays_whole_without_a_lock() {
+    let world = World::with(rules()).await;
+    an_old_day(&world.pool, 3_000).await;
+    sqlx::query("update engine.finished_runs set finished_at = now() - interval '1 day' where run_key like 'old/%'")
+        .execute(&world.pool)
+        .await
+        .expect("they ended yesterday");
+    // Whoever writes holds up a lock on the table; it is not even asked for.
+    let mut writer = world.pool.begin().await.expect("a writer");
+    sqlx::query("select count(*) from engine.finished_runs, engine.journal where run_id = id")
+        .execute(&mut *writer)
+        .await
+        .expect("read");
+    let came: String = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+        "select engine.detach_day({DAY_AGO}, now() - interval '30 days')"
+    )))
+    .fetch_one(&world.pool)
+    .await
+    .expect("an answer");
+    assert_eq!(came, "TOO_MANY");
+    writer.rollback().await.expect("read");
+    assert_eq!(world.tick::<Retention>().await["days"], 0);
+    assert_eq!(
+        number(&world.pool, "select count(*) from engine.finished_runs where run_key like 'old/%'").await,
+        2_999
+    );
+}
+
 #[tokio::test]
 async fn days_are_made_ahead_and_a_run_of_a_day_nobody_made_is_kept_with_the_rest() {
     let world = World::with(rules()).await;

@@ -18,7 +18,7 @@ use super::*;
 
 /// What there is to do, what does it, and what it looks like when it was done once.
 trait Story: Sized {
-    type Flow: Workflow<Input = ()>;
+    type Flow: Workflow<Input: Default>;
     /// The steps of its own flow: what fails for good there is done by the next tick.
     const STEPS: &'static [&'static str];
 

@@ -409,7 +409,24 @@ async fn a_kept_word_that_cannot_be_taken_up_spoils_no_other() {
     sqlx::query("update payments set gateway_payment_id = null").execute(&world.pool).await.expect("not noted yet");
     world.later(MINUTE).await;
     world.compared().await;
-    assert_eq!(world.outcomes().await, ["REFUSED", "UNREADABLE"]);
+    assert_eq!(world.outcomes().await, ["REFUSED", "UNMATCHED"], "the release that kept it may read it yet");
+    for _ in 0..12 {
+        world.later(10 * HOUR).await;
+        world.compared().await;
+    }
+    world.settle().await;
+    let told = world.mails.to(STAFF).iter().filter(|mail| mail.event == "payment.unmatched").count();
+    assert_eq!(told, 1, "at last it is a person's");
+}
+
+#[tokio::test]
+async fn a_listed_payment_with_what_postgres_cannot_keep_stops_no_walk() {
+    let world = World::with(rules()).await;
+    let strange = world.gateway.charge_unasked(OrderId::generate(), Money::rounded(Decimal::from(77), Currency::INR));
+    world.gateway.rename(&strange, "pay_\0");
+    world.later(20 * MINUTE).await;
+    assert_eq!(world.tick::<PaymentReconciliation>().await["unbooked"], 1);
+    assert_eq!(world.tick::<PaymentReconciliation>().await["unbooked"], 0, "the walk has moved on");
 }
 
 #[tokio::test]

@@ -138,3 +138,27 @@ async fn spent_rows_go_and_those_that_may_be_asked_for_stay() {
     assert_eq!(world.tick::<Retention>().await, json!({ "days": 0, "runs": 0, "rows": 0 }));
     world.assert_books("after the retention").await;
 }
+
+#[tokio::test]
+async fn expired_carts_of_which_something_came_are_in_no_others_way() {
+    let world = World::with(rules()).await;
+    let (user, _) = world.shopper(&[]).await;
+    // Each batch would begin with the oldest: those of which an order's hold came.
+    sqlx::query(
+        "with old as (
+            insert into carts (id, user_id, status, last_activity_at)
+            select gen_random_uuid(), $1, 'EXPIRED', engine.now() - make_interval(days => 200, mins => n)
+              from generate_series(1, 2500) as n returning id, last_activity_at)
+         insert into inventory_reservations (id, variant_id, order_id, cart_id, quantity_reserved, status, created_at, expires_at, released_at)
+         select gen_random_uuid(), v.id, gen_random_uuid(), o.id, 1, 'EXPIRED', o.last_activity_at, o.last_activity_at, o.last_activity_at
+           from old o, product_variants v where v.sku = 'MOU-001' and o.last_activity_at < engine.now() - interval '200 days 400 minutes'",
+    )
+    .bind(Uuid::from(user))
+    .execute(&world.pool)
+    .await
+    .expect("old carts");
+    let deleted = world.tick::<Retention>().await["rows"].as_u64();
+    assert_eq!(world.rows("select count(*) from carts where status = 'EXPIRED' and not is_kept").await, 0);
+    assert_eq!(world.rows("select count(*) from carts where status = 'EXPIRED'").await, 2_100, "{deleted:?}");
+    assert_eq!(world.tick::<Retention>().await["rows"], 0, "nothing is looked at twice");
+}

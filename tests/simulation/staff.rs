@@ -175,9 +175,9 @@ impl History {
     }
 
     /// The tick of the schedule that starts this workflow.
-    pub async fn start<W: engine::Workflow<Input = ()>>(&mut self) -> Uuid {
+    pub async fn start<W: engine::Workflow<Input: Default>>(&mut self) -> Uuid {
         self.ticks += 1;
-        let start = Start::<W>::new(format!("tick {}", self.ticks), &()).expect("a start");
+        let start = Start::<W>::new(format!("tick {}", self.ticks), &W::Input::default()).expect("a start");
         let mut tx = self.world.pool.begin().await.expect("a transaction");
         let started = engine::start(&mut tx, &start).await.expect("started");
         tx.commit().await.expect("committed");

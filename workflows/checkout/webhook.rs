@@ -75,8 +75,8 @@ pub async fn keep_unreadable(
     Ok(true)
 }
 
-/// Turns a verified webhook into a signal for the run it concerns, in the transaction that keeps it.
-/// Money for an order that is not to be had starts a refund. Answers what became of it.
+/// Turns what a gateway says into a signal for the run it concerns, in the caller's transaction.
+/// Money for an order that is not to be had starts a refund. Returns what became of it.
 pub async fn receive(
     conn: &mut PgConnection,
     gateway: &str,

@@ -272,13 +272,7 @@ impl ShoppingCart {
         self.lines.is_empty()
     }
 
-    /// Pieces of this variant; 0 when it is not in the cart.
-    #[must_use]
-    pub fn quantity_of(&self, variant: VariantId) -> u32 {
-        self.lines.get(&variant).map_or(0, |quantity| quantity.get())
-    }
-
-    /// Adds to the variant's line, or a line. Answers the line's new quantity.
+    /// Adds to the variant's line, or a line. Returns the line's new quantity.
     ///
     /// # Errors
     /// [`CartError::NotActive`], [`CartError::QuantityInvalid`] when the sum is too many,
@@ -354,18 +348,6 @@ impl ShoppingCart {
         self.check_modifiable()?;
         self.coupons.retain(|applied| !applied.eq_ignore_ascii_case(code));
         self.status = CartStatus::Active;
-        Ok(())
-    }
-
-    /// Gives a guest's cart to the user who has logged in.
-    ///
-    /// # Errors
-    /// [`CartError::AlreadyOwned`], by the same user too.
-    pub fn associate_with(&mut self, user: UserId) -> Result<(), CartError> {
-        if self.owner.is_some() {
-            return Err(CartError::AlreadyOwned);
-        }
-        self.owner = Some(user);
         Ok(())
     }
 

@@ -6,15 +6,12 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::UnknownName;
-use crate::ids::VariantId;
 
 /// The stock of one variant, in pieces. Neither counter is ever negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -240,15 +237,6 @@ impl ReservationStatus {
         };
         if allowed { Ok(to) } else { Err(InvalidReservationMove { from: self, to }) }
     }
-
-    /// Whether a hold in this status still keeps its pieces at `now`. From `expires_at` on it is dead,
-    /// even if nobody has swept it up yet.
-    pub fn holds_at(self, now: DateTime<Utc>, expires_at: DateTime<Utc>) -> bool {
-        match self {
-            Self::Active => now < expires_at,
-            Self::Confirmed | Self::Released | Self::Expired | Self::Returned => false,
-        }
-    }
 }
 
 impl fmt::Display for ReservationStatus {
@@ -266,21 +254,4 @@ impl FromStr for ReservationStatus {
             .find(|status| status.as_str() == text)
             .ok_or_else(|| UnknownName { kind: "reservation status", text: text.to_owned() })
     }
-}
-
-/// Whether a change of the available pieces calls for a low-stock alert. Stock is low at or below
-/// `threshold`; only the change that makes it low alerts, not every sale after it.
-pub fn crosses_low_stock(before: i32, after: i32, threshold: i32) -> bool {
-    before > threshold && after <= threshold
-}
-
-/// One line per variant, in variant order: the order in which rows are locked, so that two checkouts
-/// cannot wait for each other. A sum too large for `u32` stays at its maximum, which no stock meets.
-pub fn sum_duplicates(lines: impl IntoIterator<Item = (VariantId, u32)>) -> Vec<(VariantId, u32)> {
-    let mut sums = BTreeMap::new();
-    for (variant, quantity) in lines {
-        let sum: &mut u32 = sums.entry(variant).or_default();
-        *sum = sum.saturating_add(quantity);
-    }
-    sums.into_iter().collect()
 }

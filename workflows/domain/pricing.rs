@@ -176,15 +176,6 @@ impl Pricing {
         Self { policy, tax, shipping }
     }
 
-    /// The pipeline with other strategies for tax and shipping than the policy names.
-    pub fn with_strategies(
-        policy: PricingPolicy,
-        tax: Arc<dyn TaxStrategy>,
-        shipping: Arc<dyn ShippingStrategy>,
-    ) -> Self {
-        Self { policy, tax, shipping }
-    }
-
     /// The policy.
     pub fn policy(&self) -> &PricingPolicy {
         &self.policy

@@ -194,7 +194,7 @@ impl Claimer {
         Claimer { requests }
     }
 
-    /// Claims a run, or answers `None`: somebody alive has it, it is parked, or it has ended.
+    /// Claims a run, or returns `None`: somebody alive has it, it is parked, or it has ended.
     pub(crate) async fn claim(&self, run_id: Uuid) -> Result<Option<(Claimed, Held)>, Arc<sqlx::Error>> {
         let (reply, answer) = oneshot::channel();
         let gone = || Arc::new(sqlx::Error::WorkerCrashed);
@@ -212,8 +212,9 @@ fn draw() -> Uuid {
 ///
 /// Free is a run without an owner, or whose owner is not alive, unless that owner is this process and has
 /// it `in_hand`: one that beat too late still is at work. Whether the owner lives is seen by the
-/// statement's snapshot; a run that changed hands since is somebody's whom the snapshot may not know, so
-/// the row that gets locked must still be the one that was looked at.
+/// statement's snapshot; a run that changed hands since is somebody's whom the snapshot may not know, and
+/// one that its dead owner has still moved has a longer journal than the snapshot shows. So the row that
+/// gets locked must still be the one that was looked at.
 ///
 /// A run whose row somebody holds this moment (a signal, say) is skipped, and its ticket put back.
 /// Only a ticket that is still as it was fetched is deleted: one that was renewed meanwhile stands for
@@ -234,7 +235,7 @@ async fn claim(
         with asked as (
             select * from unnest($1::uuid[], $3::text[], $5::uuid[]) as a(run_id, ticket, token)),
         ready as materialized (
-            select r.id, r.claim_token from engine.runs r
+            select r.id, r.claim_token, r.updated_at from engine.runs r
              where r.id = any($1) and r.status <> 'STUCK'
                and (r.owner is null
                     or r.claim_token <> all($6::uuid[])
@@ -245,6 +246,7 @@ async fn claim(
             select r.id from engine.runs r
              where r.id = any(array(select id from ready)) and r.status <> 'STUCK'
                and r.claim_token is not distinct from (select y.claim_token from ready y where y.id = r.id)
+               and r.updated_at = (select y.updated_at from ready y where y.id = r.id)
              order by r.id
              for update of r skip locked),
         claimed as (

@@ -1,4 +1,4 @@
-//! The fenced commit: every write of a run names the token its claim drew, and how long a journal it
+//! The fenced commit: every write of a run names the token its claim drew, and the last journal entry it
 //! knows of. Zero rows means that somebody else has claimed the run since, or that the database has lost
 //! what this worker remembers: everything rolls back, the business writes included.
 //!

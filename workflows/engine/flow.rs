@@ -59,7 +59,7 @@ pub struct Flow {
     /// Past the point of no return, as far as this turn has come; the row says so once it commits.
     pub(crate) forward: bool,
     pub(crate) cancel: Option<String>,
-    /// Each `tx` commits by itself: on after a failed attempt, so that what works gets done.
+    /// Adjacent `tx` share a commit; off after a failed attempt, so that what works gets done.
     pub(crate) fused: bool,
     /// Whose slots this run's turns take.
     pub(crate) queue: &'static str,

@@ -50,6 +50,7 @@ pub use flow::Flow;
 pub use forward::Forward;
 pub use outside::Dependency;
 pub use park::{Unparked, unpark};
+pub use payload::legible;
 pub use registry::{Registry, Workflow};
 pub use retry::RetryPolicy;
 pub use signal::{Delivery, cancel, signal};
@@ -63,7 +64,9 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 /// Limits that protect the engine. Reaching one unwinds the run (or parks it past the point of no
 /// return); none is silent.
 pub mod limits {
-    /// Largest input, output or signal, in bytes of JSON.
+    use std::time::Duration;
+
+    /// Largest input, output or signal, in bytes of JSON, roughly: escapes are not counted.
     pub const PAYLOAD_BYTES: usize = 1024 * 1024;
     /// Longest business key of a run, and longest key of a signal, in bytes: an index must hold it.
     pub const KEY_BYTES: usize = 1_024;
@@ -73,4 +76,6 @@ pub mod limits {
     pub const JOURNAL_ENTRIES: i32 = 1_000;
     /// Signals a run may hold, consumed or not.
     pub const SIGNALS: i64 = 1_000;
+    /// The longest that a run rests because whom it calls asked for peace, or because it is not its turn.
+    pub const PUT_OFF: Duration = Duration::from_secs(300);
 }

@@ -13,14 +13,14 @@ use std::{
 
 use chrono::{DateTime, Utc};
 
+use crate::limits;
+
 /// Unknown outcomes in a row after which a dependency counts as silent.
 const SILENCES: u32 = 5;
 /// How long a silent dependency is left alone at first; doubles up to [`LONGEST`].
 const PAUSE: Duration = Duration::from_secs(1);
 /// The longest it is left alone, and the longest a call is put off at once.
 const LONGEST: Duration = Duration::from_secs(30);
-/// The longest peace a dependency may ask for.
-const LONGEST_ASKED: Duration = Duration::from_secs(300);
 /// Between two calls that come back to a silent dependency: 25 a second.
 const PACE: Duration = Duration::from_millis(40);
 
@@ -220,7 +220,7 @@ impl Line {
             // Those that were inside when it opened say nothing new.
             (Outcome::Silent, Circuit::Open { .. } | Circuit::HalfOpen { .. }) => {}
             (Outcome::AskedForPeace(peace), circuit) => {
-                let asked = now + peace.min(LONGEST_ASKED);
+                let asked = now + peace.min(limits::PUT_OFF);
                 let until = if let Circuit::Open { until, .. } = circuit { until.max(asked) } else { asked };
                 self.turn(pass.dependency, Circuit::Open { until, times: 0 });
             }

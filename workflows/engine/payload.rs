@@ -15,7 +15,6 @@ pub(crate) fn encode<T: Serialize>(name: &str, value: &T) -> Result<Value, Failu
     if holds_nul(&json) {
         return Err(Failure::new("payload-invalid", format!("{name}: a text with a NUL, which Postgres cannot keep")));
     }
-    // Only a large value is worth measuring twice.
     if rough_size(&json) > limits::PAYLOAD_BYTES {
         return Err(Failure::new("payload-too-large", format!("{name}: more than 1 MiB")));
     }
@@ -29,7 +28,7 @@ pub(crate) fn is_key(text: &str) -> bool {
 
 /// The text without the one character that Postgres cannot keep, and not without end: a failure that
 /// could not be journalled would not be counted, and its run would fail for ever.
-pub(crate) fn legible(text: &str) -> Cow<'_, str> {
+pub fn legible(text: &str) -> Cow<'_, str> {
     let end = (0..=limits::TEXT_BYTES.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     if end == text.len() && !text.contains('\0') {
         return Cow::Borrowed(text);

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 /// Days for which partitions are made ahead: how long the retention may not run before runs are kept
 /// with the rest, from where they go one by one.
-pub const DAYS_AHEAD: i32 = 3;
+pub const DAYS_AHEAD: i32 = 7;
 
 /// Days that are taken out by one run; what is left then is the next run's.
 const DAYS_AT_ONCE: i64 = 10;
@@ -109,15 +109,21 @@ pub async fn drop_day(pool: &PgPool, day: NaiveDate, kept_since: DateTime<Utc>) 
         if tried > 0 {
             tokio::time::sleep(PAUSE).await;
         }
-        is_detached = sqlx::query_scalar!(r#"select engine.detach_day($1, $2) as "detached!""#, day, kept_since)
+        let came = sqlx::query_scalar!(r#"select engine.detach_day($1, $2) as "came!""#, day, kept_since)
             .fetch_one(pool)
             .await?;
+        is_detached = came == "DETACHED";
         if is_detached {
             break;
         }
+        if came == "TOO_MANY" {
+            // Trying again at once changes nothing.
+            tracing::info!(%day, "a day of finished runs stays for now: too much outlived it");
+            return Ok(false);
+        }
     }
     if !is_detached {
-        tracing::warn!(%day, "a day of finished runs stays for now: it is in use, or too many runs outlived it");
+        tracing::warn!(%day, "a day of finished runs stays for now: it is in use");
     }
     // Those too that were taken out by somebody who died before this.
     sqlx::query_scalar!("select engine.drop_detached()").fetch_one(pool).await?;

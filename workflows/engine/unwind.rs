@@ -10,6 +10,7 @@ use crate::{
     commit::Rest,
     fault::{Fault, Point},
     journal::{Kind, Pending, Undone},
+    silence::{SILENCE, heard},
     turn::{Exit, Turn, panic_text},
     undo::Registered,
     work::{Unwritten, Write},
@@ -48,7 +49,7 @@ impl Engine {
     }
 
     /// All in one commit, unless an attempt has failed or one of them cannot be done at all: then each in
-    /// one of its own, so that what can be undone is. Answers those that cannot, and why.
+    /// one of its own, so that what can be undone is. Returns those that cannot, and why.
     async fn undo_all(
         &self,
         flow: &mut Flow,
@@ -77,7 +78,7 @@ impl Engine {
         Ok(cannot)
     }
 
-    /// Carries out one undo, or answers why it cannot be.
+    /// Carries out one undo, or returns why it cannot be.
     async fn undo_one(&self, flow: &mut Flow, undo: &Registered, failure: &Failure) -> Result<Option<Failure>, Exit> {
         let error = match self.carry_out_undo(flow, undo, failure).await? {
             Ok(()) => {
@@ -119,7 +120,7 @@ impl Engine {
             Some(Fault::Twice) => times = 2,
         }
         if flow.tx.is_none() {
-            flow.tx = Some(self.means.pool.begin().await.map_err(|_| Exit::Outage)?);
+            flow.tx = Some(heard(self.means.pool.begin()).await.map_err(|_| Exit::Outage)?);
         }
         let (run_id, now) = (flow.run.id, flow.now());
         let savepoint = |sql: &'static str| sqlx::query(sql);
@@ -130,13 +131,15 @@ impl Engine {
             }
             let mut tx = Tx { conn: &mut *transaction, run_id, now, failure: Some(failure) };
             // A panic here is a failed attempt: this worker lives, so nobody else would take the run.
-            let done = AssertUnwindSafe(undo.undo.undo(&mut tx, undo.output.clone())).catch_unwind().await;
-            match done {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Ok(Err(error)),
-                Err(panic) => {
+            let undoing = AssertUnwindSafe(undo.undo.undo(&mut tx, undo.output.clone())).catch_unwind();
+            // A slow one, too; that the database is away shows when this attempt cannot be written down.
+            match tokio::time::timeout(SILENCE, undoing).await {
+                Ok(Ok(Ok(()))) => {}
+                Ok(Ok(Err(error))) => return Ok(Err(error)),
+                Ok(Err(panic)) => {
                     return Ok(Err(StepError::Retry(format!("panicked: {}", panic_text(&*panic)).into())));
                 }
+                Err(elapsed) => return Ok(Err(StepError::Retry(Box::new(elapsed)))),
             }
             if time < times {
                 savepoint("rollback to savepoint first").execute(&mut **transaction).await.map_err(|_| Exit::Outage)?;

@@ -38,7 +38,7 @@ impl Flow {
                 self.leave(Exit::Retry { step, error, policy: *policy }).await
             }
             StepError::NotYet { why, after } | StepError::Busy { why, after } => {
-                let until = self.now() + after;
+                let until = self.now() + after.min(limits::PUT_OFF);
                 self.leave(Exit::PutOff { step, why, until }).await
             }
             // Giving up would leave something undone, or done, that nobody knows of.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::ports::{GatewayError, GatewayPayment, PaymentGateway, Window};
-use engine::{Call, CallContext, RetryPolicy, Step, StepError, Tx, Undo};
+use engine::{Call, CallContext, Dependency, RetryPolicy, Step, StepError, Tx, Undo, legible};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -133,6 +133,10 @@ impl Call for FindPayments<'_> {
         RetryPolicy { timeout: Duration::from_secs(120), ..RetryPolicy::default() }
     }
 
+    fn dependency(&self) -> Option<Dependency> {
+        self.gateway.map(|gateway| Dependency::new("gateway", gateway.name()))
+    }
+
     async fn run(&self, context: &CallContext) -> Result<Asked, StepError> {
         let mut asked = Asked { answers: vec![Answer::Unasked; self.checks.len()], is_away: false };
         let Some(gateway) = self.gateway else {
@@ -162,11 +166,11 @@ async fn find(gateway: &dyn PaymentGateway, check: &Check) -> Answer {
         Ok(found) => Answer::Found(found),
         Err(error @ GatewayError::Refused { .. }) => {
             tracing::warn!(order_id = %check.order_id, %error, "the gateway will not say what it knows");
-            Answer::Refused(legible(&error))
+            Answer::Refused(legible(&error.to_string()).into_owned())
         }
         Err(error @ (GatewayError::Unknown(_) | GatewayError::Busy { .. } | GatewayError::Misconfigured(_))) => {
             tracing::info!(order_id = %check.order_id, %error, "the gateway does not say what it knows");
-            Answer::Unknown(legible(&error))
+            Answer::Unknown(legible(&error.to_string()).into_owned())
         }
     }
 }
@@ -181,11 +185,6 @@ pub(super) async fn is_there(gateway: &dyn PaymentGateway, now: DateTime<Utc>) -
             false
         }
     }
-}
-
-/// Postgres keeps no NUL.
-pub(super) fn legible(error: &GatewayError) -> String {
-    error.to_string().replace('\0', "\u{fffd}")
 }
 
 /// Passes on what nobody knew, reports what nobody can mend, and lets the comparisons go, in one commit.

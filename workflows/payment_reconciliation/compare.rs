@@ -68,7 +68,7 @@ fn compare_one(booked: &Booked, payment: &GatewayPayment) -> Option<Finding> {
     let mismatch =
         |kind, detail: String| Some(Finding::Mismatch(Mismatch { kind, detail: format!("payment {id}: {detail}") }));
     if booked.order_status == "PENDING" {
-        // Its checkout run has it in hand, and asks nobody while it waits for word.
+        // Its checkout run has it in hand.
         return match payment.status {
             GatewayPaymentStatus::Captured => Some(Finding::Untold(word(payment, WebhookKind::PaymentCaptured))),
             GatewayPaymentStatus::Failed => Some(Finding::Untold(word(payment, WebhookKind::PaymentFailed))),

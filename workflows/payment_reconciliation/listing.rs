@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use domain::ports::{GatewayError, ListedPayment, PaymentGateway, PaymentPage, WebhookEvent, WebhookKind, Window};
-use engine::{Call, CallContext, RetryPolicy, Step, StepError, Tx};
+use engine::{Call, CallContext, Dependency, RetryPolicy, Step, StepError, Tx, legible};
 use serde::{Deserialize, Serialize};
 
 use super::Reconciled;
@@ -22,6 +22,8 @@ use crate::{
 const FIRST: TimeDelta = TimeDelta::days(2);
 /// Longest stretch of time listed at once.
 const LONGEST: TimeDelta = TimeDelta::days(1);
+/// Longest id or reference of a listed payment that is looked at, in characters: an index must hold it.
+const MAX_TEXT_CHARS: usize = 255;
 /// Shortest: time goes on while it is listed, and there would always be a little more.
 const SHORTEST: TimeDelta = TimeDelta::minutes(1);
 
@@ -106,10 +108,17 @@ impl Call for ListPayments<'_> {
         RetryPolicy { timeout: Duration::from_secs(30), ..RetryPolicy::default() }
     }
 
+    fn dependency(&self) -> Option<Dependency> {
+        self.gateway.map(|gateway| Dependency::new("gateway", gateway.name()))
+    }
+
     async fn run(&self, _: &CallContext) -> Result<Listed, StepError> {
         let Some(gateway) = self.gateway else { return Ok(Listed::Nothing) };
         match gateway.list(self.place.window, self.place.page.as_deref()).await {
-            Ok(page) => Ok(Listed::Page(page)),
+            Ok(mut page) => {
+                page.payments.iter_mut().for_each(clean);
+                Ok(Listed::Page(page))
+            }
             Err(error) => {
                 // Seen in the lag, which grows until it lists again.
                 tracing::warn!(gateway = gateway.name(), %error, "the gateway does not list its payments");
@@ -117,6 +126,14 @@ impl Call for ListPayments<'_> {
                 Ok(if is_refusal && self.place.page.is_some() { Listed::Forgotten } else { Listed::Nothing })
             }
         }
+    }
+}
+
+/// Anybody's payment at the same gateway is listed, with whatever they have put into it: what Postgres cannot
+/// keep must not stop the walk.
+fn clean(payment: &mut ListedPayment) {
+    for text in [Some(&mut payment.gateway_payment_id), payment.reference.as_mut()].into_iter().flatten() {
+        *text = legible(text).chars().take(MAX_TEXT_CHARS).collect();
     }
 }
 

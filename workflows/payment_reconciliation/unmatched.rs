@@ -22,8 +22,8 @@ const BATCH: i64 = 50;
 /// Times an event is tried before it is a person's: for eight hours and a half.
 const TIMES: i32 = 9;
 
-/// When an event that found no order is tried for the `time`-th time after that: a minute later, and each
-/// time twice as long.
+/// How long after it has been tried so many times an event is tried again: a minute at first, and each time
+/// twice as long.
 pub(crate) fn delay(time: i32) -> TimeDelta {
     TimeDelta::minutes(2_i64.pow(u32::try_from(time.clamp(0, TIMES)).unwrap_or_default()))
 }
@@ -58,7 +58,8 @@ impl Step for MatchWebhooks {
                         UNMATCHED
                     })
                 }
-                None => webhook::UNREADABLE,
+                // Another release has kept it, and may still be about.
+                None => UNMATCHED,
             };
             let is_last = *attempts >= TIMES;
             let try_at = (outcome == UNMATCHED && !is_last).then(|| now + delay(*attempts));

@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// Claims `amount` of an order's payment and starts the run that sends it. Answers the run: the order's
+/// Claims `amount` of an order's payment and starts the run that sends it. Returns the run: the order's
 /// cancellation, if everything goes back and nothing has left.
 ///
 /// # Errors
@@ -48,10 +48,10 @@ pub async fn accept(
 }
 
 /// Claims so much of an order's payment, or what is left of it, and starts the run that sends it: for goods
-/// that will not be delivered. Answers how much; nothing of what was never captured.
+/// that will not be delivered. Returns how much; nothing of what was never captured.
 ///
 /// # Errors
-/// The database's own.
+/// The database's own; or that the order, which the caller holds, is none of which pieces can be called off.
 pub(crate) async fn up_to(
     conn: &mut PgConnection,
     order_id: OrderId,
@@ -60,20 +60,17 @@ pub(crate) async fn up_to(
     now: DateTime<Utc>,
 ) -> Result<Decimal, sqlx::Error> {
     let claim = Claim { run_id: Uuid::now_v7(), order_id, reason, reference: None };
-    match claim_up_to(conn, claim, amount, now).await {
-        Ok(Some(due)) => {
+    let due = claim_up_to(conn, claim, amount, now).await.map_err(|error| match error {
+        ClaimError::Database(error) => error,
+        // Not `Protocol`, which would read as an outage.
+        refused => sqlx::Error::Decode(Box::new(refused)),
+    })?;
+    match due {
+        Some(due) => {
             start(conn, claim, &due, now).await?;
             Ok(due.amount)
         }
-        Ok(None) => Ok(Decimal::ZERO),
-        Err(ClaimError::Database(error)) => Err(error),
-        Err(
-            error @ (ClaimError::OrderNotFound
-            | ClaimError::NothingCaptured
-            | ClaimError::ExceedsCaptured { .. }
-            | ClaimError::BeingCancelled
-            | ClaimError::NotPayable),
-        ) => Err(sqlx::Error::Protocol(error.to_string())),
+        None => Ok(Decimal::ZERO),
     }
 }
 

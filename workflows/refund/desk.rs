@@ -64,9 +64,15 @@ pub enum RefundRefusal {
     Database(#[from] sqlx::Error),
 }
 
-/// The signal a refused refund's run waits for.
-pub(super) fn signal_of(refund_id: Uuid) -> String {
-    format!("refund:{refund_id}")
+/// The signal that a run with refused refunds waits for.
+pub(super) const DECIDED: &str = "refund-decided";
+
+/// What that signal says.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Decided {
+    pub(super) refund_id: Uuid,
+    pub(super) decision: Decision,
 }
 
 /// A person decides: the refund moves, its run hears of it, and the audit log says who and why; or none of it.
@@ -90,7 +96,6 @@ pub async fn decide(
     if from != RefundStatus::Failed {
         return Err(InvalidRefundTransition { from, to: decision.leads_to() }.into());
     }
-    from.transition(decision.leads_to())?;
     let now = engine::sweep::engine_now(&mut *conn).await?;
     let has_moved = match decision {
         Decision::Resend => refunds::reopen(conn, refund_id, now).await?,
@@ -100,13 +105,13 @@ pub async fn decide(
         return Err(RefundRefusal::NobodyWaits);
     }
     let key = Uuid::now_v7().to_string();
-    match engine::signal(conn, found.run_id, &signal_of(refund_id), &key, &decision).await? {
+    match engine::signal(conn, found.run_id, DECIDED, &key, &Decided { refund_id, decision }).await? {
         Delivery::Delivered => {}
         Delivery::Duplicate | Delivery::Finished | Delivery::Refused | Delivery::Unknown | Delivery::Invalid => {
             return Err(RefundRefusal::NobodyWaits);
         }
     }
-    // It may have waited too long, and been parked.
+    // It may have been parked meanwhile, over something else.
     engine::unpark(conn, found.run_id, by, reason).await?;
     let (subject, details) =
         (format!("refund:{refund_id}"), json!({ "orderId": found.order_id, "was": found.failure }));

@@ -8,14 +8,14 @@ use domain::{
     notification::StaffReport,
     ports::{GatewayError, GatewayRefund, PaymentGateway},
 };
-use engine::{Call, CallContext, Dependency, Failure, Forward, Result, RetryPolicy, Start, Step, StepError, Tx};
+use engine::{Call, CallContext, Dependency, Forward, Result, RetryPolicy, Start, Step, StepError, Tx, legible};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{
     PATIENT, RefundRequest,
-    desk::{Decision, signal_of},
+    desk::{DECIDED, Decided, Decision},
 };
 use crate::{
     Shop,
@@ -24,7 +24,7 @@ use crate::{
     store::refunds::{self, DueRefund, PaidBack},
 };
 
-/// How long a refund that was refused waits for a person's word before its run is parked.
+/// How often the staff hears again of a refund that was refused and that nobody has decided about.
 const STAFF_PATIENCE: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// Sends back what this run has claimed, however long that takes, settles each refund, and tells the
@@ -32,7 +32,7 @@ const STAFF_PATIENCE: Duration = Duration::from_secs(90 * 24 * 3600);
 /// holds up no other; at the end the run waits until a person has had it sent again, or has paid it.
 ///
 /// # Errors
-/// Ends the turn, or parks the run when nobody says anything of a refused refund for [`STAFF_PATIENCE`].
+/// Ends the turn, or parks the run as any step of a flow that only goes forward.
 pub(crate) async fn give_back(
     flow: &mut Forward<'_>,
     shop: &Shop,
@@ -43,14 +43,33 @@ pub(crate) async fn give_back(
     let sending = Sending { order_id: request.order_id, gateway };
     let mut refused = Vec::new();
     for refund in due {
-        if !sending.send(flow, refund, 1).await? {
-            refused.push(refund);
+        let mut of_staff = OfStaff { refund, why: String::new(), told: 0 };
+        if !sending.send(flow, &mut of_staff).await? {
+            refused.push(of_staff);
         }
     }
-    for refund in refused {
-        sending.wait_for_staff(flow, refund).await?;
+    while !refused.is_empty() {
+        let decided = flow.wait_for::<Decided>(DECIDED, STAFF_PATIENCE).await?;
+        // Whoever decides has the order before this run, whose row we have heard at.
+        flow.checkpoint().await?;
+        match decided {
+            Some(decided) => sending.follow(flow, &mut refused, decided).await?,
+            None => {
+                for of_staff in &mut refused {
+                    sending.tell_staff(flow, of_staff).await?;
+                }
+            }
+        }
     }
     Ok(())
+}
+
+/// A refund, and what the staff has heard of it so far.
+struct OfStaff<'a> {
+    refund: &'a DueRefund,
+    /// What the gateway said last.
+    why: String,
+    told: u32,
 }
 
 /// What all refunds of a run have in common.
@@ -62,8 +81,8 @@ struct Sending<'a> {
 
 impl Sending<'_> {
     /// Sends one refund; false when the gateway has refused it, of which the staff hears each time.
-    async fn send(&self, flow: &mut Forward<'_>, refund: &DueRefund, time: u32) -> Result<bool> {
-        let order_id = self.order_id;
+    async fn send(&self, flow: &mut Forward<'_>, of_staff: &mut OfStaff<'_>) -> Result<bool> {
+        let (order_id, refund) = (self.order_id, of_staff.refund);
         let sent = match &refund.gateway_payment_id {
             Some(payment_id) => {
                 let (pool, desk) = (flow.pool().clone(), Desk::new(flow.pool(), self.gateway));
@@ -75,8 +94,8 @@ impl Sending<'_> {
             Some(Sent::Accepted(sent)) => PaidBack::ByGateway(sent),
             Some(Sent::Refused { why }) => {
                 flow.tx(FailRefund { order_id, refund, why }).await?;
-                let notice = refused(order_id, refund, why, time);
-                flow.start(Start::<Notification>::new(notice.key(), &notice)).await?;
+                of_staff.why.clone_from(why);
+                self.tell_staff(flow, of_staff).await?;
                 return Ok(false);
             }
             None => PaidBack::InCash,
@@ -86,24 +105,29 @@ impl Sending<'_> {
         Ok(true)
     }
 
-    /// Until a person has said what becomes of it. Each round needs their word, and one more is heard of.
-    async fn wait_for_staff(&self, flow: &mut Forward<'_>, refund: &DueRefund) -> Result<()> {
-        let mut time = 1;
-        loop {
-            let heard = flow.wait_for::<Decision>(&signal_of(refund.refund_id), STAFF_PATIENCE).await?;
-            // Whoever decides has the order before this run, whose row we have heard at.
-            flow.checkpoint().await?;
-            time += 1;
-            match heard {
-                Some(Decision::Settle) => return self.tell(flow, refund).await,
-                Some(Decision::Resend) if self.send(flow, refund, time).await? => return Ok(()),
-                Some(Decision::Resend) => {}
-                None => {
-                    let detail = format!("the gateway refused refund {}, and nobody has decided", refund.refund_id);
-                    return Err(Failure::new("refund-refused", detail));
-                }
+    /// Does what a person has decided about one of those that were refused.
+    async fn follow(&self, flow: &mut Forward<'_>, refused: &mut Vec<OfStaff<'_>>, decided: Decided) -> Result<()> {
+        let Some(at) = refused.iter().position(|open| open.refund.refund_id == decided.refund_id) else {
+            return Ok(());
+        };
+        let is_over = match decided.decision {
+            Decision::Settle => {
+                self.tell(flow, refused[at].refund).await?;
+                true
             }
+            Decision::Resend => self.send(flow, &mut refused[at]).await?,
+        };
+        if is_over {
+            refused.remove(at);
         }
+        Ok(())
+    }
+
+    async fn tell_staff(&self, flow: &mut Forward<'_>, of_staff: &mut OfStaff<'_>) -> Result<()> {
+        of_staff.told += 1;
+        let notice = refused(self.order_id, of_staff.refund, &of_staff.why, of_staff.told);
+        flow.start(Start::<Notification>::new(notice.key(), &notice)).await?;
+        Ok(())
     }
 
     async fn tell(&self, flow: &mut Forward<'_>, refund: &DueRefund) -> Result<()> {
@@ -190,8 +214,7 @@ impl Call for SendRefund<'_> {
         }
         match gateway.refund(context.idempotency_key, self.payment_id, &amount).await {
             Err(GatewayError::Refused { code, detail }) => {
-                // Postgres keeps no NUL.
-                Ok(Sent::Refused { why: format!("{code}: {detail}").replace('\0', "\u{fffd}") })
+                Ok(Sent::Refused { why: legible(&format!("{code}: {detail}")).into_owned() })
             }
             other @ (Ok(_)
             | Err(GatewayError::Unknown(_) | GatewayError::Busy { .. } | GatewayError::Misconfigured(_))) => {

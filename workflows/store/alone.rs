@@ -1,6 +1,6 @@
 //! One of many in a transaction, so that its failure is its own.
 
-use engine::{StepError, Tx};
+use engine::{StepError, Tx, legible};
 
 /// What follows is one of many, until [`end`].
 ///
@@ -24,7 +24,7 @@ pub async fn end<T>(tx: &mut Tx<'_>, done: Result<T, StepError>) -> Result<Resul
         }
         Err(error) if is_its_own(&error) => {
             sqlx::query("rollback to savepoint alone").execute(tx.conn()).await?;
-            Ok(Err(error.to_string().replace('\0', "\u{fffd}")))
+            Ok(Err(legible(&error.to_string()).into_owned()))
         }
         Err(error) => Err(error),
     }

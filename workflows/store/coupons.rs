@@ -42,65 +42,6 @@ impl Customer<'static> {
     }
 }
 
-macro_rules! candidates {
-    ($conn:expr, $cart_id:expr, $customer:expr, $codes:expr, $lock:literal) => {{
-        let Customer { user_id, email } = $customer;
-        let upper: Vec<String> = $codes.iter().map(|code| code.trim().to_uppercase()).collect();
-        let rows = sqlx::query!(
-            r#"
-            select c.id, c.code, c.kind, c.currency as "currency!", c.value, c.min_order_value, c.max_discount, c.starts_at, c.ends_at,
-                   c.usage_limit, c.per_user_limit, c.current_usage_count, c.held_count, c.stackable, c.auto_apply,
-                   c.scope, c.scope_ids, c.buy_quantity, c.get_quantity, c.is_active,
-                   (select count(*) from coupon_redemption_log l
-                     where l.coupon_id = c.id and l.status in ('HELD', 'SUCCESS')
-                       and (l.user_id = $3 or l.redeemer = coalesce(
-                            coupon_redeemer($4), (select coupon_redeemer(u.email) from users u where u.id = $3)))
-                   ) as "redeemed!"
-              from coupons c
-             where upper(c.code) = any($1)
-                or c.id in (select coupon_id from cart_coupons where cart_id = $2)
-                or (c.auto_apply and c.is_active)
-             order by c.id
-            "# + $lock,
-            &upper,
-            Uuid::from($cart_id),
-            user_id.map(Uuid::from),
-            email,
-        )
-        .fetch_all($conn)
-        .await?;
-        rows.into_iter()
-            .map(|row| {
-                let unknown = || sqlx::Error::Decode(format!("an unknown kind of coupon: {}", row.kind).into());
-                Ok(Candidate {
-                    redeemed_by_user: row.redeemed,
-                    coupon: Coupon {
-                        kind: kind(&row.kind).ok_or_else(unknown)?,
-                        scope: scope(&row.scope, &row.scope_ids).ok_or_else(unknown)?,
-                        id: row.id.into(),
-                        code: row.code,
-                        currency: row.currency.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
-                        value: row.value,
-                        min_order_value: row.min_order_value,
-                        max_discount: row.max_discount,
-                        starts_at: row.starts_at,
-                        ends_at: row.ends_at,
-                        usage_limit: row.usage_limit,
-                        per_user_limit: row.per_user_limit,
-                        current_usage_count: row.current_usage_count,
-                        held_count: row.held_count,
-                        stackable: row.stackable,
-                        auto_apply: row.auto_apply,
-                        buy_quantity: row.buy_quantity.and_then(|n| u32::try_from(n).ok()),
-                        get_quantity: row.get_quantity.and_then(|n| u32::try_from(n).ok()),
-                        is_active: row.is_active,
-                    },
-                })
-            })
-            .collect::<Result<Vec<_>, sqlx::Error>>()
-    }};
-}
-
 /// Coupons that may apply to a cart: the codes given, those on the cart, and automatic ones.
 pub async fn candidates(
     conn: &mut PgConnection,
@@ -108,17 +49,92 @@ pub async fn candidates(
     customer: Customer<'_>,
     codes: &[String],
 ) -> Result<Vec<Candidate>, sqlx::Error> {
-    candidates!(conn, cart_id, customer, codes, "")
+    let Customer { user_id, email } = customer;
+    let upper = uppercase(codes);
+    let rows = sqlx::query!(
+        r#"
+        select c.id, c.code, c.kind, c.currency as "currency!", c.value, c.min_order_value, c.max_discount, c.starts_at, c.ends_at,
+               c.usage_limit, c.per_user_limit, c.current_usage_count, c.held_count, c.stackable, c.auto_apply,
+               c.scope, c.scope_ids, c.buy_quantity, c.get_quantity, c.is_active,
+               (select count(*) from coupon_redemption_log l
+                 where l.coupon_id = c.id and l.status in ('HELD', 'SUCCESS')
+                   and (l.user_id = $3 or l.redeemer = coalesce(
+                        coupon_redeemer($4), (select coupon_redeemer(u.email) from users u where u.id = $3)))
+               ) as "redeemed!"
+          from coupons c
+         where upper(c.code) = any($1)
+            or c.id in (select coupon_id from cart_coupons where cart_id = $2)
+            or (c.auto_apply and c.is_active)
+         order by c.id
+        "#,
+        &upper,
+        Uuid::from(cart_id),
+        user_id.map(Uuid::from),
+        email,
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let unknown = || sqlx::Error::Decode(format!("an unknown kind of coupon: {}", row.kind).into());
+            Ok(Candidate {
+                redeemed_by_user: row.redeemed,
+                coupon: Coupon {
+                    kind: kind(&row.kind).ok_or_else(unknown)?,
+                    scope: scope(&row.scope, &row.scope_ids).ok_or_else(unknown)?,
+                    id: row.id.into(),
+                    code: row.code,
+                    currency: row.currency.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
+                    value: row.value,
+                    min_order_value: row.min_order_value,
+                    max_discount: row.max_discount,
+                    starts_at: row.starts_at,
+                    ends_at: row.ends_at,
+                    usage_limit: row.usage_limit,
+                    per_user_limit: row.per_user_limit,
+                    current_usage_count: row.current_usage_count,
+                    held_count: row.held_count,
+                    stackable: row.stackable,
+                    auto_apply: row.auto_apply,
+                    buy_quantity: row.buy_quantity.and_then(|n| u32::try_from(n).ok()),
+                    get_quantity: row.get_quantity.and_then(|n| u32::try_from(n).ok()),
+                    is_active: row.is_active,
+                },
+            })
+        })
+        .collect::<Result<Vec<_>, sqlx::Error>>()
 }
 
-/// The same, their rows locked until the transaction ends.
+/// The same, their rows locked until the transaction ends. In a statement of their own: what the locks' last
+/// holder has redeemed is visible to no earlier one.
 pub async fn lock_candidates(
     conn: &mut PgConnection,
     cart_id: CartId,
     customer: Customer<'_>,
     codes: &[String],
 ) -> Result<Vec<Candidate>, sqlx::Error> {
-    candidates!(conn, cart_id, customer, codes, "for update of c")
+    let locked = sqlx::query_scalar!(
+        r#"select c.id from coupons c
+            where upper(c.code) = any($1)
+               or c.id in (select coupon_id from cart_coupons where cart_id = $2)
+               or (c.auto_apply and c.is_active)
+            order by c.id for update"#,
+        &uppercase(codes),
+        Uuid::from(cart_id)
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    if locked.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut candidates = candidates(conn, cart_id, customer, codes).await?;
+    // One that began to apply in between is not locked.
+    candidates.retain(|candidate| locked.contains(&candidate.coupon.id.into()));
+    Ok(candidates)
+}
+
+fn uppercase(codes: &[String]) -> Vec<String> {
+    codes.iter().map(|code| code.trim().to_uppercase()).collect()
 }
 
 /// Those that apply now. A typed code that does not is refused with its reason; one that came along

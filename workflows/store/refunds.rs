@@ -295,7 +295,7 @@ pub async fn claims_of(conn: &mut PgConnection, run_id: Uuid) -> Result<Vec<DueR
     let rows = sqlx::query!(
         "select r.id, r.gateway_payment_id, r.amount, p.currency
            from refunds r join payments p on p.id = r.payment_id
-          where r.run_id = $1 and r.status = 'PENDING' order by r.id",
+          where r.run_id = $1 and r.status = 'PENDING' order by r.place",
         run_id
     )
     .fetch_all(conn)
@@ -317,20 +317,20 @@ pub async fn claims_of(conn: &mut PgConnection, run_id: Uuid) -> Result<Vec<DueR
 pub struct Turn {
     /// An earlier one is not settled yet.
     pub must_wait: bool,
-    /// What went back by those that are settled.
+    /// What the gateway gave back for those that are settled.
     pub settled: Decimal,
 }
 
-/// Whether it is this refund's turn: those of one payment are sent in the order they were claimed, so
-/// that what a gateway says has gone back can be read without doubt.
+/// Whether it is this refund's turn: those of one payment are sent one after the other, in the order they
+/// were claimed or asked to be sent again, so that what a gateway says has gone back can be read without doubt.
 ///
 /// # Errors
 /// The database's own.
 pub async fn turn_of(conn: &mut PgConnection, refund: &DueRefund) -> Result<Turn, sqlx::Error> {
     sqlx::query_as!(
         Turn,
-        r#"select coalesce(bool_or(o.status = 'PENDING' and o.id < r.id), false) as "must_wait!",
-                  coalesce(sum(o.amount) filter (where o.status = 'SUCCEEDED'), 0) as "settled!"
+        r#"select coalesce(bool_or(o.status = 'PENDING' and o.place < r.place), false) as "must_wait!",
+                  coalesce(sum(o.amount) filter (where o.status = 'SUCCEEDED' and not o.by_hand), 0) as "settled!"
              from refunds r
              join refunds o on o.payment_id = r.payment_id and o.gateway_payment_id = r.gateway_payment_id
             where r.id = $1"#,
@@ -444,13 +444,15 @@ pub async fn fail(
     Ok(())
 }
 
-/// What was refused is to be sent again: FAILED → PENDING. False when it had not been refused.
+/// What was refused is to be sent again, after those that are under way: FAILED → PENDING. False when it had
+/// not been refused. The caller holds the order.
 ///
 /// # Errors
 /// The database's own.
 pub async fn reopen(conn: &mut PgConnection, refund_id: Uuid, now: DateTime<Utc>) -> Result<bool, sqlx::Error> {
     let reopened = sqlx::query!(
-        "update refunds set status = 'PENDING', updated_at = $2 where id = $1 and status = 'FAILED'",
+        "update refunds set status = 'PENDING', place = nextval('refund_places'), updated_at = $2
+          where id = $1 and status = 'FAILED'",
         refund_id,
         now
     )

@@ -1,7 +1,5 @@
 use super::*;
-use chrono::TimeDelta;
 use proptest::prelude::*;
-use uuid::Uuid;
 
 const TEN: Stock = Stock { available: 10, reserved: 0 };
 
@@ -40,31 +38,6 @@ fn a_hold_ends_once() {
             assert_eq!(from.transition(to).is_ok(), moves.contains(&(from, to)), "{from} → {to}");
         }
     }
-}
-
-#[test]
-fn a_hold_is_dead_from_its_last_instant_on() {
-    let end = DateTime::UNIX_EPOCH;
-    assert!(ReservationStatus::Active.holds_at(end - TimeDelta::milliseconds(1), end));
-    assert!(!ReservationStatus::Active.holds_at(end, end));
-    assert!(!ReservationStatus::Released.holds_at(end - TimeDelta::seconds(1), end));
-}
-
-#[test]
-fn low_stock_alerts_once_a_crossing() {
-    assert!(crosses_low_stock(11, 10, 10));
-    assert!(crosses_low_stock(11, 0, 10));
-    assert!(!crosses_low_stock(10, 9, 10), "it was low before");
-    assert!(!crosses_low_stock(12, 11, 10));
-    assert!(!crosses_low_stock(9, 20, 10), "a restock is no alarm");
-}
-
-#[test]
-fn duplicate_lines_are_summed_in_variant_order() {
-    let variant = |n| VariantId(Uuid::from_u128(n));
-    let lines = [(variant(2), 1), (variant(1), 5), (variant(2), 2)];
-    assert_eq!(sum_duplicates(lines), vec![(variant(1), 5), (variant(2), 3)]);
-    assert_eq!(sum_duplicates([(variant(1), u32::MAX), (variant(1), 1)]), vec![(variant(1), u32::MAX)]);
 }
 
 fn apply(stock: Stock, kind: MovementKind, quantity: u32) -> Result<(Stock, Movement), StockError> {

@@ -214,23 +214,30 @@ pub async fn expire_idle(
     Ok(u64::try_from(expired.len()).unwrap_or(u64::MAX))
 }
 
-/// Up to `batch` EXPIRED carts, untouched since `before`, of which no order and no hold came.
+/// Deletes EXPIRED carts, untouched since `before`, of which no order and no hold came, of up to `batch` that
+/// were not looked at yet; says how many were. What an order or a hold came of is kept, and marked as looked
+/// at, or each batch would begin with all of those.
 ///
 /// # Errors
 /// The database's own.
 pub async fn delete_expired(conn: &mut PgConnection, batch: i64, before: DateTime<Utc>) -> Result<u64, sqlx::Error> {
-    let deleted = sqlx::query!(
-        "delete from carts
-          where id in (select c.id from carts c
-                        where c.status = 'EXPIRED' and c.last_activity_at <= $1
-                          and not exists (select from orders o where o.cart_id = c.id)
-                          and not exists (select from inventory_reservations r where r.cart_id = c.id)
-                        order by c.last_activity_at limit $2
-                          for update skip locked)",
+    let looked_at = sqlx::query_scalar!(
+        r#"with page as materialized (
+            select c.id, exists (select from orders o where o.cart_id = c.id)
+                         or exists (select from inventory_reservations r where r.cart_id = c.id) as is_kept
+              from carts c
+             where c.status = 'EXPIRED' and not c.is_kept and c.last_activity_at <= $1
+             order by c.last_activity_at limit $2
+               for update skip locked),
+         kept as (
+            update carts c set is_kept = true from page p where c.id = p.id and p.is_kept),
+         deleted as (
+            delete from carts c using page p where c.id = p.id and not p.is_kept)
+         select count(*) as "looked_at!" from page"#,
         before,
         batch
     )
-    .execute(conn)
+    .fetch_one(conn)
     .await?;
-    Ok(deleted.rows_affected())
+    Ok(u64::try_from(looked_at).unwrap_or_default())
 }

@@ -184,9 +184,9 @@ pub async fn held(conn: &mut PgConnection, after: Uuid, limit: i64) -> Result<Ve
              left join lateral (
                   select o.id, o.run_id
                     from refunds o join engine.runs b on b.id = o.run_id and b.status = 'STUCK'
-                   where r.status = 'PENDING' and o.status = 'PENDING' and o.run_id <> r.run_id and o.id < r.id
+                   where r.status = 'PENDING' and o.status = 'PENDING' and o.run_id <> r.run_id and o.place < r.place
                      and o.payment_id = r.payment_id and o.gateway_payment_id = r.gateway_payment_id
-                   order by o.id limit 1) e on true
+                   order by o.place limit 1) e on true
             where r.status <> 'SUCCEEDED' and r.id > $1 and (r.status = 'FAILED' or e.id is not null)
             order by r.id limit $2"#,
         after,
