@@ -3,7 +3,7 @@
 //!
 //! Every check reads one and the same snapshot, so it is right in the middle of the day's trade: each
 //! rule holds after every commit, not only when the shop is quiet. A check is one row of [`CHECKS`]
-//! and one file in `audit/`; it answers the breaches, never the healthy rows.
+//! and one file in `audit/`; it returns the breaches, never the healthy rows.
 
 use serde::Serialize;
 use sqlx::PgPool;

@@ -34,7 +34,7 @@ pub enum NotMirrored {
     Database(#[from] sqlx::Error),
 }
 
-/// Brings the mirror up to date; answers how many orders' holds were looked at. No connection is held while
+/// Brings the mirror up to date; returns how many orders' holds were looked at. No connection is held while
 /// the mirror answers.
 ///
 /// # Errors

@@ -141,7 +141,7 @@ impl Undo<()> for WithdrawReturn {
     }
 }
 
-/// Nobody came in time: REJECTED, unless the word that was waited for came at the last moment. Answers
+/// Nobody came in time: REJECTED, unless the word that was waited for came at the last moment. Returns
 /// whether it did.
 #[derive(Debug)]
 struct LapseReturn {

@@ -109,7 +109,7 @@ pub(crate) struct Crowd {
     rate: Vec<u32>,
 }
 
-/// Measures, prints the figures, and answers whether the books balanced and nothing failed that must not.
+/// Measures, prints the figures, and returns whether the books balanced and nothing failed that must not.
 /// `redis` is one that is there already; where one is needed and none is named, the installed one is
 /// started.
 ///

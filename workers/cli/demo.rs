@@ -188,7 +188,7 @@ async fn visit_all(shop: &Storefront, queue: Vec<Shopper>, progress: &Progress) 
     Ok(visits)
 }
 
-/// Waits, but not for ever, until no run is under way; answers what was left.
+/// Waits, but not for ever, until no run is under way; returns what was left.
 async fn settled(pool: &PgPool) -> Result<Runs, Failure> {
     let begun = Instant::now();
     loop {

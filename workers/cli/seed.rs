@@ -31,7 +31,7 @@ pub(crate) const USERS: [DemoUser; 3] = [
 /// The key that the demo shop's other services come with.
 pub(crate) const API_KEY: &str = "dev-service-key";
 
-/// Fills a database that sells nothing yet; answers whether it was one.
+/// Fills a database that sells nothing yet; returns whether it was one.
 ///
 /// # Errors
 /// The database's own.

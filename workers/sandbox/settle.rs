@@ -13,7 +13,7 @@ const EVERY: Duration = Duration::from_millis(200);
 const BATCH: i32 = 200;
 
 /// Captures what is due, of one order or of all; what another look has in hand is left to it.
-/// Answers how many it captured.
+/// Returns how many it captured.
 pub(crate) async fn due(connection: impl PgExecutor<'_>, order_id: Option<&str>) -> Result<u64, sqlx::Error> {
     let settled = sqlx::query(
         "with due as (

@@ -95,7 +95,7 @@ pub async fn accept(
 }
 
 /// The staff give back everything that is left of an order's money. If the order can still be cancelled,
-/// that is what it comes to: nobody ships what has been paid back. Answers the run, if so.
+/// that is what it comes to: nobody ships what has been paid back. Returns the run, if so.
 ///
 /// # Errors
 /// The database's own.

@@ -189,7 +189,7 @@ pub enum OfferError {
     Database(#[from] sqlx::Error),
 }
 
-/// Hands another try to the checkout that waits for it; answers that run. Decided under the run's lock:
+/// Hands another try to the checkout that waits for it; returns that run. Decided under the run's lock:
 /// of two tries at the same time one is taken.
 ///
 /// # Errors

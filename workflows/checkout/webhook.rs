@@ -22,7 +22,7 @@ pub const UNMATCHED: &str = "UNMATCHED";
 /// It was rightly signed, and says nothing that we understand.
 pub const UNREADABLE: &str = "UNREADABLE";
 
-/// Keeps a verified event, and hands it to whom it concerns, in one transaction. Answers what became of it;
+/// Keeps a verified event, and hands it to whom it concerns, in one transaction. Returns what became of it;
 /// none when it was kept before.
 ///
 /// # Errors

@@ -200,7 +200,7 @@ pub trait PaymentGateway: Send + Sync {
     /// Every payment the gateway knows for the order; empty if it never heard of it.
     async fn find(&self, order_id: OrderId) -> Result<Vec<GatewayPayment>, GatewayError>;
 
-    /// Closes every open payment of the order; answers what each ended as (Closed, Captured or
+    /// Closes every open payment of the order; returns what each ended as (Closed, Captured or
     /// Failed), never Pending.
     async fn close(&self, key: Uuid, order_id: OrderId) -> Result<Vec<GatewayPayment>, GatewayError>;
 

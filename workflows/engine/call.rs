@@ -124,7 +124,7 @@ fn outcome<T>(answer: &Result<T, StepError>) -> Outcome {
 }
 
 impl<C: Call> Calling<'_, C> {
-    /// Makes the call. The undo is given what the call answered, or `None` when the run gave up
+    /// Makes the call. The undo is given what the call returned, or `None` when the run gave up
     /// before that was known: then the call may or may not have happened.
     pub async fn undo<U: Undo<Option<C::Output>>>(self, undo: U) -> Result<C::Output> {
         let Calling { flow, call } = self;

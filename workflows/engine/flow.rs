@@ -215,8 +215,8 @@ impl Flow {
 
     // --- what the verbs share ---
 
-    /// Runs the steps, or reads what they answered, and registers what takes them back: it is told the
-    /// position of the last one, by which the undo is known on every replay, and what they answered.
+    /// Runs the steps, or reads what they returned, and registers what takes them back: it is told the
+    /// position of the last one, by which the undo is known on every replay, and what they returned.
     async fn carry_out<G: Steps>(
         &mut self,
         steps: &G,
@@ -306,7 +306,7 @@ impl Flow {
         self.diverged(name, &found).await
     }
 
-    /// What a verb without an undo answered then, if the journal says.
+    /// What a verb without an undo returned then, if the journal says.
     pub(crate) async fn recall<T: DeserializeOwned>(&mut self, kind: Kind, name: &str) -> Option<T> {
         let entry = self.entry(0, kind, name).await?;
         let answer = self.read(&entry).await;

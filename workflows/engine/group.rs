@@ -13,7 +13,7 @@ use crate::{
 
 /// One step, or a tuple of steps that always share a commit. Each has its own journal entry.
 pub trait Steps: Send + Sync {
-    /// What they answer together.
+    /// What they return together.
     type Output: DeserializeOwned + Send + Sync + 'static;
 
     /// Their names in order.
@@ -34,7 +34,7 @@ pub enum Stopped {
     Crash,
 }
 
-/// What the steps of a group have answered so far.
+/// What the steps of a group have returned so far.
 #[doc(hidden)]
 pub struct Ran<'a> {
     pub(crate) faults: Option<&'a dyn Faults>,

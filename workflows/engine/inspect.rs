@@ -21,7 +21,7 @@ pub struct Run {
     pub status: String,
     /// What it was started with.
     pub input: serde_json::Value,
-    /// What it answered.
+    /// What it returned.
     pub output: Option<serde_json::Value>,
     /// Why it unwound or was parked.
     pub failure: Option<serde_json::Value>,
@@ -49,7 +49,7 @@ pub struct JournalEntry {
     pub kind: String,
     /// The step.
     pub name: String,
-    /// What the step answered.
+    /// What the step returned.
     pub output: Option<serde_json::Value>,
     /// How an attempt failed.
     pub error: Option<serde_json::Value>,

@@ -14,11 +14,11 @@ use crate::Failure;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Kind {
-    /// A step's answer, committed with its SQL.
+    /// A step's output, committed with its SQL.
     Tx,
     /// A call is about to be made.
     Intent,
-    /// A call's answer.
+    /// A call's output.
     Call,
     /// A wait began; its output holds the deadline.
     Wait,
@@ -80,7 +80,7 @@ pub struct Entry {
     pub kind: Kind,
     /// The step's name.
     pub name: String,
-    /// What the step answered.
+    /// What the step returned.
     pub output: Option<serde_json::Value>,
     /// When it was journalled, on the engine's clock.
     pub recorded_at: DateTime<Utc>,

@@ -58,7 +58,7 @@ pub use start::{Start, Started, start};
 pub use step::{Call, CallContext, Deadline, Nothing, Step, Tx, Undo};
 pub use turn::{Engine, Settings};
 
-/// What a flow answers: its output, or the failure that makes it unwind.
+/// What a flow returns: its output, or the failure that makes it unwind.
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// Limits that protect the engine. Reaching one unwinds the run (or parks it past the point of no

@@ -23,7 +23,7 @@ pub trait Workflow: Send + Sync + 'static {
     const ONLY_FORWARD: bool = false;
     /// What it is started with.
     type Input: Serialize + DeserializeOwned + Send + Sync;
-    /// What it answers.
+    /// What it returns.
     type Output: Serialize + Send;
 
     /// Carries it out, or carries it on.

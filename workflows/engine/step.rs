@@ -18,7 +18,7 @@ use crate::{
 pub trait Step: Send + Sync {
     /// The name in the journal. A shipped name never changes meaning: rename it instead.
     const NAME: &'static str;
-    /// What it answers; journalled, and given back on a replay.
+    /// What it returns; journalled, and given back on a replay.
     type Output: Serialize + DeserializeOwned + Send + Sync + 'static;
 
     /// Does it. May run more than once, but only one run ever commits.
@@ -29,7 +29,7 @@ pub trait Step: Send + Sync {
 pub trait Call: Send + Sync {
     /// The name in the journal.
     const NAME: &'static str;
-    /// What it answers; journalled with the next commit.
+    /// What it returns; journalled with the next commit.
     type Output: Serialize + DeserializeOwned + Clone + Send + Sync + 'static;
 
     /// How it is retried.
@@ -83,7 +83,7 @@ impl CallContext {
     }
 }
 
-/// What takes a step back. `O` is what the step answered.
+/// What takes a step back. `O` is what the step returned.
 pub trait Undo<O>: Send + Sync + 'static {
     /// The name in the journal: the step's antonym. `None` means there is nothing to take back.
     const NAME: Option<&'static str>;

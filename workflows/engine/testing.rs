@@ -194,7 +194,7 @@ impl TestWorker {
     }
 
     /// Answers tickets, moving the clock whenever everything sleeps, until no live run is left but
-    /// parked ones, or `turns` have been given. Answers the turns given.
+    /// parked ones, or `turns` have been given. Returns the turns given.
     pub async fn drain(&self, turns: usize) -> Result<usize, Arc<sqlx::Error>> {
         let pool = self.engine.pool();
         for given in 0..turns {

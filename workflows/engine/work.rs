@@ -56,7 +56,7 @@ impl Flow {
         Err(self.fail(failure))
     }
 
-    /// From here on every verb answers this failure; what had not committed never happened.
+    /// From here on every verb returns this failure; what had not committed never happened.
     pub(crate) fn fail(&mut self, failure: Failure) -> Failure {
         self.roll_back();
         self.failure = Some(failure.clone());

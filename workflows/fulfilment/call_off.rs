@@ -97,7 +97,7 @@ enum Goods {
     WrittenOff,
 }
 
-/// Notes the pieces, and sees to goods and money. Answers what goes back; none if nothing of the order is
+/// Notes the pieces, and sees to goods and money. Returns what goes back; none if nothing of the order is
 /// left: then only the pieces are noted, and all the rest is its cancellation's.
 async fn settle(
     conn: &mut PgConnection,

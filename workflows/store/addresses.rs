@@ -1,4 +1,4 @@
-//! `addresses`: what a user has saved. At most one is his default; an order keeps a copy of its own.
+//! `addresses`: what a user has saved. At most one is their default; an order keeps a copy of its own.
 
 use chrono::{DateTime, Utc};
 use domain::{

@@ -311,7 +311,7 @@ pub async fn convert(
     Ok(())
 }
 
-/// The cart is the shopper's again, for as long as if he had just touched it.
+/// The cart is the shopper's again, for as long as if they had just touched it.
 pub async fn unlock(
     conn: &mut PgConnection,
     cart_id: CartId,

@@ -82,7 +82,7 @@ pub async fn available(conn: &mut PgConnection, variants: &[Uuid]) -> Result<Vec
         .collect())
 }
 
-/// Holds everything wanted, or nothing: then answers what is short. One statement.
+/// Holds everything wanted, or nothing: then returns what is short. One statement.
 pub async fn hold(
     conn: &mut PgConnection,
     holder: impl Into<Holder>,
@@ -155,7 +155,7 @@ pub async fn hold(
         .collect())
 }
 
-/// ACTIVE → CONFIRMED, reserved −q. Answers which variants were committed; the others' holds have expired.
+/// ACTIVE → CONFIRMED, reserved −q. Returns which variants were committed; the others' holds have expired.
 pub async fn commit(
     conn: &mut PgConnection,
     order_id: OrderId,

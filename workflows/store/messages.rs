@@ -139,7 +139,7 @@ pub async fn skip(
     Ok(())
 }
 
-/// SENDING → IN_DOUBT: it may have been handed over, and nobody knows. Answers how often by now.
+/// SENDING → IN_DOUBT: it may have been handed over, and nobody knows. Returns how often by now.
 pub async fn doubt(conn: &mut PgConnection, id: Uuid) -> Result<i32, sqlx::Error> {
     sqlx::query_scalar!(
         "update notifications set status = 'IN_DOUBT', sends = sends + 1

@@ -275,7 +275,7 @@ pub struct Settlement {
     pub is_all_back: bool,
 }
 
-/// Notes what each line of a return is worth, in major units, and answers what that makes of the order.
+/// Notes what each line of a return is worth, in major units, and returns what that makes of the order.
 ///
 /// # Errors
 /// The database's own.

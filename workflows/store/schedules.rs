@@ -63,7 +63,7 @@ impl Turn {
     }
 }
 
-/// Does it, and answers the schedule as it stands then; none if there is no such schedule. Doing it twice
+/// Does it, and returns the schedule as it stands then; none if there is no such schedule. Doing it twice
 /// is harmless.
 ///
 /// # Errors

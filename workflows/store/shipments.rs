@@ -161,7 +161,7 @@ pub struct CalledOff {
     pub amount: Decimal,
 }
 
-/// Notes pieces that will never be delivered; those of `written_off` are not back in stock either. Answers
+/// Notes pieces that will never be delivered; those of `written_off` are not back in stock either. Returns
 /// how many of the order's pieces are, or will be, delivered.
 ///
 /// # Errors

@@ -63,7 +63,7 @@ fn role(text: &str) -> Result<Role, sqlx::Error> {
     text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
 
-/// A user, without his password.
+/// A user, without their password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     /// Who.
@@ -76,13 +76,13 @@ pub struct User {
     pub last_name: Option<String>,
     /// As the user wrote it.
     pub phone_number: Option<String>,
-    /// What he may do.
+    /// What they may do.
     pub role: Role,
-    /// When he registered.
+    /// When they registered.
     pub created_at: DateTime<Utc>,
 }
 
-/// A user who may log in, with what his password is checked against.
+/// A user who may log in, with what their password is checked against.
 #[derive(Debug, Clone)]
 pub struct Login {
     /// Who it would be.
@@ -98,7 +98,7 @@ pub struct NewUser<'a> {
     pub email: &'a str,
     /// PHC string.
     pub password_hash: &'a str,
-    /// What he may do.
+    /// What they may do.
     pub role: Role,
     /// Given name, at most 100 characters.
     pub first_name: Option<&'a str>,
@@ -139,7 +139,7 @@ pub async fn insert_user(conn: &mut PgConnection, new: &NewUser<'_>) -> Result<U
     })
 }
 
-/// The active user of that address (lower case), to check his password.
+/// The active user of that address (lower case), to check their password.
 ///
 /// # Errors
 /// The database's own.

@@ -29,7 +29,7 @@ insert into coupons (id, code, kind, value, auto_apply, stackable)
 select bench.id((extract(epoch from now()) * 1000)::bigint, c.code), c.code, 'PERCENT', c.value, c.auto_apply, true
   from (values ('BENCH5', 5, true), ('BENCH10', 10, false)) as c (code, value, auto_apply);
 
--- Every other cart is a guest's, known by the hash of his token; the rest are users'.
+-- Every other cart is a guest's, known by the hash of their token; the rest are users'.
 insert into bench.live
 select n, bench.id(ms, 'live cart' || n), case when n % 2 = 1 then bench.id(ms, 'live user' || n) end
   from (select (extract(epoch from now()) * 1000)::bigint as ms) now, generate_series(0, current_setting('bench.carts')::int - 1) n;

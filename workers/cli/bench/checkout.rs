@@ -174,7 +174,7 @@ impl Staff {
 
 type Span = (DateTime<Utc>, DateTime<Utc>);
 
-/// Keeps so many checkouts under way; answers the measured span and how many were made in all.
+/// Keeps so many checkouts under way; returns the measured span and how many were made in all.
 async fn saturate(
     options: &PgConnectOptions,
     shop: &Arc<Shop>,

@@ -72,7 +72,7 @@ impl Visit<'_> {
         answered::<Value>(request, StatusCode::ACCEPTED).await.map(drop)
     }
 
-    /// Saves an address; answers its id.
+    /// Saves an address; returns its id.
     pub(crate) async fn save_address(&self) -> Result<Uuid, Surprise> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]

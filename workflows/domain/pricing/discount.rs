@@ -117,7 +117,7 @@ pub(super) fn stage(coupon: &Coupon) -> u8 {
 }
 
 /// Takes the coupon off the lines in its scope, never more than is left of each nor than the coupon's
-/// cap, and answers how much that was together.
+/// cap, and returns how much that was together.
 pub(super) fn take_off(
     coupon: &Coupon,
     lines: &[LineInput],

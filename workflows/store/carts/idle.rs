@@ -170,7 +170,7 @@ pub async fn abandon(
 
 /// → EXPIRED for carts whose time is over: up to `batch` past their `expires_at`, and as many without one
 /// that nobody has touched since `idle_since`. Never one that a checkout holds. Of those with nothing in them
-/// nothing is kept, unless an order or a hold came of one. Answers how many.
+/// nothing is kept, unless an order or a hold came of one. Returns how many.
 ///
 /// # Errors
 /// The database's own.

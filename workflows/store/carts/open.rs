@@ -16,7 +16,7 @@ use crate::cart::Owner;
 
 /// What a cart was read under. While Postgres says the same, nothing that decides its lines and prices has
 /// changed: not the cart, nor the catalogue, nor how often its owner has used which coupon (to use another
-/// one, he has to check out, which raises the cart's version).
+/// one, they have to check out, which raises the cart's version).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     /// Of the cart: raised by every write.
@@ -251,7 +251,7 @@ pub struct CartChange {
 }
 
 /// Saves a change in one statement, which also makes the cart ACTIVE, raises its version, notes its currency
-/// and puts its end off by `ttl_s` seconds from now. The cart is locked. Answers the new version.
+/// and puts its end off by `ttl_s` seconds from now. The cart is locked. Returns the new version.
 ///
 /// # Errors
 /// The database's own.

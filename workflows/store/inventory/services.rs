@@ -38,7 +38,7 @@ pub async fn find_variants(conn: &mut PgConnection, ids_or_skus: &[String]) -> R
     Ok(rows.into_iter().map(|row| Named { variant_id: row.id.into(), sku: row.sku }).collect())
 }
 
-/// Holds all of it for a service until `expires_at`, or nothing: then answers what is short, and the
+/// Holds all of it for a service until `expires_at`, or nothing: then returns what is short, and the
 /// caller rolls back. The holds are expired by the same run as those of checkouts.
 ///
 /// # Errors

@@ -72,7 +72,7 @@ impl Check {
 }
 
 /// The payments whose orders have left PENDING need not be asked about while they are open: they wait for
-/// their next pass. Answers whether there may be more of them.
+/// their next pass. Returns whether there may be more of them.
 ///
 /// # Errors
 /// The database's own.

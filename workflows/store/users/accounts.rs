@@ -20,15 +20,15 @@ pub struct Account {
     pub last_name: Option<String>,
     /// As the user wrote it.
     pub phone_number: Option<String>,
-    /// What he may do.
+    /// What they may do.
     pub role: Role,
-    /// Whether he may log in.
+    /// Whether they may log in.
     pub is_active: bool,
-    /// When he registered.
+    /// When they registered.
     pub created_at: DateTime<Utc>,
-    /// When he logged in last.
+    /// When they logged in last.
     pub last_login_at: Option<DateTime<Utc>>,
-    /// When he was forgotten.
+    /// When they were forgotten.
     pub anonymised_at: Option<DateTime<Utc>>,
 }
 
@@ -91,7 +91,7 @@ pub async fn lock(conn: &mut PgConnection, ids: &[UserId]) -> Result<Vec<Account
 }
 
 /// Writes names, phone number, role and whether a locked account may log in. Who may not is logged out:
-/// his refresh tokens are revoked; what is left of his access token is good for a customer's reading only.
+/// their refresh tokens are revoked; what is left of their access token is good for a customer's reading only.
 ///
 /// # Errors
 /// The database's own.

@@ -92,7 +92,7 @@ impl Crowd {
         format!("BEN-{}-{}", number / 4, number % 4)
     }
 
-    /// How the owner of a cart says who he is.
+    /// How the owner of a cart says who they are.
     pub(super) fn credential(&self, cart: usize) -> anyhow::Result<Credential> {
         match self.owners[cart] {
             Some(user_id) => {
