@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::{
     body::{Body, Bytes, HttpBody as _},
-    extract::{Request, State},
+    extract::{Query, Request, State},
     http::{HeaderMap, Method, StatusCode, header},
     middleware::Next,
     response::Response,
@@ -85,23 +85,26 @@ fn shed() -> ApiError {
 /// 503 `overloaded` before anything was done; 503 `timeout`: the transaction was rolled back, or had
 /// already committed.
 pub(crate) async fn admit(State(state): State<AppState>, request: Request, next: Next) -> Result<Response, ApiError> {
-    let places = if is_long_poll(&request) { &state.polls } else { &state.admission };
+    let (places, awaited) = match asked_to_wait(&request) {
+        Some(awaited) => (&state.polls, awaited),
+        None => (&state.admission, Duration::ZERO),
+    };
     let _place = places.try_acquire().map_err(|_| shed())?;
-    let patience = state.config.request_timeout + awaited(request.uri().query().unwrap_or_default());
+    let patience = state.config.request_timeout + awaited;
     tokio::time::timeout(patience, next.run(request)).await.map_err(|_| ApiError::timeout())
 }
 
-/// How long a long poll asks to be kept waiting.
-fn awaited(query: &str) -> Duration {
-    let seconds = query.split('&').find_map(|pair| pair.strip_prefix("wait=")?.parse().ok()).unwrap_or_default();
-    Duration::from_secs(LONGEST_WAIT_S.min(seconds))
-}
-
-fn is_long_poll(request: &Request) -> bool {
-    let query = request.uri().query().unwrap_or_default();
-    request.method() == Method::GET
-        && request.uri().path().starts_with("/api/checkout/")
-        && query.split('&').any(|parameter| parameter.starts_with("wait="))
+/// How long a long poll asks to be kept waiting; none if the request is none. The query is read as the
+/// handlers read it, and a HEAD is served by them as a GET.
+fn asked_to_wait(request: &Request) -> Option<Duration> {
+    let uri = request.uri();
+    let may_wait = uri.path() == "/api/events" || uri.path().starts_with("/api/checkout/");
+    if !may_wait || !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return None;
+    }
+    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).ok()?;
+    let seconds = pairs.iter().find(|(name, _)| name == "wait")?.1.parse().ok()?;
+    Some(Duration::from_secs(LONGEST_WAIT_S.min(seconds)))
 }
 
 #[cfg(test)]
@@ -109,24 +112,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_poll_is_given_the_time_it_asks_for_and_no_more() {
-        for (query, seconds) in
-            [("", 0), ("wait=20&for=end", 20), ("for=end&wait=31", 30), ("wait=x", 0), ("await=9", 0)]
-        {
-            assert_eq!(awaited(query), Duration::from_secs(seconds), "{query}");
-        }
-    }
-
-    #[test]
-    fn a_long_poll_is_known_by_its_wait() {
-        for (target, is_one) in [
-            ("/api/checkout/x?wait=30", true),
-            ("/api/checkout/x?for=end&wait=30", true),
-            ("/api/checkout/x?for=end", false),
-            ("/api/products?wait=30", false),
+    fn a_long_poll_is_given_the_time_it_asks_for_and_nothing_else_is() {
+        for (method, target, seconds) in [
+            ("GET", "/api/checkout/x?wait=20", Some(20)),
+            ("GET", "/api/checkout/x?for=end&wait=31", Some(30)),
+            ("HEAD", "/api/checkout/x?wait=30&for=end", Some(30)),
+            ("GET", "/api/checkout/x?%77ait=%330", Some(30)),
+            ("GET", "/api/events?wait=5&after=x", Some(5)),
+            ("GET", "/api/checkout/x", None),
+            ("GET", "/api/checkout/x?for=end&await=9", None),
+            ("GET", "/api/checkout/x?wait=x", None),
+            ("GET", "/api/products?wait=30", None),
+            ("POST", "/api/checkout?wait=30", None),
+            ("DELETE", "/api/checkout/x?wait=30", None),
         ] {
-            let request = Request::get(target).body(Body::empty()).expect("a request");
-            assert_eq!(is_long_poll(&request), is_one, "{target}");
+            let request = Request::builder().method(method).uri(target).body(Body::empty()).expect("a request");
+            assert_eq!(asked_to_wait(&request), seconds.map(Duration::from_secs), "{method} {target}");
         }
     }
 }

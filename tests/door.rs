@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use api::ApiConfig;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use reqwest::Method;
+use reqwest::{Method, RequestBuilder};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -79,11 +79,18 @@ async fn long_polls_are_counted_apart() {
     asha.add("LAP-001", 1).await;
     let checkout = asha.checkout("tok_ok").await;
     let front = Front::open(&server.pool, ApiConfig { max_concurrency: 2, max_polls: 20, ..config() }, None).await;
-    let asha = asha.at(&front.door);
-    let poll = format!("{}?wait=30", checkout.path());
+    let (asha, staff) = (asha.at(&front.door), server.staff().await.at(&front.door));
+    let path = checkout.path();
+    let polls = [
+        asha.request(Method::GET, &format!("{path}?wait=30")),
+        asha.request(Method::HEAD, &format!("{path}?wait=30&for=end")),
+        asha.request(Method::GET, &format!("{path}?%77ait=30")),
+        staff.request(Method::GET, "/api/events?type=nothing&wait=30"),
+    ];
     // Twenty of them wait; the first that is answered is one too many.
-    let mut polls: FuturesUnordered<_> = (0..40).map(|_| Answer::to(asha.request(Method::GET, &poll))).collect();
-    polls.next().await.expect("an answer").refused(503, "overloaded");
+    let again = |poll: &RequestBuilder| Answer::to(poll.try_clone().expect("no body"));
+    let mut polls: FuturesUnordered<_> = polls.iter().cycle().take(40).map(again).collect();
+    assert_eq!(polls.next().await.expect("an answer").status, 503);
     for _ in 0..10 {
         assert_eq!(asha.get(&checkout.path()).await.ok()["status"], "RUNNING", "who does not wait is served");
     }
