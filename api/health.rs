@@ -10,7 +10,6 @@ use axum::{
     routing::get,
 };
 use serde_json::json;
-use workflows::payment_reconciliation;
 
 use crate::{error::ApiError, state::AppState};
 
@@ -39,20 +38,11 @@ async fn ready(State(state): State<AppState>) -> Result<Response, ApiError> {
     }
 }
 
+/// What this process has counted, and what it last heard from the database: nobody is asked for it here.
 async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
     let Some(metrics) = &state.metrics else {
         return Err(ApiError::not_found("not-found", "This process keeps no metrics."));
     };
-    // What the database knows is measured when it is asked for; what a process counted is told all the same.
-    let measured = async {
-        let mut conn = state.pool.acquire().await?;
-        payment_reconciliation::lag::measure(&mut conn, &state.shop).await
-    };
-    match tokio::time::timeout(PATIENCE, measured).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "the reconciliation's lag cannot be measured"),
-        Err(_) => tracing::warn!("the reconciliation's lag cannot be measured: the database is slow"),
-    }
     // The version is Prometheus' text format's own.
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response())
 }

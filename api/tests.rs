@@ -7,6 +7,7 @@ use axum::{
     body::Body,
     http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header},
 };
+use metrics_exporter_prometheus::PrometheusBuilder;
 use secrecy::SecretString;
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -17,8 +18,13 @@ use crate::{AllowedOrigins, ApiConfig, AppState, AuthKeys, RateLimits, router};
 
 /// A state whose database refuses every connection.
 fn state(config: ApiConfig) -> AppState {
-    let nowhere = PgConnectOptions::new().host("127.0.0.1").port(1);
-    let pool = PgPoolOptions::new().acquire_timeout(Duration::from_millis(50)).connect_lazy_with(nowhere);
+    state_on(1, config)
+}
+
+/// A state whose database should be behind this port of the machine.
+fn state_on(port: u16, config: ApiConfig) -> AppState {
+    let there = PgConnectOptions::new().host("127.0.0.1").port(port);
+    let pool = PgPoolOptions::new().acquire_timeout(Duration::from_millis(50)).connect_lazy_with(there);
     let keys = AuthKeys::new(&SecretString::from("0123456789abcdef0123456789abcdef")).expect("a secret");
     AppState::new(pool, Shop::new(Rules::default(), Vec::new(), None), keys, config)
 }
@@ -84,6 +90,20 @@ async fn a_lost_database_is_unavailable_and_not_an_internal_error() {
         assert_eq!(answer.headers[header::RETRY_AFTER], "1", "{path}");
     }
     assert_eq!(ask(&state, request(Method::GET, "/healthz")).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn whoever_reads_the_metrics_costs_no_connection() {
+    let database = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    database.set_nonblocking(true).expect("nobody waits for it");
+    let port = database.local_addr().expect("an address").port();
+    let metrics = PrometheusBuilder::new().build_recorder().handle();
+    let state = state_on(port, ApiConfig::default()).with_metrics(metrics);
+    assert_eq!(ask(&state, request(Method::GET, "/metrics")).await.status, StatusCode::OK);
+    let came = database.accept().map_err(|error| error.kind());
+    assert_eq!(came.err(), Some(std::io::ErrorKind::WouldBlock), "the database was asked");
+    assert_eq!(ask(&state, request(Method::GET, "/api/products")).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(database.accept().is_ok(), "whoever wants something of it asks it");
 }
 
 #[tokio::test]

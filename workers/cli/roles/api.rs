@@ -104,8 +104,8 @@ pub(crate) async fn state(
 pub(crate) fn start(parts: &mut Parts, listener: TcpListener, state: AppState) -> Result<(), Failure> {
     let stop = parts.token();
     parts.start("metrics", metrics::keep_up(metrics::handle()?, parts.token()));
-    let queues = workflows::registry(&state.shop).queues().to_vec();
-    parts.start("gauge of backlogs", metrics::follow_backlogs(state.pool.clone(), queues, parts.token()));
+    let gauges = metrics::follow_database(state.pool.clone(), Arc::clone(&state.shop), parts.token());
+    parts.start("gauges of the database", gauges);
     parts.start("API", api::serve(listener, state, async move { stop.cancelled().await }));
     Ok(())
 }

@@ -1,6 +1,9 @@
 //! This process' metrics.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::{Router, http::header, response::IntoResponse as _, routing::get};
 use engine::{
@@ -11,6 +14,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use sqlx::PgPool;
 use tokio::{net::TcpListener, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+use workflows::{Shop, payment_reconciliation};
 
 use crate::failure::Failure;
 
@@ -47,16 +51,13 @@ pub(crate) async fn keep_up(handle: PrometheusHandle, stop: CancellationToken) -
     }
 }
 
-/// Shows how much waits in each queue until it is told to stop. An api does so, because there may be no
-/// worker when more are wanted.
+/// Shows what the database knows until it is told to stop: how much waits in each queue, how far the
+/// reconciliation is behind. An api does so, because there may be no worker when more are wanted.
 ///
 /// # Errors
 /// None.
-pub(crate) async fn follow_backlogs(
-    pool: PgPool,
-    queues: Vec<&'static str>,
-    stop: CancellationToken,
-) -> Result<(), Failure> {
+pub(crate) async fn follow_database(pool: PgPool, shop: Arc<Shop>, stop: CancellationToken) -> Result<(), Failure> {
+    let queues = workflows::registry(&shop).queues().to_vec();
     let mut looks = tokio::time::interval(UPKEEP);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -72,6 +73,10 @@ pub(crate) async fn follow_backlogs(
                 }
             }
             Err(error) => tracing::debug!(%error, "the backlogs were not counted"),
+        }
+        let measured = async { payment_reconciliation::lag::measure(&mut *pool.acquire().await?, &shop).await };
+        if let Err(error) = heard(measured).await {
+            tracing::debug!(%error, "the reconciliation's lag was not measured");
         }
     }
 }

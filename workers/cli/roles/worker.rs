@@ -76,6 +76,7 @@ pub(crate) fn start(parts: &mut Parts, config: &Config, pool: &PgPool, shop: &Ar
         queues: config.worker.queues.clone(),
         settings: config.worker.settings(),
         pulse,
+        ..PoolOptions::default()
     };
     parts.start("worker", workers::run(pool.clone(), workflows::registry(shop), options, parts.token()));
     Ok(finger)
