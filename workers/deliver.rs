@@ -19,7 +19,10 @@ use engine::Engine;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use tokio::{sync::Semaphore, time::Instant};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 use uuid::Uuid;
 
 use crate::pace::Pace;
@@ -218,11 +221,11 @@ async fn serve_once(
             }
         })
         .build(answer);
-    // apalis polls its own futures: a panic there must not end the process.
-    let mut run = tokio::spawn(worker.run_until(async move {
+    // apalis polls its own futures: a panic there must not end the process. It ends with whoever waits for it.
+    let mut run = AbortOnDropHandle::new(tokio::spawn(worker.run_until(async move {
         stop.cancelled().await;
         Ok::<(), WorkerError>(())
-    }));
+    })));
     let ended = tokio::select! {
         ended = &mut run => ended,
         () = life.gone(concurrency) => {

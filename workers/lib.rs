@@ -31,13 +31,22 @@ pub struct PoolOptions {
     pub queues: Vec<String>,
     /// The engine's settings.
     pub settings: Settings,
+    /// How long a pool that was told to stop waits for the turns in hand. What they hold after that is ready
+    /// for others at once, whatever becomes of the turns.
+    pub grace: Duration,
     /// Told of every sign of life from the database, for a watchdog.
     pub pulse: Pulse,
 }
 
 impl Default for PoolOptions {
     fn default() -> Self {
-        PoolOptions { concurrency: 16, queues: Vec::new(), settings: Settings::default(), pulse: Pulse::default() }
+        PoolOptions {
+            concurrency: 16,
+            queues: Vec::new(),
+            settings: Settings::default(),
+            grace: Duration::from_secs(20),
+            pulse: Pulse::default(),
+        }
     }
 }
 
@@ -66,10 +75,6 @@ impl Finger {
         Some(self.0.upgrade()?.swap(false, Ordering::Relaxed))
     }
 }
-
-/// How long a pool that was told to stop waits for the turns in hand. What they hold after that is
-/// taken over by others, as after a crash.
-const GRACE: Duration = Duration::from_secs(20);
 
 /// Connections that turns leave to what keeps a pool going, beside one a queue for fetching its tickets:
 /// claims, what is given back, and two to spare for calls that keep notes.
@@ -120,11 +125,24 @@ pub async fn run(
             shutdown.clone(),
         ));
     }
-    while deliveries.join_next().await.is_some() {}
-    turns.close();
-    if tokio::time::timeout(GRACE, turns.wait()).await.is_err() {
-        tracing::warn!(turns = turns.len(), "some turns did not end in time; others will take them over");
+    let all_done = async {
+        while deliveries.join_next().await.is_some() {}
+        turns.close();
+        turns.wait().await;
+    };
+    // A delivery lasts as long as the turns it waits for.
+    let out_of_patience = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(options.grace).await;
+    };
+    tokio::select! {
+        () = all_done => {}
+        () = out_of_patience => {
+            tracing::warn!(turns = turns.len(), "some turns did not end in time; others take them over");
+        }
     }
+    // No more tickets are answered.
+    deliveries.shutdown().await;
     alive.cancel();
     // Both end when told to; a panic in either has been logged by the runtime.
     let _ = tokio::join!(keeper, sweeper);

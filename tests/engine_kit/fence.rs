@@ -1,8 +1,10 @@
 //! Who may write to a run: whoever claimed it last, as the database remembers it now.
 
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::patience::in_time;
 
 /// Something happens to the database while a worker is about to make its call, once.
 struct Meanwhile(std::sync::Mutex<Option<Box<dyn FnOnce() + Send>>>);
@@ -226,4 +228,37 @@ async fn on_a_database_with_another_history_a_worker_drops_what_it_has_in_hand()
     assert_eq!(alive, [new]);
     worker.engine().beat(&restored).await.expect("a beat");
     assert_eq!(worker.engine().incarnation().id(), new, "once");
+}
+
+#[tokio::test]
+async fn a_pool_told_to_stop_hands_over_a_call_that_does_not_end() {
+    let (lab, pausing) = (Lab::new().await, Pausing::default());
+    let pool = |stop: &CancellationToken| {
+        // Whatever had to be found out by a lease that runs out would come too late.
+        let settings = engine::Settings { lease: Duration::from_secs(3_600), ..engine::Settings::default() };
+        let options = workers::PoolOptions { settings, grace: Duration::ZERO, ..workers::PoolOptions::default() };
+        let registry = Registry::default().with(pausing.clone());
+        tokio::spawn(workers::run(lab.pool.clone(), registry, options, stop.clone()))
+    };
+    let mut tx = lab.pool.begin().await.expect("a transaction");
+    engine::start(&mut tx, &Start::<Pausing>::new("k", &()).expect("a start")).await.expect("started");
+    tx.commit().await.expect("committed");
+    let stop = CancellationToken::new();
+    let leaver = pool(&stop);
+    in_time("the call", pausing.entered.notified()).await;
+    stop.cancel();
+    in_time("the pool stops", leaver).await.expect("no panic").expect("a graceful end");
+    let held: (i64, i64) = sqlx::query_as(
+        "select (select count(*) from engine.workers), (select count(*) from apalis.jobs where status <> 'Pending')",
+    )
+    .fetch_one(&lab.pool)
+    .await
+    .expect("counts");
+    assert_eq!((held, lab.tickets().await), ((0, 0), 1), "the run waits for somebody else");
+    let stop = CancellationToken::new();
+    let heir = pool(&stop);
+    in_time("the call is made again", pausing.entered.notified()).await;
+    assert_eq!(pausing.calls.load(Ordering::SeqCst), 2);
+    stop.cancel();
+    in_time("the heir stops", heir).await.expect("no panic").expect("a graceful end");
 }

@@ -7,8 +7,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{failure::Failure, shutdown::Stop};
 
-/// How long parts that were told to stop may take. Longer than a drain of the API's requests and than
-/// the step a worker has in hand.
+/// How long parts that were told to stop may take. Longer than a drain of the API's requests
+/// ([`api::ApiConfig::drain_limit`]) and than a worker waits for the turns in hand
+/// ([`workers::PoolOptions::grace`]), with time left to hand them over.
 const STOP_PATIENCE: Duration = Duration::from_secs(25);
 
 /// Parts that start and stop together.
@@ -91,6 +92,13 @@ fn why(joined: Result<(&'static str, Result<(), Failure>), JoinError>) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_parts_do_when_they_stop_is_done_before_they_are_cut_off() {
+        let to_hand_over = Duration::from_secs(5);
+        assert!(workers::PoolOptions::default().grace + to_hand_over <= STOP_PATIENCE);
+        assert!(api::ApiConfig::default().drain_limit < STOP_PATIENCE);
+    }
 
     #[tokio::test]
     async fn a_part_that_ends_by_itself_is_named() {
