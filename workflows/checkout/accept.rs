@@ -268,14 +268,40 @@ impl From<Refusal> for StepError {
     }
 }
 
+/// What a request comes to.
+#[derive(Debug)]
+pub enum Sought {
+    /// An equal one has started this run before.
+    Started(Accepted),
+    /// It may start a run.
+    New(Box<NewCheckout>),
+}
+
+/// A request that has its cart, locked until the transaction ends.
+#[derive(Debug)]
+pub struct NewCheckout {
+    order: Order,
+    gateway: String,
+    cart: StoredCart,
+    locked: Locked,
+}
+
 /// Accepts a checkout, or says why not. Everything happens in the caller's transaction.
 pub async fn accept(conn: &mut PgConnection, shop: &Shop, order: Order) -> Result<Accepted, Refusal> {
+    match seek(conn, shop, order).await? {
+        Sought::Started(accepted) => Ok(accepted),
+        Sought::New(checkout) => start(conn, shop, *checkout).await,
+    }
+}
+
+/// Finds the run that an equal request has started, or locks the cart for a new one. Nothing is written.
+pub async fn seek(conn: &mut PgConnection, shop: &Shop, order: Order) -> Result<Sought, Refusal> {
     let gateway = order.payment_gateway.clone().unwrap_or_else(|| shop.rules.default_gateway.clone());
     if order.payment_method != PaymentMethod::Cod && shop.gateway(&gateway).is_none() {
         return Err(Refusal::GatewayUnknown { name: gateway });
     }
     let Some(cart_id) = cart_of(conn, &order).await? else {
-        return already_bought(conn, &order).await;
+        return already_bought(conn, &order).await.map(Sought::Started);
     };
     // Whoever else wants this cart waits here, and then finds what became of it.
     let locked = carts::lock(conn, cart_id).await?.ok_or(Refusal::CartNotFound)?;
@@ -286,30 +312,26 @@ pub async fn accept(conn: &mut PgConnection, shop: &Shop, order: Order) -> Resul
             return Err(Refusal::CartNotActive(CartStatus::Expired));
         }
         (CartStatus::Active | CartStatus::Abandoned, _) if cart.lines.is_empty() && order.cart_id.is_none() => {
-            return already_bought(conn, &order).await;
+            return already_bought(conn, &order).await.map(Sought::Started);
         }
         (CartStatus::Active | CartStatus::Abandoned, _) => {}
         (CartStatus::Checkout | CartStatus::Converted, Some(run_id)) => {
-            return match same_run(conn, run_id, &order.fingerprint).await? {
-                Some(accepted) => Ok(accepted),
-                None => long_ago(conn, &cart, run_id).await,
+            let accepted = match same_run(conn, run_id, &order.fingerprint).await? {
+                Some(accepted) => accepted,
+                None => long_ago(conn, &cart, run_id).await?,
             };
+            return Ok(Sought::Started(accepted));
         }
         (status @ (CartStatus::Checkout | CartStatus::Converted | CartStatus::Expired), _) => {
             return Err(Refusal::CartNotActive(status));
         }
     }
-    start(conn, shop, order, gateway, cart, locked).await
+    Ok(Sought::New(Box::new(NewCheckout { order, gateway, cart, locked })))
 }
 
-async fn start(
-    conn: &mut PgConnection,
-    shop: &Shop,
-    order: Order,
-    gateway: String,
-    cart: StoredCart,
-    locked: Locked,
-) -> Result<Accepted, Refusal> {
+/// Starts the run of a request that has its cart, in the transaction that sought it.
+pub async fn start(conn: &mut PgConnection, shop: &Shop, checkout: NewCheckout) -> Result<Accepted, Refusal> {
+    let NewCheckout { order, gateway, cart, locked } = checkout;
     let now = locked.now;
     let terms = Terms::of(&shop.rules, order.shipping_method);
     validate::check_cart(&cart, &terms)?;
