@@ -20,7 +20,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 use workflows::checkout::{
-    accept::{self, Accepted, Refusal},
+    accept::{self, Accepted, Refusal, Sought},
     status::{self, CheckoutStatus, CheckoutView},
 };
 
@@ -161,8 +161,13 @@ async fn start(
         let location = location_of(&replay.body);
         return Ok(([(header::LOCATION, location)], replay).into_response());
     }
-    state.backlog.admit(&mut tx, state.config.max_backlog).await?;
-    let accepted = accept::accept(&mut tx, &state.shop, order).await?;
+    let accepted = match accept::seek(&mut tx, &state.shop, order).await? {
+        Sought::Started(accepted) => accepted,
+        Sought::New(checkout) => {
+            state.backlog.admit(&mut tx, state.config.max_backlog).await?;
+            accept::start(&mut tx, &state.shop, *checkout).await?
+        }
+    };
     let view = serde_json::to_value(AcceptedView::from(accepted)).map_err(ApiError::internal)?;
     idempotency::finish(&mut tx, &caller, &key, StatusCode::ACCEPTED, &view).await?;
     tx.commit().await?;

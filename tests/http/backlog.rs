@@ -42,6 +42,8 @@ async fn a_full_backlog_refuses_new_checkouts_and_keeps_every_promise() {
     late.post_under("two", "/api/checkout", &order).await.refused(503, "backlog-full");
 
     assert_eq!(Checkout::of(early.post_under("one", "/api/checkout", &order).await), accepted, "asked again");
+    let another_tab = Checkout::of(early.post_under("another", "/api/checkout", &order).await);
+    assert_eq!(another_tab, accepted, "an equal order under another key");
     assert_eq!(early.delete(&accepted.path()).await.status, 202, "given up");
     late.add("LAP-001", 1).await;
 
