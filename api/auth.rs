@@ -216,19 +216,20 @@ async fn refresh(
     Credentials(body): Credentials<RefreshBody>,
 ) -> Result<Json<Session>, ApiError> {
     let refused = || ApiError::unauthorized("invalid-refresh-token", "Log in again.");
-    let next = state.auth.successor(&body.refresh_token);
-    let (shown, successor) = (token_hash(&body.refresh_token), token_hash(&next));
+    let shown = token_hash(&body.refresh_token);
+    let mut successors = state.auth.successors(&body.refresh_token);
+    let hashes: Vec<[u8; 32]> = successors.iter().map(|successor| token_hash(successor)).collect();
     let mut tx = state.pool.begin().await?;
-    match users::redeem_refresh_token(&mut tx, &shown, &successor).await? {
+    match users::redeem_refresh_token(&mut tx, &shown, &hashes).await? {
         Redeemed::Fresh { user, family } => {
             let user = users::find_user(&mut tx, user).await?.ok_or_else(refused)?;
-            let session = open_session(&state, &mut tx, user, family, next).await?;
+            let session = open_session(&state, &mut tx, user, family, successors.swap_remove(0)).await?;
             tx.commit().await?;
             Ok(Json(session))
         }
-        Redeemed::Again { user } => {
+        Redeemed::Again { user, successor } => {
             let user = users::find_user(&mut tx, user).await?.ok_or_else(refused)?;
-            session(&state, user, next).map(Json)
+            session(&state, user, successors.swap_remove(successor)).map(Json)
         }
         Redeemed::Reused { user } => {
             // The revocation must last although the request fails.

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use workflows::store::users::Role;
 
-/// Below this a JWT secret is warned about: HS256's own output length (RFC 7518 §3.2).
-pub const GOOD_SECRET_BYTES: usize = 32;
+/// Shortest JWT secret, in bytes: as long as what HS256 puts out (RFC 7518 §3.2).
+pub const LEAST_SECRET_BYTES: usize = 32;
 
 /// Who issues access tokens, and for whom: a token of another system that shares the secret is refused.
 const ISSUER: &str = "cart-engine";
@@ -40,8 +40,14 @@ pub struct AuthKeys {
 
 /// The JWT secret cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("the JWT secret is empty")]
-pub struct EmptySecret;
+#[error("a JWT secret has at least {LEAST_SECRET_BYTES} bytes")]
+pub struct ShortSecret;
+
+/// The bytes of a secret that is long enough.
+fn long_enough(secret: &SecretString) -> Result<&[u8], ShortSecret> {
+    let secret = secret.expose_secret().as_bytes();
+    if secret.len() < LEAST_SECRET_BYTES { Err(ShortSecret) } else { Ok(secret) }
+}
 
 #[derive(Serialize, Deserialize)]
 struct Claims {
@@ -57,18 +63,9 @@ impl AuthKeys {
     /// Keys from the configured secret; tokens live 15 minutes, refresh tokens 30 days.
     ///
     /// # Errors
-    /// [`EmptySecret`]. A short one is only warned about.
-    pub fn new(secret: &SecretString) -> Result<Self, EmptySecret> {
-        let secret = secret.expose_secret().as_bytes();
-        if secret.is_empty() {
-            return Err(EmptySecret);
-        }
-        if secret.len() < GOOD_SECRET_BYTES {
-            tracing::warn!(
-                bytes = secret.len(),
-                "the JWT secret is short; use at least {GOOD_SECRET_BYTES} random bytes"
-            );
-        }
+    /// [`ShortSecret`].
+    pub fn new(secret: &SecretString) -> Result<Self, ShortSecret> {
+        let secret = long_enough(secret)?;
         Ok(AuthKeys {
             signing: EncodingKey::from_secret(secret),
             signing_id: key_id(secret),
@@ -83,12 +80,9 @@ impl AuthKeys {
     /// lives after the last API process took up the new secret.
     ///
     /// # Errors
-    /// [`EmptySecret`].
-    pub fn with_previous(mut self, secret: &SecretString) -> Result<Self, EmptySecret> {
-        let secret = secret.expose_secret().as_bytes();
-        if secret.is_empty() {
-            return Err(EmptySecret);
-        }
+    /// [`ShortSecret`].
+    pub fn with_previous(mut self, secret: &SecretString) -> Result<Self, ShortSecret> {
+        let secret = long_enough(secret)?;
         self.accepted.push((key_id(secret), DecodingKey::from_secret(secret)));
         self.macs.push(mac(secret));
         Ok(self)
@@ -142,13 +136,17 @@ fn mac(secret: &[u8]) -> Mac {
     Mac::new_from_slice(secret).expect("HMAC takes a key of any length")
 }
 
+fn sign(mac: &Mac, what: &[u8], text: &[u8]) -> [u8; 32] {
+    mac.clone().chain_update(what).chain_update(text).finalize().into_bytes().into()
+}
+
 impl AuthKeys {
     /// A guest's secret: random, and signed, so that nothing need be kept to know it again.
     pub fn issue_session(&self, rng: &mut (impl CryptoRng + ?Sized)) -> String {
         let mut bytes = [0; 2 * SESSION_HALF];
         let (drawn, signature) = bytes.split_at_mut(SESSION_HALF);
         rng.fill_bytes(drawn);
-        signature.copy_from_slice(&self.sign(SESSION, drawn)[..SESSION_HALF]);
+        signature.copy_from_slice(&sign(&self.macs[0], SESSION, drawn)[..SESSION_HALF]);
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 
@@ -162,14 +160,12 @@ impl AuthKeys {
         }
     }
 
-    /// The refresh token that follows another. Whoever shows that one again at once, from another tab, is
-    /// given the same; without our secret nobody can tell it from the one before.
-    pub fn successor(&self, refresh_token: &str) -> String {
-        BASE64_URL_SAFE_NO_PAD.encode(self.sign(REFRESH, refresh_token.as_bytes()))
-    }
-
-    fn sign(&self, what: &[u8], text: &[u8]) -> [u8; 32] {
-        self.macs[0].clone().chain_update(what).chain_update(text).finalize().into_bytes().into()
+    /// What may follow a refresh token: first what follows it here, then what a process that signs by the
+    /// secret before has given out. Whoever shows that token again at once, from another tab, is given the
+    /// same; without our secret nobody can tell it from the one before.
+    pub fn successors(&self, refresh_token: &str) -> Vec<String> {
+        let signed = |mac| BASE64_URL_SAFE_NO_PAD.encode(sign(mac, REFRESH, refresh_token.as_bytes()));
+        self.macs.iter().map(signed).collect()
     }
 }
 
@@ -291,16 +287,24 @@ mod tests {
     }
 
     #[test]
-    fn a_refresh_token_has_one_successor() {
-        let (ours, token) = (keys(SECRET), random_token(&mut rand::rng()));
-        assert_eq!(ours.successor(&token), ours.successor(&token));
-        assert_ne!(ours.successor(&token), keys("fedcba9876543210fedcba9876543210").successor(&token));
-        assert_ne!(ours.successor(&token), ours.successor(&ours.successor(&token)));
+    fn a_refresh_token_has_one_successor_by_each_secret() {
+        let (old, token) = (keys(SECRET), random_token(&mut rand::rng()));
+        let new = || keys("fedcba9876543210fedcba9876543210");
+        let by = |keys: &AuthKeys| keys.successors(&token);
+        assert_eq!((by(&old).len(), by(&old)), (1, by(&old)));
+        assert_ne!(by(&old), by(&new()));
+        assert_ne!(by(&old), old.successors(&by(&old)[0]));
+        let rotating = new().with_previous(&SecretString::from(SECRET)).expect("a secret");
+        assert_eq!(by(&rotating), [by(&new()), by(&old)].concat());
     }
 
     #[test]
-    fn an_empty_secret_is_refused() {
-        assert!(AuthKeys::new(&SecretString::from("")).is_err());
+    fn a_short_secret_is_refused() {
+        for (secret, is_fine) in [("", false), (&SECRET[1..], false), (SECRET, true)] {
+            let secret = SecretString::from(secret);
+            assert_eq!(AuthKeys::new(&secret).is_ok(), is_fine);
+            assert_eq!(keys(SECRET).with_previous(&secret).is_ok(), is_fine);
+        }
     }
 
     #[test]

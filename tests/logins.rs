@@ -1,6 +1,6 @@
 //! Logging in and staying logged in: guessing gets slower, and a stolen token ends the login it came from.
 
-use api::{ApiConfig, RateLimits};
+use api::{ApiConfig, AuthKeys, RateLimits};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -176,6 +176,23 @@ async fn two_tabs_that_refresh_at_once_stay_logged_in_with_one_next_token() {
     refresh(&front.door, &token).await.refused(401, "invalid-refresh-token");
     refresh(&front.door, &last).await.refused(401, "invalid-refresh-token");
     front.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_tabs_share_the_next_token_while_the_secret_is_being_replaced() {
+    let pool = database().await;
+    let (old, new) = ("0123456789abcdef0123456789abcdef".into(), "fedcba9876543210fedcba9876543210".into());
+    let before = Front::open_with(&pool, AuthKeys::new(&old).expect("a secret"), config(), None).await;
+    let keys = AuthKeys::new(&new).and_then(|keys| keys.with_previous(&old)).expect("secrets");
+    let after = Front::open_with(&pool, keys, config(), None).await;
+    register(&before.door, "asha@example.com").await;
+    let token = text(&log_in(&before.door, "asha@example.com", PASSWORD).await.ok(), "refreshToken");
+    let here = text(&refresh(&before.door, &token).await.ok(), "refreshToken");
+    let there = text(&refresh(&after.door, &token).await.ok(), "refreshToken");
+    assert_eq!(here, there);
+    refresh(&after.door, &there).await.ok();
+    before.close().await;
+    after.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

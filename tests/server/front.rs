@@ -19,15 +19,19 @@ pub struct Front {
 
 impl Front {
     pub async fn open(pool: &PgPool, config: ApiConfig, redis: Option<Redis>) -> Front {
-        let (listener, base) = listen().await;
         let keys = AuthKeys::new(&JWT_SECRET.into()).expect("a secret");
+        Front::open_with(pool, keys, config, redis).await
+    }
+
+    pub async fn open_with(pool: &PgPool, keys: AuthKeys, config: ApiConfig, redis: Option<Redis>) -> Front {
+        let (listener, base) = listen().await;
         let mut state = AppState::new(pool.clone(), Shop::new(Rules::default(), Vec::new(), None), keys, config);
         if let Some(redis) = redis {
             state = state.with_redis(redis);
         }
         let stop = CancellationToken::new();
         let serving = tokio::spawn(api::serve(listener, state, stop.clone().cancelled_owned()));
-        // A client of its own, so that each caller's connections are his own.
+        // A client of its own, so that each caller's connections are their own.
         Front { door: Door::new(super::client(), base), stop, serving }
     }
 

@@ -244,6 +244,8 @@ pub enum Redeemed {
     Again {
         /// Whose it is.
         user: UserId,
+        /// Which of the successors it was traded for, by position.
+        successor: usize,
     },
     /// It had been used before. Whoever shows it now or showed it then is a thief, so the whole family
     /// is revoked.
@@ -255,16 +257,16 @@ pub enum Redeemed {
     Refused,
 }
 
-/// Uses a refresh token up, once, under its row's lock; the next one shall have the hash `successor_hash`. The
-/// caller commits in every case: revoking the family of a reused token must last although the request is
-/// refused.
+/// Uses a refresh token up, once, under its row's lock. The next one shall have one of the hashes in
+/// `successors`, one for each secret in force. The caller commits in every case: revoking the family of a
+/// reused token must last although the request is refused.
 ///
 /// # Errors
 /// The database's own.
 pub async fn redeem_refresh_token(
     conn: &mut PgConnection,
     token_hash: &[u8],
-    successor_hash: &[u8],
+    successors: &[[u8; 32]],
 ) -> Result<Redeemed, sqlx::Error> {
     let Some(token) = sqlx::query!(
         r#"select t.id, t.user_id, t.family_id, t.used_at is not null as "is_used!",
@@ -281,8 +283,12 @@ pub async fn redeem_refresh_token(
     else {
         return Ok(Redeemed::Refused);
     };
-    if token.is_fresh && !token.is_dead && is_unused(conn, successor_hash, token.family_id).await? {
-        return Ok(Redeemed::Again { user: UserId(token.user_id) });
+    if token.is_fresh && !token.is_dead {
+        for (successor, hash) in successors.iter().enumerate() {
+            if is_unused(conn, hash, token.family_id).await? {
+                return Ok(Redeemed::Again { user: UserId(token.user_id), successor });
+            }
+        }
     }
     if token.is_used {
         revoke_family(conn, token.family_id).await?;
