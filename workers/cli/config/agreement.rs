@@ -2,6 +2,7 @@
 
 use domain::money::Money;
 use rust_decimal::Decimal;
+use workflows::Shop;
 
 use super::Config;
 
@@ -39,6 +40,10 @@ pub(super) fn problems(config: &Config, origin: impl Fn(&str) -> String) -> Vec<
             named("worker.lease_ms", &worker.lease_ms)
         ),
     );
+    let registry = workflows::registry(&Shop::new(shop.clone(), Vec::new(), None));
+    for queue in worker.queues.iter().filter(|queue| !registry.queues().contains(&queue.as_str())) {
+        complain(false, "worker.queues", queue, format!("some of {}", registry.queues().join(", ")));
+    }
     let kept = &shop.retention;
     complain(
         kept.finished_runs_days <= kept.run_keys_days,

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, path::Path};
 
 use config::{File, FileFormat, Map, Source, Value, ValueKind, builder::DefaultState};
 
-use super::{Config, agreement, ranges};
+use super::{
+    Config, agreement,
+    ranges::{self, Range},
+};
 use crate::failure::Failure;
 
 /// The file that is read when it is there and none is named.
@@ -141,18 +144,27 @@ fn check(key: &str, value: &Value, origins: &mut BTreeMap<String, String>, probl
     origins.insert(key.to_owned(), origin.to_owned());
 }
 
-/// Variables of ours that are read elsewhere than here.
-const READ_ELSEWHERE: [&str; 1] = ["CART_ENGINE_PG_MIRROR"];
+/// Variables of ours that are read elsewhere than here, and what they may be.
+const READ_ELSEWHERE: [(&str, Range); 1] = [("CART_ENGINE_PG_MIRROR", ranges::HTTP)];
 
 /// What the environment says, and which of our variables say nothing. An empty one is most likely a mistake, such
 /// as a secret that was not found: to go on as if it were unset could mean to work on another database.
 fn from_environment(variables: impl IntoIterator<Item = (String, String)>) -> (Layer, Vec<String>) {
-    let is_named = |name: &str| NAMED.iter().any(|(named, _)| *named == name) || READ_ELSEWHERE.contains(&name);
+    let elsewhere = |name: &str| READ_ELSEWHERE.iter().find(|(named, _)| *named == name).map(|(_, range)| *range);
+    let is_named = |name: &str| NAMED.iter().any(|(named, _)| *named == name) || elsewhere(name).is_some();
     let (variables, empty): (BTreeMap<String, String>, BTreeMap<String, String>) = variables
         .into_iter()
         .filter(|(name, _)| name.starts_with(PREFIX) || is_named(name))
         .partition(|(_, value)| !value.trim().is_empty());
-    let problems = empty.keys().map(|name| format!("{name} is empty: give it a value, or unset it")).collect();
+    let mut problems: Vec<String> =
+        empty.keys().map(|name| format!("{name} is empty: give it a value, or unset it")).collect();
+    for (name, value) in &variables {
+        if let Some(range) = elsewhere(name)
+            && !range.holds(&value.as_str().into())
+        {
+            problems.push(format!("{name} = {}: must be {range}", range.shown(&value.as_str().into())));
+        }
+    }
     let prefixed = variables
         .iter()
         .filter_map(|(name, value)| Some((name, name.strip_prefix(PREFIX)?.to_lowercase().replace("__", "."), value)));
@@ -255,6 +267,10 @@ mod tests {
             ("", &[("DATABASE_URL", "")], "DATABASE_URL"),
             ("", &[("CART_ENGINE__API__LISTEN", " ")], "CART_ENGINE__API__LISTEN"),
             ("", &[("CART_ENGINE_PG_MIRROR", "")], "CART_ENGINE_PG_MIRROR"),
+            ("", &[("CART_ENGINE_PG_MIRROR", "/srv/npm")], "CART_ENGINE_PG_MIRROR = /srv/npm: must be a URL"),
+            ("shop.default_gateway = 'stripe'", &[], "shop.default_gateway = stripe"),
+            ("api.max_backlog = 20001", &[], "must be a whole number from 1 to 20000"),
+            ("worker.queues = ['checkout', 'refunds']", &[], "worker.queues = refunds"),
             ("", &[("JWT_SECRET", "short")], "auth.jwt_secret = *** (JWT_SECRET): must be 32 to 1024 bytes"),
             ("shop.hold_s = 99999999999999", &[], "shop.hold_s"),
             ("shop.hold_s = 480", &[], "shop.payment_window_s"),
