@@ -115,6 +115,9 @@ struct CheckoutAnswer {
     status: String,
     /// The step reached last.
     step: Option<String>,
+    /// True while an operator looks at it; left out otherwise.
+    #[schema(required = false)]
+    delayed: bool,
     order_id: Uuid,
     order_number: String,
     /// Once it exists.
@@ -339,7 +342,11 @@ impl From<Refusal> for ApiError {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use serde_json::json;
+    use utoipa::PartialSchema as _;
+    use workflows::checkout::status::OrderGlance;
 
     use super::*;
 
@@ -366,6 +373,35 @@ mod tests {
             })
         );
         assert_eq!(location_of(&view), format!("/api/checkout/{workflow_id}"));
+    }
+
+    #[test]
+    fn the_document_names_every_field_of_a_checkout() {
+        let order = OrderGlance {
+            order_id: Uuid::from_u128(8),
+            order_number: "ORD0000000018".to_owned(),
+            status: "PENDING".to_owned(),
+            payment_status: "PENDING".to_owned(),
+            total_amount: "1.00".to_owned(),
+            currency: "INR".to_owned(),
+        };
+        let view = CheckoutView {
+            workflow_id: Uuid::from_u128(7),
+            status: "RUNNING",
+            step: None,
+            delayed: true,
+            order_id: order.order_id,
+            order_number: order.order_number.clone(),
+            order: Some(order),
+            next_action: Some(json!({})),
+            failure: Some(json!({})),
+            estimated_delivery: None,
+            tracking_url: None,
+        };
+        let names =
+            |object: &Value| -> BTreeSet<String> { object.as_object().expect("fields").keys().cloned().collect() };
+        let schema = serde_json::to_value(CheckoutAnswer::schema()).expect("JSON");
+        assert_eq!(names(&schema["properties"]), names(&serde_json::to_value(view).expect("JSON")));
     }
 
     #[test]
