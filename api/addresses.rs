@@ -23,7 +23,7 @@ use crate::{
     caller::Caller,
     error::{ApiError, FieldError},
     extract::{Json, Path, Query},
-    idempotency::{IdempotencyKey, Write},
+    idempotency::{IdempotencyKey, Write, begun},
     openapi::Problem,
     page::{Page, PageQuery},
     state::AppState,
@@ -212,10 +212,7 @@ async fn create(
         phone_number: body.phone_number,
     };
     check(&address)?;
-    let mut write = match Write::begin(&state, &caller, key).await? {
-        Ok(write) => write,
-        Err(replay) => return Ok(replay.into_response()),
-    };
+    let mut write = begun!(Write::begin(&state, &caller, key).await?);
     let saved = addresses::count_locked(write.conn(), user_id).await?;
     if saved >= MAX_ADDRESSES {
         let detail = format!("At most {MAX_ADDRESSES} addresses can be saved; delete one first.");

@@ -1,10 +1,6 @@
 //! What products are filed under: categories, which lie within each other, and brands.
 
-use axum::{
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -16,7 +12,7 @@ use crate::{
     caller::Caller,
     error::{ApiError, FieldError},
     extract::{Json, Path, Query, nullable},
-    idempotency::{IdempotencyKey, Write},
+    idempotency::{IdempotencyKey, Write, begun},
     openapi::Problem,
     page::{Page, PageQuery},
     state::AppState,
@@ -147,12 +143,9 @@ async fn create(
 ) -> Result<Response, ApiError> {
     caller.require_staff()?;
     check_name(&body.name)?;
-    let mut write = match Write::begin(&state, &caller, key).await? {
-        Ok(write) => write,
-        Err(replay) => return Ok(replay.into_response()),
-    };
+    let mut write = begun!(Write::begin(&state, &caller, key).await?);
     let category = refine(filing::insert_category(write.conn(), body.name.trim(), body.parent_id).await)?;
-    write.note("category.create", &format!("category:{}", category.id), &json!(body)).await?;
+    write.note("category.create", &format!("category:{}", category.id), None, &json!(body)).await?;
     write.answer(StatusCode::CREATED, &CategoryView::from(category)).await
 }
 
@@ -193,7 +186,7 @@ async fn change(
         category.parent_id = parent_id;
     }
     refine(filing::save_category(write.conn(), &category).await)?;
-    write.note("category.change", &format!("category:{id}"), &json!(body)).await?;
+    write.note("category.change", &format!("category:{id}"), None, &json!(body)).await?;
     write.answer(StatusCode::OK, &CategoryView::from(category)).await
 }
 
@@ -234,11 +227,8 @@ async fn create_brand(
 ) -> Result<Response, ApiError> {
     caller.require_staff()?;
     check_name(&body.name)?;
-    let mut write = match Write::begin(&state, &caller, key).await? {
-        Ok(write) => write,
-        Err(replay) => return Ok(replay.into_response()),
-    };
+    let mut write = begun!(Write::begin(&state, &caller, key).await?);
     let brand = refine(filing::insert_brand(write.conn(), body.name.trim()).await)?;
-    write.note("brand.create", &format!("brand:{}", brand.id), &json!(body)).await?;
+    write.note("brand.create", &format!("brand:{}", brand.id), None, &json!(body)).await?;
     write.answer(StatusCode::CREATED, &BrandView::from(brand)).await
 }

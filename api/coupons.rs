@@ -2,11 +2,7 @@
 
 mod terms;
 
-use axum::{
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use chrono::{DateTime, Utc};
 use domain::{
     coupon::{Coupon, CouponKind, CouponScope},
@@ -26,7 +22,7 @@ use crate::{
     caller::Caller,
     error::{ApiError, FieldError, OnConstraint},
     extract::{Json, Path, Query},
-    idempotency::{IdempotencyKey, Write},
+    idempotency::{IdempotencyKey, Write, begun},
     openapi::Problem,
     page::{Page, PageQuery},
     state::AppState,
@@ -173,15 +169,12 @@ async fn create(
     let details = json!(body);
     let (mut coupon, scope) = body.into_coupon(CouponId::generate(), state.shop.pricing.policy().currency);
     terms::check(&coupon, &scope)?;
-    let mut write = match Write::begin(&state, &caller, key).await? {
-        Ok(write) => write,
-        Err(replay) => return Ok(replay.into_response()),
-    };
+    let mut write = begun!(Write::begin(&state, &caller, key).await?);
     coupon.scope = resolve(write.conn(), scope).await?;
     store::insert(write.conn(), &coupon).await.on_constraint("coupons_code_key", |_| {
         ApiError::conflict("coupon-code-taken", "There is another coupon with this code.")
     })?;
-    write.note("coupon.create", &format!("coupon:{}", coupon.id), &details).await?;
+    write.note("coupon.create", &format!("coupon:{}", coupon.id), None, &details).await?;
     write.answer(StatusCode::CREATED, &CouponView::from(coupon)).await
 }
 
@@ -239,6 +232,6 @@ async fn change(
         return Err(ApiError::conflict("usage-limit-too-low", detail).with("inUse", in_use));
     }
     store::save(write.conn(), &coupon).await?;
-    write.note("coupon.change", &format!("coupon:{}", coupon.id), &details).await?;
+    write.note("coupon.change", &format!("coupon:{}", coupon.id), None, &details).await?;
     write.answer(StatusCode::OK, &CouponView::from(coupon)).await
 }

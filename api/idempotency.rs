@@ -63,6 +63,17 @@ impl IntoResponse for Replay {
     }
 }
 
+/// What has begun; a handler whose request was answered before returns that answer.
+macro_rules! begun {
+    ($begun:expr) => {
+        match $begun {
+            Ok(write) => write,
+            Err(replay) => return Ok(axum::response::IntoResponse::into_response(replay)),
+        }
+    };
+}
+pub(crate) use begun;
+
 /// A write of a known caller, in one transaction with the answer that is kept for its retry. Without a
 /// key it is an ordinary transaction.
 pub(crate) struct Write {
@@ -104,12 +115,18 @@ impl Write {
         &mut self.tx
     }
 
-    /// Notes in the audit log what the caller did.
+    /// Notes in the audit log what the caller did, to which thing (`kind:<id>`), and why, in their own words.
     ///
     /// # Errors
     /// The database's own.
-    pub(crate) async fn note(&mut self, action: &str, subject: &str, details: &Value) -> Result<(), ApiError> {
-        let act = Action { actor: &self.caller, action, subject, reason: None, details: Some(details) };
+    pub(crate) async fn note(
+        &mut self,
+        action: &str,
+        subject: &str,
+        reason: Option<&str>,
+        details: &Value,
+    ) -> Result<(), ApiError> {
+        let act = Action { actor: &self.caller, action, subject, reason, details: Some(details) };
         audit_log::record(&mut self.tx, act).await?;
         Ok(())
     }

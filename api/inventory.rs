@@ -4,11 +4,7 @@ mod holds;
 
 use std::slice;
 
-use axum::{
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use chrono::{DateTime, Utc};
 use domain::text::line_problem;
 use serde::{Deserialize, Serialize};
@@ -29,7 +25,7 @@ use crate::{
     caller::Caller,
     error::{ApiError, FieldError},
     extract::{Json, Path, Query},
-    idempotency::{IdempotencyKey, Write},
+    idempotency::{IdempotencyKey, Write, begun},
     openapi::Problem,
     page::{Page, PageQuery},
     state::AppState,
@@ -207,10 +203,7 @@ async fn restock(
     let wrong = || FieldError::new("/quantity", format!("must be 1 to {MOST_UNITS}"));
     let quantity = i32::try_from(body.quantity).ok().filter(|_| (1..=MOST_UNITS).contains(&body.quantity));
     let quantity = quantity.ok_or_else(|| ApiError::invalid(vec![wrong()]))?;
-    let write = match Write::begin(&state, &caller, key).await? {
-        Ok(write) => write,
-        Err(replay) => return Ok(replay.into_response()),
-    };
+    let write = begun!(Write::begin(&state, &caller, key).await?);
     change(write, &variant_id, quantity, Cause::Restock).await
 }
 
@@ -247,21 +240,18 @@ async fn adjust(
     let reason = body.reason.trim();
     errors.extend(line_problem(reason, MAX_REASON_CHARS).map(|detail| FieldError::new("/reason", detail)));
     let Some(delta) = delta.filter(|_| errors.is_empty()) else { return Err(ApiError::invalid(errors)) };
-    let write = match Write::begin(&state, &caller, key).await? {
-        Ok(write) => write,
-        Err(replay) => return Ok(replay.into_response()),
-    };
+    let write = begun!(Write::begin(&state, &caller, key).await?);
     change(write, &variant_id, delta, Cause::Adjust(reason)).await
 }
 
 async fn change(mut write: Write, variant: &str, delta: i32, cause: Cause<'_>) -> Result<Response, ApiError> {
     let variant_id = find_stock(write.conn(), variant).await?.variant_id;
     shelf::change(write.conn(), variant_id, delta, cause).await?;
-    let (action, details) = match cause {
-        Cause::Restock => ("inventory.restock", json!({ "quantity": delta })),
-        Cause::Adjust(reason) => ("inventory.adjust", json!({ "delta": delta, "reason": reason })),
+    let (action, reason, details) = match cause {
+        Cause::Restock => ("inventory.restock", None, json!({ "quantity": delta })),
+        Cause::Adjust(reason) => ("inventory.adjust", Some(reason), json!({ "delta": delta })),
     };
-    write.note(action, &format!("variant:{variant_id}"), &details).await?;
+    write.note(action, &format!("variant:{variant_id}"), reason, &details).await?;
     let level = shelf::level(write.conn(), variant_id).await?;
     write.answer(StatusCode::OK, &StockView::from(level)).await
 }

@@ -109,7 +109,7 @@ async fn create(
         .on_constraint("api_keys_name_key", |_| {
             ApiError::conflict("key-name-taken", "There is, or was, another key of this name.")
         })?;
-    write.note("api-key.create", &format!("api-key:{}", key.id), &json!(body)).await?;
+    write.note("api-key.create", &format!("api-key:{}", key.id), None, &json!(body)).await?;
     write.answer(StatusCode::CREATED, &NewKeyView { key: key.into(), secret }).await
 }
 
@@ -153,7 +153,7 @@ async fn revoke(State(state): State<AppState>, caller: Caller, Path(id): Path<St
     if !keys::revoke(write.conn(), id).await? {
         return Err(not_found());
     }
-    write.note("api-key.revoke", &format!("api-key:{id}"), &json!({})).await?;
+    write.note("api-key.revoke", &format!("api-key:{id}"), None, &json!({})).await?;
     write.done().await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -26,7 +26,6 @@ use workflows::store::orders_read::{self, HistoryEntry, OrderFilter, OrderHead};
 use self::answer::OrderView;
 pub(crate) use self::{
     answer::ShipmentView,
-    cancel::checked_reason,
     change::{BEING_CANCELLED, OrderChange, order_not_found},
 };
 use crate::{
@@ -193,14 +192,6 @@ pub(crate) async fn visible(state: &AppState, caller: &Caller, id: &str) -> Resu
         .await?
         .filter(|order| is_owner(caller, order) || caller.is_staff())
         .ok_or_else(order_not_found)
-}
-
-/// A reason that need not be given.
-///
-/// # Errors
-/// As [`checked_reason`], unless there is none.
-pub(crate) fn reason(text: Option<String>) -> Result<Option<String>, ApiError> {
-    text.filter(|text| !text.trim().is_empty()).map(checked_reason).transpose()
 }
 
 fn is_owner(caller: &Caller, order: &OrderHead) -> bool {

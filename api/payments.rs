@@ -1,10 +1,6 @@
 //! Payments over HTTP: another try to pay, and giving money back.
 
-use axum::{
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use domain::{ids::OrderId, money::to_wire, payment::PaymentMethod, text::line_problem};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
@@ -21,10 +17,11 @@ use crate::{
     caller::Caller,
     error::{ApiError, FieldError},
     extract::CheckedJson,
-    idempotency::{IdempotencyKey, Write},
+    idempotency::{IdempotencyKey, Write, begun},
     openapi::Problem,
-    orders::{checked_reason, order_not_found, visible},
+    orders::{order_not_found, visible},
     state::AppState,
+    valid::checked_reason,
 };
 
 /// Longest token a gateway may give, in characters.
@@ -122,10 +119,7 @@ async fn process(
         return Err(ApiError::invalid(errors));
     }
     visible(&state, &caller, &order_id.to_string()).await?;
-    let mut write = match Write::begin(&state, &caller, Some(key)).await? {
-        Ok(write) => write,
-        Err(replay) => return Ok(replay.into_response()),
-    };
+    let mut write = begun!(Write::begin(&state, &caller, Some(key)).await?);
     let offer = Offer { order_id, amount, method, token: Some(token) };
     let workflow_id = attempt::offer(write.conn(), offer).await?;
     write.answer(StatusCode::ACCEPTED, &PaymentRun { workflow_id, status: "RUNNING" }).await
@@ -173,12 +167,9 @@ async fn give_back(
     caller.require_staff()?;
     let RefundBody { order_id, amount, reason } = body;
     let reason = checked_reason(reason)?;
-    let mut write = match Write::begin(&state, &caller, Some(key)).await? {
-        Ok(write) => write,
-        Err(replay) => return Ok(replay.into_response()),
-    };
+    let mut write = begun!(Write::begin(&state, &caller, Some(key)).await?);
     let workflow_id = refund::accept(write.conn(), order_id, amount, &caller.key()?, &reason).await?;
-    let details = serde_json::json!({ "amount": amount.to_string(), "reason": reason, "workflowId": workflow_id });
-    write.note("payment.refund", &format!("order {order_id}"), &details).await?;
+    let details = serde_json::json!({ "amount": amount.to_string(), "workflowId": workflow_id });
+    write.note("payment.refund", &format!("order:{order_id}"), Some(&reason), &details).await?;
     write.answer(StatusCode::ACCEPTED, &PaymentRun { workflow_id, status: "RUNNING" }).await
 }

@@ -1,10 +1,6 @@
 //! Refunds over HTTP: staff see them, and decide what becomes of one that the gateway has refused.
 
-use axum::{
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use chrono::{DateTime, Utc};
 use domain::{money::to_wire, refund::RefundStatus};
 use serde::{Deserialize, Serialize};
@@ -20,11 +16,11 @@ use crate::{
     caller::Caller,
     error::{ApiError, FieldError},
     extract::{Json, Path, Query},
-    idempotency::{IdempotencyKey, Write},
+    idempotency::{IdempotencyKey, Write, begun},
     openapi::Problem,
-    orders::checked_reason,
     page::{Page, PageQuery},
     state::AppState,
+    valid::checked_reason,
 };
 
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
@@ -91,7 +87,7 @@ struct RefundQuery {
 /// Why it is done.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct DecisionBody {
+struct RefundDecision {
     /// For the audit log; 1 to 500 characters.
     #[schema(min_length = 1, max_length = 500, examples("Paid by bank transfer, reference 4711"))]
     reason: String,
@@ -113,9 +109,6 @@ impl From<RefundRefusal> for ApiError {
     get, path = "/api/refunds", tag = "Payments", security(("bearer" = [])), params(RefundQuery),
     responses(
         (status = 200, description = "A page of refunds", body = Page<RefundView>),
-        (status = 401, description = "`login-required`", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "`forbidden`: for staff", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`validation-failed`", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn list(
@@ -138,7 +131,7 @@ async fn list(
 
 /// Sends a refund again that the gateway has refused, under a key of its own. Staff only.
 #[utoipa::path(
-    post, path = "/api/refunds/{id}/resend", tag = "Payments", request_body = DecisionBody,
+    post, path = "/api/refunds/{id}/resend", tag = "Payments", request_body = RefundDecision,
     security(("bearer" = [])),
     params(
         ("id" = Uuid, Path, description = "The refund"),
@@ -146,11 +139,8 @@ async fn list(
     ),
     responses(
         (status = 202, description = "PENDING again: its run sends it", body = RefundView),
-        (status = 401, description = "`login-required`", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "`forbidden`: for staff", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`refund-not-found`", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`invalid-transition`: the gateway has not refused it", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`validation-failed`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn resend(
@@ -158,7 +148,7 @@ async fn resend(
     caller: Caller,
     key: Option<IdempotencyKey>,
     Path(id): Path<Uuid>,
-    Json(body): Json<DecisionBody>,
+    Json(body): Json<RefundDecision>,
 ) -> Result<Response, ApiError> {
     caller.require_staff()?;
     decide(&state, &caller, key, id, Decision::Resend, body).await
@@ -166,7 +156,7 @@ async fn resend(
 
 /// Takes note that a refund the gateway has refused was paid by other means. Admins only.
 #[utoipa::path(
-    post, path = "/api/refunds/{id}/settle", tag = "Payments", request_body = DecisionBody,
+    post, path = "/api/refunds/{id}/settle", tag = "Payments", request_body = RefundDecision,
     security(("bearer" = [])),
     params(
         ("id" = Uuid, Path, description = "The refund"),
@@ -174,11 +164,8 @@ async fn resend(
     ),
     responses(
         (status = 202, description = "SUCCEEDED, by hand: its run goes on", body = RefundView),
-        (status = 401, description = "`login-required`", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "`forbidden`: for admins", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`refund-not-found`", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`invalid-transition`: the gateway has not refused it", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`validation-failed`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn settle(
@@ -186,7 +173,7 @@ async fn settle(
     caller: Caller,
     key: Option<IdempotencyKey>,
     Path(id): Path<Uuid>,
-    Json(body): Json<DecisionBody>,
+    Json(body): Json<RefundDecision>,
 ) -> Result<Response, ApiError> {
     caller.require_admin()?;
     decide(&state, &caller, key, id, Decision::Settle, body).await
@@ -198,13 +185,10 @@ async fn decide(
     key: Option<IdempotencyKey>,
     refund_id: Uuid,
     decision: Decision,
-    body: DecisionBody,
+    body: RefundDecision,
 ) -> Result<Response, ApiError> {
     let reason = checked_reason(body.reason)?;
-    let mut write = match Write::begin(state, caller, key).await? {
-        Ok(write) => write,
-        Err(replay) => return Ok(replay.into_response()),
-    };
+    let mut write = begun!(Write::begin(state, caller, key).await?);
     let decided = desk::decide(write.conn(), refund_id, decision, &caller.key()?, &reason).await?;
     write.answer(StatusCode::ACCEPTED, &RefundView::from(decided)).await
 }

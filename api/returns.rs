@@ -1,10 +1,6 @@
 //! Returns over HTTP: customers ask, staff decide.
 
-use axum::{
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use chrono::{DateTime, Utc};
 use domain::{ids::OrderId, money::to_wire};
 use serde::{Deserialize, Serialize};
@@ -23,10 +19,12 @@ use crate::{
     caller::Caller,
     error::ApiError,
     extract::{Json, Path},
+    idempotency::begun,
     openapi::Problem,
-    orders::{self, OrderChange, checked_reason},
-    shipments::{PiecesBody, pieces, unknown_line},
+    orders::{self, OrderChange},
+    shipments::{Pieces, PiecesBody, pieces, unknown_line},
     state::AppState,
+    valid::{checked_reason, optional_reason},
 };
 
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
@@ -57,7 +55,7 @@ struct ReturnView {
     /// REQUESTED, APPROVED, RECEIVED, REFUNDED or REJECTED.
     #[schema(examples("REQUESTED"))]
     status: String,
-    items: Vec<ReturnItem>,
+    items: Vec<Pieces>,
     reason: String,
     /// What the staff said.
     note: Option<String>,
@@ -70,13 +68,6 @@ struct ReturnView {
     updated_at: DateTime<Utc>,
 }
 
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct ReturnItem {
-    order_item_id: Uuid,
-    quantity: i32,
-}
-
 /// Every return of an order, oldest first.
 #[derive(Serialize, ToSchema)]
 struct ReturnsAnswer {
@@ -85,13 +76,12 @@ struct ReturnsAnswer {
 
 impl From<ReturnHead> for ReturnView {
     fn from(head: ReturnHead) -> Self {
-        let item = |(order_item_id, quantity)| ReturnItem { order_item_id, quantity };
         ReturnView {
             return_id: head.id,
             order_id: head.order_id.into(),
             workflow_id: head.run_id,
             status: head.status.to_string(),
-            items: head.items.into_iter().map(item).collect(),
+            items: head.items.into_iter().map(Pieces::from).collect(),
             reason: head.reason,
             note: head.note,
             refund_amount: head.refund_amount.map(|amount| to_wire(amount, head.currency)),
@@ -116,7 +106,7 @@ impl From<ReturnHead> for ReturnView {
         (status = 404, description = "`order-not-found`", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`order-not-returnable`, `return-exceeds-delivered` (with `available`)", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "`precondition-failed`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`validation-failed`, `quantity-invalid`, `order-item-not-found`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`quantity-invalid`, `order-item-not-found`", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn request(
@@ -128,10 +118,7 @@ async fn request(
     let order = orders::visible(&state, &change.caller, &id).await?;
     let reason = checked_reason(body.reason)?;
     let items = pieces(body.items)?;
-    let mut write = match change.begin(&state).await? {
-        Ok(write) => write,
-        Err(replay) => return Ok(replay.into_response()),
-    };
+    let mut write = begun!(change.begin(&state).await?);
     let order = change.lock(&mut write, OrderId::from(order.id)).await?;
     let now = store::now(write.conn()).await?;
     let return_id = desk::request(write.conn(), &state.shop.rules, &order, &items, &reason, now).await?;
@@ -162,7 +149,7 @@ async fn list(
 /// What the staff say to the customer.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct DecisionBody {
+struct ReturnDecision {
     #[schema(max_length = 500, examples("Send it to the address on the parcel"))]
     #[serde(default)]
     reason: Option<String>,
@@ -170,7 +157,7 @@ struct DecisionBody {
 
 /// Lets the goods come. Staff only; twice is harmless.
 #[utoipa::path(
-    post, path = "/api/returns/{id}/approve", tag = "Returns", request_body = Option<DecisionBody>,
+    post, path = "/api/returns/{id}/approve", tag = "Returns", request_body = Option<ReturnDecision>,
     security(("bearer" = [])),
     params(
         ("id" = Uuid, Path, description = "The return"),
@@ -178,17 +165,15 @@ struct DecisionBody {
     ),
     responses(
         (status = 200, description = "The return as it is now", body = ReturnView),
-        (status = 403, description = "`forbidden`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`return-not-found`", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`invalid-transition`, `return-withdrawn`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`validation-failed`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn approve(
     State(state): State<AppState>,
     change: OrderChange,
     Path(id): Path<String>,
-    body: Option<Json<DecisionBody>>,
+    body: Option<Json<ReturnDecision>>,
 ) -> Result<Response, ApiError> {
     decide(&state, change, &id, body, Decision::Approve).await
 }
@@ -196,7 +181,7 @@ async fn approve(
 /// Notes that the goods are here: they are for sale again, and the customer is paid back. Staff only;
 /// twice is harmless.
 #[utoipa::path(
-    post, path = "/api/returns/{id}/receive", tag = "Returns", request_body = Option<DecisionBody>,
+    post, path = "/api/returns/{id}/receive", tag = "Returns", request_body = Option<ReturnDecision>,
     security(("bearer" = [])),
     params(
         ("id" = Uuid, Path, description = "The return"),
@@ -204,24 +189,22 @@ async fn approve(
     ),
     responses(
         (status = 200, description = "The return as it is now; REFUNDED follows", body = ReturnView),
-        (status = 403, description = "`forbidden`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`return-not-found`", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`invalid-transition`, `return-withdrawn`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`validation-failed`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn receive(
     State(state): State<AppState>,
     change: OrderChange,
     Path(id): Path<String>,
-    body: Option<Json<DecisionBody>>,
+    body: Option<Json<ReturnDecision>>,
 ) -> Result<Response, ApiError> {
     decide(&state, change, &id, body, Decision::Receive).await
 }
 
 /// Refuses a return that was asked for, or what arrived for it. Staff only; twice is harmless.
 #[utoipa::path(
-    post, path = "/api/returns/{id}/reject", tag = "Returns", request_body = Option<DecisionBody>,
+    post, path = "/api/returns/{id}/reject", tag = "Returns", request_body = Option<ReturnDecision>,
     security(("bearer" = [])),
     params(
         ("id" = Uuid, Path, description = "The return"),
@@ -229,17 +212,15 @@ async fn receive(
     ),
     responses(
         (status = 200, description = "The return as it is now", body = ReturnView),
-        (status = 403, description = "`forbidden`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`return-not-found`", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`invalid-transition`, `return-withdrawn`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`validation-failed`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn reject(
     State(state): State<AppState>,
     change: OrderChange,
     Path(id): Path<String>,
-    body: Option<Json<DecisionBody>>,
+    body: Option<Json<ReturnDecision>>,
 ) -> Result<Response, ApiError> {
     decide(&state, change, &id, body, Decision::Reject).await
 }
@@ -248,17 +229,14 @@ async fn decide(
     state: &AppState,
     change: OrderChange,
     id: &str,
-    body: Option<Json<DecisionBody>>,
+    body: Option<Json<ReturnDecision>>,
     decision: Decision,
 ) -> Result<Response, ApiError> {
     change.caller.require_staff()?;
     let id = Uuid::parse_str(id).map_err(|_| ReturnRefusal::NotFound)?;
     let body = body.map(|Json(body)| body).unwrap_or_default();
-    let note = orders::reason(body.reason)?;
-    let mut write = match change.begin(state).await? {
-        Ok(write) => write,
-        Err(replay) => return Ok(replay.into_response()),
-    };
+    let note = optional_reason(body.reason)?;
+    let mut write = begun!(change.begin(state).await?);
     let now = store::now(write.conn()).await?;
     let head = desk::decide(write.conn(), id, decision, note.as_deref(), now).await?;
     write.answer(StatusCode::OK, &ReturnView::from(head)).await

@@ -152,7 +152,7 @@ async fn turn(
 ) -> Result<Json<ScheduleView>, ApiError> {
     caller.require_admin()?;
     let reason = body.and_then(|Json(body)| body.reason);
-    let reason = crate::orders::reason(reason)?;
+    let reason = crate::valid::optional_reason(reason)?;
     let mut tx = state.pool.begin().await?;
     let schedule = schedules::turn(&mut tx, name, turn)
         .await?

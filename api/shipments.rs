@@ -1,10 +1,6 @@
 //! Parcels over HTTP: staff pack them, couriers report on them.
 
-use axum::{
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use domain::{notification::ParcelLabel, order::ShipmentStatus, text::line_problem};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -19,8 +15,9 @@ use workflows::{
 use crate::{
     error::{ApiError, FieldError},
     extract::{Json, Path},
+    idempotency::begun,
     openapi::Problem,
-    orders::{BEING_CANCELLED, OrderChange, ShipmentView, order_not_found},
+    orders::{BEING_CANCELLED, OrderChange, ShipmentView},
     state::AppState,
 };
 
@@ -51,6 +48,20 @@ pub(crate) struct PiecesBody {
     /// Pieces.
     #[schema(minimum = 1, maximum = 999)]
     quantity: i64,
+}
+
+/// Some pieces of one line of an order.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Pieces {
+    order_item_id: Uuid,
+    quantity: i32,
+}
+
+impl From<(Uuid, i32)> for Pieces {
+    fn from((order_item_id, quantity): (Uuid, i32)) -> Self {
+        Pieces { order_item_id, quantity }
+    }
 }
 
 /// The lines a request names, and how many pieces of each.
@@ -138,11 +149,10 @@ struct ShipmentAnswer {
     ),
     responses(
         (status = 201, description = "The parcel", body = ShipmentAnswer),
-        (status = 403, description = "`forbidden`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`order-not-found`", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`order-being-cancelled`, `order-not-shippable`, `nothing-to-ship`, `shipment-exceeds-order` (with `available`)", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "`precondition-failed`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`validation-failed`, `quantity-invalid`, `order-item-not-found`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`quantity-invalid`, `order-item-not-found`", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn ship(
@@ -155,13 +165,8 @@ async fn ship(
     let label = body.label()?;
     let items = body.items.map(pieces).transpose()?;
     let actor = change.caller.key()?;
-    let mut write = match change.begin(&state).await? {
-        Ok(write) => write,
-        Err(replay) => return Ok(replay.into_response()),
-    };
-    let found = orders_read::find(write.conn(), &id).await?.ok_or_else(order_not_found)?;
-    let mut order = change.lock(&mut write, found.id.into()).await?;
-    let now = store::now(write.conn()).await?;
+    let mut write = begun!(change.begin(&state).await?);
+    let (mut order, now) = change.order(&mut write, &id).await?;
     let shipment_id = fulfilment::ship(write.conn(), &mut order, items.as_deref(), &label, &actor, now).await?;
     let answer = answer(write.conn(), &order, shipment_id).await?;
     write.answer(StatusCode::CREATED, &answer).await
@@ -186,10 +191,8 @@ struct ReportBody {
     ),
     responses(
         (status = 200, description = "The parcel as it is now", body = ShipmentAnswer),
-        (status = 403, description = "`forbidden`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`shipment-not-found`", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`order-being-cancelled`, `order-not-shippable`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`validation-failed`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn report(
@@ -201,10 +204,7 @@ async fn report(
     change.caller.require_staff()?;
     let not_found = || ApiError::not_found("shipment-not-found", "There is no such shipment.");
     let id = Uuid::parse_str(&id).map_err(|_| not_found())?;
-    let mut write = match change.begin(&state).await? {
-        Ok(write) => write,
-        Err(replay) => return Ok(replay.into_response()),
-    };
+    let mut write = begun!(change.begin(&state).await?);
     let now = store::now(write.conn()).await?;
     let reported = fulfilment::report(write.conn(), id, body.status, now).await?.ok_or_else(not_found)?;
     let answer = answer(write.conn(), &reported.order, id).await?;

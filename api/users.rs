@@ -160,7 +160,7 @@ async fn change(
     account.role = body.role.unwrap_or(account.role);
     account.is_active = body.is_active.unwrap_or(account.is_active);
     accounts::save(write.conn(), &account).await?;
-    write.note("user.change", &format!("user:{}", account.id), &json!(body)).await?;
+    write.note("user.change", &format!("user:{}", account.id), None, &json!(body)).await?;
     write.answer(StatusCode::OK, &AccountView::from(account)).await
 }
 
@@ -198,7 +198,7 @@ async fn forget(State(state): State<AppState>, caller: Caller, Path(id): Path<St
 
 async fn end(mut write: Write, user: UserId) -> Result<Response, ApiError> {
     accounts::forget(write.conn(), user).await?;
-    write.note("user.forget", &format!("user:{user}"), &json!({})).await?;
+    write.note("user.forget", &format!("user:{user}"), None, &json!({})).await?;
     write.done().await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

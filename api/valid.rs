@@ -7,7 +7,7 @@ use domain::{
 };
 use rust_decimal::Decimal;
 
-use crate::error::FieldError;
+use crate::error::{ApiError, FieldError};
 
 /// Where columns of prices end: `numeric(12, 3)`.
 const PRICE_LIMIT: i64 = 1_000_000_000;
@@ -18,6 +18,29 @@ const YEARS: std::ops::RangeInclusive<i32> = 1970..=9999;
 /// Whether an instant is in the years that are taken in.
 pub(crate) fn is_writable(instant: DateTime<Utc>) -> bool {
     YEARS.contains(&instant.year())
+}
+
+/// Longest reason, in characters.
+const MAX_REASON_CHARS: usize = 500;
+
+/// A reason at `/reason`, without the spaces around it.
+///
+/// # Errors
+/// 422 `validation-failed` if it is empty, no line of text, or longer than 500 characters.
+pub(crate) fn checked_reason(reason: String) -> Result<String, ApiError> {
+    let reason = reason.trim();
+    match line_problem(reason, MAX_REASON_CHARS) {
+        Some(detail) => Err(ApiError::invalid(vec![FieldError::new("/reason", detail)])),
+        None => Ok(reason.to_owned()),
+    }
+}
+
+/// The same for one that need not be given: an empty one is none.
+///
+/// # Errors
+/// As [`checked_reason`], unless there is none.
+pub(crate) fn optional_reason(reason: Option<String>) -> Result<Option<String>, ApiError> {
+    reason.filter(|reason| !reason.trim().is_empty()).map(checked_reason).transpose()
 }
 
 /// What is wrong with a body, place by place.

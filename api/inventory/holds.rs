@@ -2,11 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use axum::{
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::ids::VariantId;
 use serde::{Deserialize, Serialize};
@@ -24,7 +20,7 @@ use crate::{
     caller::{Caller, Scope},
     error::{ApiError, FieldError},
     extract::Json,
-    idempotency::{IdempotencyKey, Write},
+    idempotency::{IdempotencyKey, Write, begun},
     openapi::Problem,
     state::AppState,
 };
@@ -91,10 +87,7 @@ async fn reserve(
     let api_key_id = caller.require_scope(Scope::Inventory)?;
     let ReserveBody { items, ttl_seconds } = body;
     refuse_odd(&items, ttl_seconds)?;
-    let mut write = match Write::begin(&state, &caller, key).await? {
-        Ok(write) => write,
-        Err(replay) => return Ok(replay.into_response()),
-    };
+    let mut write = begun!(Write::begin(&state, &caller, key).await?);
     let names: Vec<String> = items.iter().map(|item| item.variant_id.clone()).collect();
     let found = services::find_variants(write.conn(), &names).await?;
     let mut by_name: HashMap<String, VariantId> = HashMap::new();

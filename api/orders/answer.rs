@@ -12,6 +12,7 @@ use workflows::store::orders_read::{OrderHead, OrderLine, OrderParts, Parcel};
 use crate::{
     cart::{CouponSaving, PriceBreakdown},
     checkout::AddressBody,
+    shipments::Pieces,
 };
 
 /// An order. The lines' `totalPrice` and the shipping charge add up to `totalAmount`.
@@ -102,17 +103,10 @@ pub(crate) struct ShipmentView {
     courier_service: String,
     tracking_number: String,
     status: String,
-    items: Vec<ShipmentItem>,
+    items: Vec<Pieces>,
     created_at: DateTime<Utc>,
     shipped_at: Option<DateTime<Utc>>,
     delivered_at: Option<DateTime<Utc>>,
-}
-
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct ShipmentItem {
-    order_item_id: Uuid,
-    quantity: i32,
 }
 
 impl OrderView {
@@ -194,11 +188,7 @@ impl From<Parcel> for ShipmentView {
             courier_service: parcel.courier_service,
             tracking_number: parcel.tracking_number,
             status: parcel.status,
-            items: parcel
-                .items
-                .into_iter()
-                .map(|(order_item_id, quantity)| ShipmentItem { order_item_id, quantity })
-                .collect(),
+            items: parcel.items.into_iter().map(Pieces::from).collect(),
             created_at: parcel.created_at,
             shipped_at: parcel.shipped_at,
             delivered_at: parcel.delivered_at,

@@ -1,31 +1,23 @@
 //! Staff call off pieces that will not be delivered.
 
-use axum::{
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use domain::money::{Currency, to_wire};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
-use workflows::{
-    fulfilment::call_off,
-    store::{self, orders_read},
-};
+use workflows::fulfilment::call_off;
 
-use super::{
-    cancel::checked_reason,
-    change::{OrderChange, order_not_found},
-};
+use super::change::OrderChange;
 use crate::{
     error::ApiError,
     extract::{Json, Path},
+    idempotency::begun,
     openapi::Problem,
-    shipments::{PiecesBody, pieces},
+    shipments::{Pieces, PiecesBody, pieces},
     state::AppState,
+    valid::checked_reason,
 };
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -55,19 +47,12 @@ struct CallOffAnswer {
     order_id: Uuid,
     #[schema(examples("DELIVERED"))]
     order_status: String,
-    items: Vec<CalledOffItem>,
+    items: Vec<Pieces>,
     /// What goes back; 0.00 when nothing had been captured.
     #[schema(examples("59000.00"))]
     refund_amount: String,
     #[schema(examples("INR"))]
     currency: String,
-}
-
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct CalledOffItem {
-    order_item_id: Uuid,
-    quantity: i32,
 }
 
 /// Calls off pieces that came back or were never sent: they are for sale again or written off, their share of
@@ -82,11 +67,10 @@ struct CalledOffItem {
     ),
     responses(
         (status = 200, description = "Called off; the money is under way", body = CallOffAnswer),
-        (status = 403, description = "`forbidden`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`order-not-found`", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`order-being-cancelled`, `order-not-shippable`, `nothing-to-ship`, `shipment-exceeds-order` (with `available`), `cancellation-required`", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "`precondition-failed`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`validation-failed`, `quantity-invalid`, `order-item-not-found`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`quantity-invalid`, `order-item-not-found`", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn call_off(
@@ -98,25 +82,18 @@ async fn call_off(
     change.caller.require_staff()?;
     let CallOffBody { items, write_off, reason } = body;
     let (items, reason) = (items.map(pieces).transpose()?, checked_reason(reason)?);
-    let mut write = match change.begin(&state).await? {
-        Ok(write) => write,
-        Err(replay) => return Ok(replay.into_response()),
-    };
-    let found = orders_read::find(write.conn(), &id).await?.ok_or_else(order_not_found)?;
-    let mut order = change.lock(&mut write, found.id.into()).await?;
-    let now = store::now(write.conn()).await?;
+    let mut write = begun!(change.begin(&state).await?);
+    let (mut order, now) = change.order(&mut write, &id).await?;
     let called = call_off::call_off(write.conn(), &mut order, items.as_deref(), write_off, &reason, now).await?;
     let refund_amount = to_wire(called.refund_amount, order.currency.parse().unwrap_or(Currency::INR));
-    let item = |(order_item_id, quantity)| CalledOffItem { order_item_id, quantity };
     let answer = CallOffAnswer {
         order_id: order.id.into(),
         order_status: order.status.to_string(),
-        items: called.items.into_iter().map(item).collect(),
+        items: called.items.into_iter().map(Pieces::from).collect(),
         refund_amount,
         currency: order.currency,
     };
-    let details =
-        json!({ "reason": reason, "writeOff": write_off, "items": answer.items, "refundAmount": answer.refund_amount });
-    write.note("order.call-off", &format!("order {}", answer.order_id), &details).await?;
+    let details = json!({ "writeOff": write_off, "items": answer.items, "refundAmount": answer.refund_amount });
+    write.note("order.call-off", &format!("order:{}", answer.order_id), Some(&reason), &details).await?;
     write.answer(StatusCode::OK, &answer).await
 }

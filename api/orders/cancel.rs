@@ -1,14 +1,9 @@
 //! Cancelling an order over HTTP (workflow 3): the POST decides and answers 202, a run does the rest.
 
-use axum::{
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use domain::{
     money::{Currency, to_wire},
     order::Actor,
-    text::line_problem,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -25,13 +20,11 @@ use crate::{
     error::{ApiError, FieldError},
     etag::IfMatch,
     extract::{Json, Path},
-    idempotency::{IdempotencyKey, Write},
+    idempotency::{IdempotencyKey, Write, begun},
     openapi::Problem,
     state::AppState,
+    valid::checked_reason,
 };
-
-/// Longest reason, in characters.
-const MAX_REASON_CHARS: usize = 500;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(cancel))
@@ -129,24 +122,9 @@ async fn cancel(
     let order = visible(&state, &caller, &id).await?;
     let actor = if caller.is_staff() { Actor::Staff } else { Actor::Customer };
     let by = if is_owner(&caller, &order) && order.user_id.is_none() { "guest".to_owned() } else { caller.key()? };
-    let mut write = match Write::begin(&state, &caller, Some(key)).await? {
-        Ok(write) => write,
-        Err(replay) => return Ok(replay.into_response()),
-    };
+    let mut write = begun!(Write::begin(&state, &caller, Some(key)).await?);
     let request = CancelRequest { order_id: order.id.into(), actor, by, reason };
     let is_wanted = |changed: chrono::DateTime<chrono::Utc>| if_match.allows(changed.timestamp_micros());
     let accepted = accept::accept(write.conn(), &state.shop.rules, &request, is_wanted).await?;
     write.answer(StatusCode::ACCEPTED, &CancelAnswer::from(accepted)).await
-}
-
-/// The reason without the spaces around it.
-///
-/// # Errors
-/// 422 `validation-failed` if it is no line of text, or too long.
-pub(crate) fn checked_reason(reason: String) -> Result<String, ApiError> {
-    let reason = reason.trim();
-    match line_problem(reason, MAX_REASON_CHARS) {
-        Some(detail) => Err(ApiError::invalid(vec![FieldError::new("/reason", detail)])),
-        None => Ok(reason.to_owned()),
-    }
 }

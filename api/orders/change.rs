@@ -4,8 +4,13 @@ use axum::{
     extract::{FromRequestParts, OptionalFromRequestParts},
     http::request::Parts,
 };
+use chrono::{DateTime, Utc};
 use domain::ids::OrderId;
-use workflows::store::order_moves::{self, LockedOrder};
+use workflows::store::{
+    self,
+    order_moves::{self, LockedOrder},
+    orders_read,
+};
 
 use crate::{
     caller::Caller,
@@ -55,6 +60,20 @@ impl OrderChange {
             return Err(ApiError::precondition_failed("The order has changed since you read it."));
         }
         Ok(order)
+    }
+
+    /// The same for an order's id or number, and the time of the change.
+    ///
+    /// # Errors
+    /// As [`OrderChange::lock`].
+    pub(crate) async fn order(
+        &self,
+        write: &mut Write,
+        id_or_number: &str,
+    ) -> Result<(LockedOrder, DateTime<Utc>), ApiError> {
+        let found = orders_read::find(write.conn(), id_or_number).await?.ok_or_else(order_not_found)?;
+        let order = self.lock(write, found.id.into()).await?;
+        Ok((order, store::now(write.conn()).await?))
     }
 }
 

@@ -3,7 +3,7 @@
 use axum::{
     extract::State,
     http::{StatusCode, header},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use domain::order::OrderStatus;
 use serde::Deserialize;
@@ -12,7 +12,6 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use workflows::{
     fulfilment::{self, StaffRefusal},
     store::{
-        self,
         order_moves::{By, MoveError},
         orders_read,
     },
@@ -26,8 +25,10 @@ use crate::{
     error::ApiError,
     etag::etag,
     extract::{Json, Path},
+    idempotency::begun,
     openapi::Problem,
     state::AppState,
+    valid::optional_reason,
 };
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -57,11 +58,9 @@ struct StatusBody {
     ),
     responses(
         (status = 200, description = "The order as it is now", body = OrderView),
-        (status = 403, description = "`forbidden`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`order-not-found`", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`order-being-cancelled`, `invalid-transition`, `order-in-checkout`, `cancellation-required`, `return-required`, `parcels-decide`", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "`precondition-failed`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`validation-failed`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn move_to(
@@ -71,15 +70,10 @@ async fn move_to(
     Json(body): Json<StatusBody>,
 ) -> Result<Response, ApiError> {
     change.caller.require_staff()?;
-    let reason = super::reason(body.reason)?;
+    let reason = optional_reason(body.reason)?;
     let actor = change.caller.key()?;
-    let mut write = match change.begin(&state).await? {
-        Ok(write) => write,
-        Err(replay) => return Ok(replay.into_response()),
-    };
-    let found = orders_read::find(write.conn(), &id).await?.ok_or_else(order_not_found)?;
-    let mut order = change.lock(&mut write, found.id.into()).await?;
-    let now = store::now(write.conn()).await?;
+    let mut write = begun!(change.begin(&state).await?);
+    let (mut order, now) = change.order(&mut write, &id).await?;
     let by = By { actor: &actor, reason: reason.as_deref(), metadata: None };
     fulfilment::staff_move(write.conn(), &mut order, body.status, by, now)
         .await

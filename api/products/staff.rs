@@ -1,10 +1,6 @@
 //! Products and variants, as staff write them. Each write is in the audit log; none touches an order.
 
-use axum::{
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use domain::{
     ids::{ProductId, VariantId},
     money::Currency,
@@ -30,7 +26,7 @@ use crate::{
     error::{ApiError, FieldError, OnConstraint},
     etag::IfMatch,
     extract::{Json, Path, nullable},
-    idempotency::{IdempotencyKey, Write},
+    idempotency::{IdempotencyKey, Write, begun},
     inventory::variant_not_found,
     openapi::Problem,
     state::AppState,
@@ -276,10 +272,7 @@ async fn create(
     if !errors.is_empty() {
         return Err(ApiError::invalid(errors));
     }
-    let mut write = match Write::begin(&state, &caller, key).await? {
-        Ok(write) => write,
-        Err(replay) => return Ok(replay.into_response()),
-    };
+    let mut write = begun!(Write::begin(&state, &caller, key).await?);
     let new = NewProduct {
         sku: &body.sku,
         name: &body.product_name,
@@ -294,7 +287,7 @@ async fn create(
     for variant in &body.variants {
         variant.insert(&mut write, id).await?;
     }
-    write.note("product.create", &format!("product:{id}"), &json!(body)).await?;
+    write.note("product.create", &format!("product:{id}"), None, &json!(body)).await?;
     let product = edit::lock_product(write.conn(), &id.to_string()).await?.ok_or_else(product_not_found)?;
     let view = with_variants(write.conn(), Shown::Everything, product).await?;
     write.answer(StatusCode::CREATED, &view).await
@@ -355,7 +348,7 @@ async fn change(
         return Err(ApiError::invalid(errors));
     }
     refine(edit::save_product(write.conn(), &product).await, &product.sku)?;
-    write.note("product.change", &format!("product:{}", product.id), &json!(body)).await?;
+    write.note("product.change", &format!("product:{}", product.id), None, &json!(body)).await?;
     let view = with_variants(write.conn(), Shown::Everything, product).await?;
     write.answer(StatusCode::OK, &view).await
 }
@@ -392,10 +385,7 @@ async fn add_variant(
     Json(body): Json<VariantBody>,
 ) -> Result<Response, ApiError> {
     caller.require_staff()?;
-    let mut write = match Write::begin(&state, &caller, key).await? {
-        Ok(write) => write,
-        Err(replay) => return Ok(replay.into_response()),
-    };
+    let mut write = begun!(Write::begin(&state, &caller, key).await?);
     let product = edit::lock_product(write.conn(), &id).await?.ok_or_else(product_not_found)?;
     let mut complaints = Complaints::default();
     body.complain(&mut complaints, "", product.currency);
@@ -404,7 +394,7 @@ async fn add_variant(
         return Err(ApiError::invalid(errors));
     }
     let variant_id = body.insert(&mut write, product.id).await?;
-    write.note("variant.create", &format!("variant:{variant_id}"), &json!(body)).await?;
+    write.note("variant.create", &format!("variant:{variant_id}"), None, &json!(body)).await?;
     answer_variant(write, variant_id, StatusCode::CREATED).await
 }
 
@@ -474,6 +464,6 @@ async fn change_variant(
     if let Some(threshold) = body.low_stock_threshold {
         shelf::set_threshold(write.conn(), variant.id, threshold).await?;
     }
-    write.note("variant.change", &format!("variant:{}", variant.id), &json!(body)).await?;
+    write.note("variant.change", &format!("variant:{}", variant.id), None, &json!(body)).await?;
     answer_variant(write, variant.id, StatusCode::OK).await
 }
