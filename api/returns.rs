@@ -4,6 +4,7 @@ use axum::{extract::State, http::StatusCode, response::Response};
 use chrono::{DateTime, Utc};
 use domain::{ids::OrderId, money::to_wire};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -238,8 +239,15 @@ async fn decide(
     let note = optional_reason(body.reason)?;
     let mut write = begun!(change.begin(state).await?);
     let now = store::now(write.conn()).await?;
-    let head = desk::decide(write.conn(), id, decision, note.as_deref(), now).await?;
-    write.answer(StatusCode::OK, &ReturnView::from(head)).await
+    let view = ReturnView::from(desk::decide(write.conn(), id, decision, note.as_deref(), now).await?);
+    let action = match decision {
+        Decision::Approve => "return.approve",
+        Decision::Receive => "return.receive",
+        Decision::Reject => "return.reject",
+    };
+    let details = json!({ "orderId": view.order_id, "status": view.status, "refundAmount": view.refund_amount });
+    write.note(action, &format!("return:{id}"), note.as_deref(), &details).await?;
+    write.answer(StatusCode::OK, &view).await
 }
 
 impl From<ReturnRefusal> for ApiError {

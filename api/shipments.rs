@@ -3,6 +3,7 @@
 use axum::{extract::State, http::StatusCode, response::Response};
 use domain::{notification::ParcelLabel, order::ShipmentStatus, text::line_problem};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -208,6 +209,11 @@ async fn report(
     let now = store::now(write.conn()).await?;
     let reported = fulfilment::report(write.conn(), id, body.status, now).await?.ok_or_else(not_found)?;
     let answer = answer(write.conn(), &reported.order, id).await?;
+    let details = json!({
+        "reported": body.status.as_str(), "status": answer.shipment.status(),
+        "orderId": answer.order_id, "orderStatus": answer.order_status,
+    });
+    write.note("shipment.report", &format!("shipment:{id}"), None, &details).await?;
     write.answer(StatusCode::OK, &answer).await
 }
 

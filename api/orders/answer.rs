@@ -109,6 +109,13 @@ pub(crate) struct ShipmentView {
     delivered_at: Option<DateTime<Utc>>,
 }
 
+impl ShipmentView {
+    /// Where the parcel is.
+    pub(crate) fn status(&self) -> &str {
+        &self.status
+    }
+}
+
 impl OrderView {
     /// The order with its own parts, which are taken out of `parts`.
     pub(super) fn new(head: OrderHead, parts: &mut OrderParts) -> Self {
