@@ -30,6 +30,7 @@ mod payment_attempts;
 mod processes;
 mod rate_limits;
 mod redis;
+mod redis_server;
 mod refunds;
 mod refusals;
 mod refused_refunds;

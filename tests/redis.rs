@@ -1,18 +1,14 @@
 //! The shop with a real Redis: what it says is what Postgres says, and nobody notices when it dies.
 
-use std::{
-    net::TcpListener,
-    process::{Child, Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use adapters::{
     carts::RedisCarts,
     holds::RedisHolds,
-    redis::{Cmd, FromRedisValue, Redis, cmd},
+    redis::{Cmd, FromRedisValue, cmd},
 };
 use domain::{
     ids::CartId,
@@ -26,40 +22,12 @@ use workflows::{
 };
 
 use crate::{
-    patience::{eventually, not_run, until},
+    patience::{eventually, until},
+    redis_server::RedisServer,
     server::{Answer, Server, Shopper},
 };
 
-/// A Redis of this test's own, without a memory beyond its process.
-struct Private {
-    process: Child,
-    port: u16,
-    handle: Redis,
-}
-
-impl Private {
-    /// None, told loudly, where no Redis is installed.
-    async fn start(test: &str) -> Option<Private> {
-        let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
-        let Some(process) = serve(free) else {
-            not_run(test, "there is no redis-server on this machine");
-            return None;
-        };
-        let handle = Redis::at(&format!("redis://127.0.0.1:{free}")).expect("a handle");
-        let redis = Private { process, port: free, handle };
-        redis.comes_up().await;
-        Some(redis)
-    }
-
-    async fn comes_up(&self) {
-        eventually("redis-server answers", async || self.handle.is_up().await).await;
-    }
-
-    fn kill(&mut self) {
-        self.process.kill().expect("alive");
-        self.process.wait().expect("dead");
-    }
-
+impl RedisServer {
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> T {
         // On a machine that is busy with other tests an answer may take longer than the shop would wait.
         until("Redis answers", async || self.handle.command("test", command).await).await
@@ -70,32 +38,13 @@ impl Private {
     }
 }
 
-impl Drop for Private {
-    fn drop(&mut self) {
-        // It may have been killed before.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn serve(port: u16) -> Option<Child> {
-    Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-        .current_dir(std::env::temp_dir())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .ok()
-}
-
 fn key(cart: &Value) -> String {
     format!("cart:{}", cart["cart"]["cartId"].as_str().expect("an id"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_write_never_replaces_a_newer_copy() {
-    let Some(redis) = Private::start("a_late_write_never_replaces_a_newer_copy").await else { return };
+    let Some(redis) = RedisServer::start("a_late_write_never_replaces_a_newer_copy").await else { return };
     let (carts, cart_id) = (RedisCarts::new(redis.handle.clone()), CartId::generate());
     let copy = |(version, catalogue): (i64, i64)| CartCopy { version, catalogue, body: vec![0, 255, 13, 10] };
     assert_eq!(carts.get(cart_id).await, None);
@@ -119,7 +68,9 @@ async fn a_late_write_never_replaces_a_newer_copy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_apis_share_one_redis_and_both_say_what_postgres_says() {
-    let Some(redis) = Private::start("two_apis_share_one_redis_and_both_say_what_postgres_says").await else { return };
+    let Some(redis) = RedisServer::start("two_apis_share_one_redis_and_both_say_what_postgres_says").await else {
+        return;
+    };
     let mut server = Server::open_by(Rules::default(), Some(redis.handle.clone())).await;
     let second = server.another_api(Some(redis.handle.clone())).await;
     // Its copies are its own, and none of them is there at its first look at a version.
@@ -167,7 +118,7 @@ async fn two_apis_share_one_redis_and_both_say_what_postgres_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn holds_are_mirrored_while_they_last_and_none_that_commits_late_is_skipped() {
-    let Some(redis) = Private::start("holds_are_mirrored_while_they_last").await else { return };
+    let Some(redis) = RedisServer::start("holds_are_mirrored_while_they_last").await else { return };
     let server = Server::open().await;
     let mirror = RedisHolds::new(redis.handle.clone());
     // As the worker does: what had no answer in time is followed in the next round.
@@ -233,7 +184,7 @@ async fn holds_are_mirrored_while_they_last_and_none_that_commits_late_is_skippe
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_notices_when_redis_is_killed_under_load_and_comes_back() {
-    let Some(mut redis) = Private::start("nobody_notices_when_redis_is_killed_under_load").await else { return };
+    let Some(mut redis) = RedisServer::start("nobody_notices_when_redis_is_killed_under_load").await else { return };
     let server = Server::open_by(Rules::default(), Some(redis.handle.clone())).await;
     let crowd = server.crowd(8).await;
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -256,8 +207,7 @@ async fn nobody_notices_when_redis_is_killed_under_load_and_comes_back() {
     answered(150).await;
     redis.kill();
     answered(150).await;
-    redis.process = serve(redis.port).expect("it was there a moment ago");
-    redis.comes_up().await;
+    redis.come_back().await;
     answered(150).await;
     stop.store(true, Ordering::Relaxed);
     while let Some(shopper) = load.join_next().await {
