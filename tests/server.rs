@@ -205,6 +205,14 @@ impl Server {
         (count("availableQuantity"), count("reservedQuantity"))
     }
 
+    /// What people did by their word, as the audit log has it: (action, to what, why), in order.
+    pub async fn acts(&self) -> Vec<(String, String, Option<String>)> {
+        sqlx::query_as("select action, subject, reason from audit_log where actor like 'user:%' order by id")
+            .fetch_all(&self.pool)
+            .await
+            .expect("acts")
+    }
+
     /// (used, held) of a coupon.
     pub async fn coupon(&self, code: &str) -> (i32, i32) {
         sqlx::query_as("select current_usage_count, held_count from coupons where code = $1")

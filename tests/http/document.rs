@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use crate::server::Server;
@@ -126,4 +126,30 @@ async fn every_code_in_the_source_is_promised_by_a_route_of_its_file() {
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
     server.stop().await;
+}
+
+/// Every source below a folder.
+fn below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("a file").path());
+    let found = entries.flat_map(|path| if path.is_dir() { below(&path) } else { vec![path] });
+    found.filter(|path| path.extension().is_some_and(|kind| kind == "rs")).collect()
+}
+
+/// utoipa merges schemas by name: of two types with one name, one would be documented as the other.
+#[test]
+fn every_schema_of_the_api_has_a_name_of_its_own() {
+    let mut schemas = BTreeMap::new();
+    for file in below(&Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("api")) {
+        let text = source(&file);
+        let derived = text.split("#[derive(").skip(1).filter_map(|rest| rest.split_once(")]"));
+        for (_, rest) in derived.filter(|(traits, _)| traits.contains("ToSchema")) {
+            let item = rest.split_once("struct ").into_iter().chain(rest.split_once("enum "));
+            let (_, item) = item.min_by_key(|(before, _)| before.len()).expect("a type");
+            let name: String = item.chars().take_while(|c| c.is_alphanumeric()).collect();
+            if let Some(other) = schemas.insert(name.clone(), file.clone()) {
+                panic!("{name} is a schema in {} and in {}", file.display(), other.display());
+            }
+        }
+    }
+    assert!(schemas.len() > 50, "{} schemas were found", schemas.len());
 }

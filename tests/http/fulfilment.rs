@@ -383,3 +383,44 @@ async fn staff_find_everybodys_orders_and_customers_their_own() {
     ben.get(&format!("/api/orders/{number}")).await.refused(404, "order-not-found");
     server.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_moves_money_by_their_word_is_in_the_audit_log() {
+    let server = Server::open().await;
+    let (asha, staff) = (server.shopper("asha").await, server.staff().await);
+    let checkout = bought(&asha, &[("LAP-001", 4)], &payment("tok_ok")).await;
+    let order = format!("/api/orders/{}", checkout.order_id);
+    let one = json!([{ "variantId": "LAP-001", "quantity": 1 }]);
+    let lost = ship(&staff, &checkout, Some(one.clone())).await.ok();
+    report(&staff, &lost, "LOST").await.ok();
+    server.quiet().await;
+    let why = json!({ "items": one, "reason": "cannot be had" });
+    staff.post(&format!("{order}/call-off"), &why).await.ok();
+    server.quiet().await;
+    let arrives = ship(&staff, &checkout, None).await.ok();
+    report(&staff, &arrives, "DELIVERED").await.ok();
+    let back = json!({ "items": one, "reason": "does not fit" });
+    let back = asha.post(&format!("{order}/returns"), &back).await.ok();
+    let back = back["returnId"].as_str().expect("an id");
+    for decision in ["approve", "receive"] {
+        staff.post(&format!("/api/returns/{back}/{decision}"), &json!({ "reason": "as you asked" })).await.ok();
+    }
+    server.quiet().await;
+    let part = json!({ "orderId": checkout.order_id, "amount": "10.00", "reason": "scratched" });
+    staff.post("/api/payments/refund", &part).await.ok();
+    server.quiet().await;
+
+    let (order, back) = (format!("order:{}", checkout.order_id), format!("return:{back}"));
+    let parcel = |answer: &Value| format!("shipment:{}", answer["shipmentId"].as_str().expect("an id"));
+    let acts = [
+        ("shipment.report", parcel(&lost), None),
+        ("order.call-off", order.clone(), Some("cannot be had")),
+        ("shipment.report", parcel(&arrives), None),
+        ("return.approve", back.clone(), Some("as you asked")),
+        ("return.receive", back, Some("as you asked")),
+        ("payment.refund", order, Some("scratched")),
+    ];
+    let acts = acts.map(|(action, subject, reason)| (action.to_owned(), subject, reason.map(str::to_owned)));
+    assert_eq!(server.acts().await, acts);
+    server.close().await;
+}

@@ -3,7 +3,10 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::server::{Answer, Checkout, Server, Shopper};
+use crate::{
+    patience::until,
+    server::{Answer, Checkout, Server, Shopper},
+};
 
 fn why(reason: &str) -> Value {
     json!({ "reason": reason })
@@ -142,5 +145,59 @@ async fn one_payment_at_a_time_and_none_for_an_order_that_is_not_waiting_for_it(
     asha.press(&page, "decline").await;
     assert_eq!(asha.end(&checkout).await["failure"]["code"], "payment-declined", "one try is the rule");
     asha.post(path, &pay("59050.00", "UPI")).await.refused(409, "order-not-pending");
+    server.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_refund_is_sent_again_or_settled_by_hand_and_then_nobody_decides_any_more() {
+    let server = Server::open().await;
+    let (asha, staff, admin) = (server.shopper("asha").await, server.staff().await, server.admin().await);
+    let checkout = bought(&asha, "tok_ok").await;
+    // The gateway's books say that all of it has gone back already: it refuses for good.
+    let says = async |refunded: &'static str| {
+        sqlx::query(refunded).execute(&server.pool).await.expect("the gateway's books");
+    };
+    says("update sandbox.payments set refunded_amount = captured_amount").await;
+    for amount in ["1000.00", "50.00"] {
+        let part = json!({ "orderId": checkout.order_id, "amount": amount, "reason": "scratched" });
+        assert_eq!(staff.post("/api/payments/refund", &part).await.status, 202);
+    }
+    let failed = until("both are refused", async || {
+        let failed = staff.get("/api/refunds?status=FAILED").await.ok()["items"].clone();
+        if failed.as_array().expect("refunds").len() == 2 { Ok(failed) } else { Err(failed) }
+    })
+    .await;
+    let of = |amount: &str| {
+        let mut refunds = failed.as_array().expect("refunds").iter();
+        let refund = refunds.find(|refund| refund["amount"] == amount).expect("one");
+        format!("/api/refunds/{}", refund["refundId"].as_str().expect("an id"))
+    };
+    let (again, by_hand) = (of("1000.00"), of("50.00"));
+    says("update sandbox.payments set refunded_amount = 0").await;
+
+    let body = why("the bank was called");
+    asha.post(&format!("{again}/resend"), &body).await.refused(403, "forbidden");
+    let resent = staff.post_under("again", &format!("{again}/resend"), &body).await;
+    assert_eq!(
+        (resent.status, &resent.body["status"], &resent.body["amount"], &resent.body["orderId"]),
+        (202, &json!("PENDING"), &json!("1000.00"), &json!(checkout.order_id)),
+        "{}",
+        resent.body
+    );
+    let replayed = staff.post_under("again", &format!("{again}/resend"), &body).await;
+    assert_eq!((replayed.status, replayed.header("idempotent-replayed")), (202, Some("true")));
+    assert_eq!(replayed.body, resent.body);
+    staff.post(&format!("{by_hand}/settle"), &body).await.refused(403, "forbidden");
+    let settled = admin.post(&format!("{by_hand}/settle"), &body).await;
+    assert_eq!((settled.status, &settled.body["status"]), (202, &json!("SUCCEEDED")), "{}", settled.body);
+    assert_eq!(settled.body["byHand"], true);
+    for refund in [&again, &by_hand] {
+        for decision in ["resend", "settle"] {
+            admin.post(&format!("{refund}/{decision}"), &body).await.refused(409, "invalid-transition");
+        }
+    }
+    server.quiet().await;
+    assert_eq!(asha.order(&checkout).await["payment"]["refundedAmount"], "1050.00");
+    assert_eq!(server.charges(&checkout.order_id).await[0].2, "1000.00", "the gateway sent what it was sent again");
     server.close().await;
 }

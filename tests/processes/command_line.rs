@@ -4,10 +4,10 @@ use std::process::Output;
 
 use super::{
     child::{Child, binary},
-    deployment::free_address,
+    deployment::{Deployment, free_address},
     stage::stage,
 };
-use crate::patience::in_time;
+use crate::patience::{in_time, until};
 
 /// A password that must never be shown.
 const PASSWORD: &str = "hunter2";
@@ -53,6 +53,24 @@ async fn a_variable_that_says_nothing_is_no_other_database() {
     refused("api", &[("JWT_SECRET", "hunter2")], "auth.jwt_secret = *** (JWT_SECRET): must be 32 to 1024 bytes").await;
     let endless = [("CART_ENGINE__SHOP__HOLD_S", "99999999999999")];
     refused("worker", &endless, "shop.hold_s = 99999999999999 (CART_ENGINE__SHOP__HOLD_S)").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_shows_what_the_database_knows() {
+    let stage = stage().await;
+    let shop = Deployment::open(&stage).await;
+    until("its gauges", async || {
+        let page = shop.client.get(format!("{}/metrics", shop.api_url)).send().await.expect("an answer");
+        let page = page.text().await.expect("a page");
+        let is_shown = |gauge: &str| page.lines().any(|line| line.starts_with(gauge));
+        let gauges = [
+            "cart_engine_backlog{queue=\"checkout\"}",
+            "cart_engine_reconciliation_lag_seconds{gateway=\"sandbox\"",
+            "cart_engine_refunds_refused ",
+        ];
+        if gauges.into_iter().all(is_shown) { Ok(()) } else { Err(page) }
+    })
+    .await;
 }
 
 #[tokio::test]
