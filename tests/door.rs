@@ -12,12 +12,13 @@ use tokio::{
 };
 
 use crate::{
+    patience::in_time,
     server::{Answer, Front, Server},
     world::database,
 };
 
-/// How long anything may take before a test gives up on it.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// What the door waits for dawdlers: longer than any test.
+const AN_HOUR: Duration = Duration::from_secs(3_600);
 
 const ENDLESS_HEAD: &str = "GET /api/products HTTP/1.1\r\nhost: shop\r\nx-endless: ";
 const SLOW_BODY: &str = "POST /api/cart/items HTTP/1.1\r\nhost: shop\r\ncontent-type: application/json\r\n\
@@ -26,8 +27,8 @@ const SLOW_BODY: &str = "POST /api/cart/items HTTP/1.1\r\nhost: shop\r\ncontent-
 /// Nobody is limited but by what this is about, and nothing times out before the test is over.
 fn config() -> ApiConfig {
     let defaults = ApiConfig::default();
-    let connections = serving::Limits { per_address: None, head: PATIENCE, body: PATIENCE, ..defaults.connections };
-    ApiConfig { connections, rate_limits: None, ..defaults }
+    let connections = serving::Limits { per_address: None, head: AN_HOUR, body: AN_HOUR, ..defaults.connections };
+    ApiConfig { connections, rate_limits: None, request_timeout: AN_HOUR, ..defaults }
 }
 
 async fn say(front: &Front, text: &str) -> TcpStream {
@@ -39,7 +40,7 @@ async fn say(front: &Front, text: &str) -> TcpStream {
 async fn hear(mut stream: TcpStream) -> String {
     let mut heard = Vec::new();
     let all = stream.read_to_end(&mut heard);
-    tokio::time::timeout(PATIENCE, all).await.expect("in time").expect("heard");
+    in_time("an answer", all).await.expect("heard");
     String::from_utf8_lossy(&heard).into_owned()
 }
 
@@ -56,7 +57,7 @@ async fn endless_heads_and_slow_bodies_by_the_hundred_keep_nobody_waiting() {
     }
     for _ in 0..20 {
         let look = front.door.get("/api/products");
-        assert_eq!(tokio::time::timeout(PATIENCE / 2, look).await.expect("served meanwhile").status, 200);
+        assert_eq!(in_time("a look meanwhile", look).await.status, 200);
     }
     drop(held);
     front.close().await;

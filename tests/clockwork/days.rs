@@ -5,6 +5,7 @@ use std::{
     time::Instant,
 };
 
+use chrono::{TimeDelta, Utc};
 use engine::{
     inspect::{self, Sought},
     retire,
@@ -195,18 +196,26 @@ async fn a_large_day_goes_in_a_moment_and_is_searched_in_one() {
     an_old_day(&world.pool, runs).await;
     println!("{runs} finished runs, {} journal entries: made in {:?}", runs * 3, begun.elapsed());
 
-    for (what, sought) in [
-        ("the newest", Sought::default()),
-        ("failed", Sought { status: Some("FAILED"), ..Sought::default() }),
-        ("of a rare workflow", Sought { workflow: Some("return"), ..Sought::default() }),
-        ("cancelled, of which there are none", Sought { status: Some("CANCELLED"), ..Sought::default() }),
-        ("parked", Sought { status: Some("STUCK"), ..Sought::default() }),
-        ("of a window", Sought { until: Some(chrono::Utc::now() - chrono::TimeDelta::days(39)), ..Sought::default() }),
+    let returns = usize::try_from(runs / 1_000).expect("some").min(50);
+    for (what, sought, wanted) in [
+        ("the newest", Sought::default(), 50),
+        ("failed", Sought { status: Some("FAILED"), ..Sought::default() }, 50),
+        ("of a rare workflow", Sought { workflow: Some("return"), ..Sought::default() }, returns),
+        ("cancelled, of which there are none", Sought { status: Some("CANCELLED"), ..Sought::default() }, 0),
+        ("parked", Sought { status: Some("STUCK"), ..Sought::default() }, 1),
+        ("of a window", Sought { until: Some(Utc::now() - TimeDelta::days(39)), ..Sought::default() }, 50),
+        ("of a window before all", Sought { until: Some(Utc::now() - TimeDelta::days(42)), ..Sought::default() }, 0),
     ] {
         let begun = Instant::now();
         let found = inspect::search(&world.pool, sought, 50).await.expect("an answer");
         println!("inspect, {what}: {} runs in {:?}", found.len(), begun.elapsed());
         assert!(!is_measured || begun.elapsed() < Duration::from_secs(1), "{what}");
+        assert_eq!(found.len(), wanted, "{what}");
+        assert!(found.is_sorted_by(|newer, older| newer.id > older.id), "{what}: the newest first");
+        for run in found {
+            assert!(sought.status.is_none_or(|status| run.status == status), "{what}: {run:?}");
+            assert!(sought.workflow.is_none_or(|workflow| run.workflow == workflow), "{what}: {run:?}");
+        }
     }
 
     // Somebody writes all the time; the longest of their waits is how long the shop stood still.
@@ -229,7 +238,7 @@ async fn a_large_day_goes_in_a_moment_and_is_searched_in_one() {
     };
     let dropping = async {
         let mut conn = world.pool.acquire().await.expect("a connection");
-        let kept_since = chrono::Utc::now() - chrono::TimeDelta::days(30);
+        let kept_since = Utc::now() - TimeDelta::days(30);
         let days = retire::days_due(&mut conn, kept_since).await.expect("days");
         assert_eq!(days.len(), 1);
         let begun = Instant::now();

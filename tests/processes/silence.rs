@@ -3,7 +3,8 @@
 //!
 //! What is promised: while it lasts, the API says 503 within fifteen seconds, and a worker is gone within
 //! half a minute; within fifteen seconds after it, runs are carried on, by the same processes or by those a
-//! supervisor started anew. Nothing is lost.
+//! supervisor started anew. Nothing is lost. The times are held by the nightly run, which has the machine to
+//! itself.
 
 use std::{
     path::PathBuf,
@@ -28,6 +29,9 @@ use super::{
     stage::stage,
 };
 use crate::patience::{counted, eventually};
+
+/// Until the API says 503, and until runs are carried on after the silence.
+const PROMISED: Duration = Duration::from_secs(15);
 
 /// A TCP line to a Postgres' socket that can go silent.
 struct Line {
@@ -131,6 +135,7 @@ async fn a_silent_database_stops_nobody_for_long_and_nothing_is_lost() {
         tokio::time::sleep(Duration::from_secs(5)).await;
         let took = deployment.at_work_again(line.speak()).await;
         println!("five seconds of silence: at work again {took:?} after it");
+        assert!(!nightly() || took < PROMISED, "at work again {took:?} after a short silence");
         assert!(worker.process.lives(), "a worker did not outlive it: {}", worker.process.heard());
 
         // A long one: the API says so, and the worker makes room for a new one.
@@ -156,11 +161,14 @@ async fn a_silent_database_stops_nobody_for_long_and_nothing_is_lost() {
         let ((slowest, refused), ended) = tokio::join!(asking, worker.process.ended());
         println!("a silence of {silence} s: the slowest answer took {slowest:?}");
         assert!(refused > 0, "the API said nothing of it");
+        assert!(!nightly() || slowest < PROMISED, "an answer took {slowest:?}");
         assert_eq!(ended.code(), Some(3), "{}", worker.process.heard());
         assert!(worker.process.heard().contains("has not answered for"), "{}", worker.process.heard());
         let begun = line.speak();
         worker = deployment.worker().await;
-        println!("at work again {:?} after it", deployment.at_work_again(begun).await);
+        let took = deployment.at_work_again(begun).await;
+        println!("at work again {took:?} after it");
+        assert!(!nightly() || took < PROMISED, "at work again {took:?} after a long silence");
         // The scheduler's next half minute.
         let before = deployment.ticks().await;
         let ticks = async || deployment.ticks().await > before;
