@@ -93,7 +93,7 @@ fn the_top_level_is_exactly_the_agreed_list() {
 }
 
 #[test]
-fn the_documents_name_only_paths_that_exist() {
+fn the_documents_name_only_paths_and_tests_that_exist() {
     for document in ["README.md", "ARCHITECTURE.md"] {
         let text = std::fs::read_to_string(root().join(document)).expect(document);
         let mut named = 0;
@@ -102,8 +102,13 @@ fn the_documents_name_only_paths_that_exist() {
                 .iter()
                 .any(|folder| word.starts_with(folder));
             if is_path && !word.contains(['*', '{', ' ', '<']) {
-                let path = word.split("::").next().unwrap_or(word);
+                let (path, item) = word.split_once("::").unwrap_or((word, ""));
                 assert!(root().join(path).exists(), "{document} names {word}, which does not exist");
+                let names_a_test = path.ends_with(".rs") && item.starts_with(|first: char| first.is_ascii_lowercase());
+                if names_a_test {
+                    let source = std::fs::read_to_string(root().join(path)).expect(word);
+                    assert!(source.contains(&format!("fn {item}(")), "{document} names {word}, which is not there");
+                }
                 named += 1;
             }
         }
