@@ -10,7 +10,7 @@ use domain::{
 };
 use engine::{
     Failure, inspect,
-    testing::{BadMemory, Everything, Fault, Faults, Once, Point, Recorder, TestWorker, trace},
+    testing::{BadMemory, Everything, Fault, Faults, Once, Point, Recorder, trace},
 };
 use rust_decimal::Decimal;
 use uuid::Uuid;
@@ -56,10 +56,6 @@ async fn stock(world: &World) -> [(i32, i32); 2] {
     [world.stock("LAP-001").await, world.stock("MOU-001").await]
 }
 
-async fn worker(world: &World, fusion: bool, faults: Option<Arc<dyn Faults>>) -> TestWorker {
-    TestWorker::new(&world.pool, workflows::registry(&world.shop), fusion, faults).await.expect("a worker")
-}
-
 fn asked(bought: &Bought, actor: Actor) -> CancelRequest {
     CancelRequest {
         order_id: bought.order_id,
@@ -83,7 +79,7 @@ async fn confirmed(world: &World, story: Story) -> (Bought, CartId) {
     let payment_method = if story == Story::Cash { PaymentMethod::Cod } else { PaymentMethod::Upi };
     let bought =
         world.checkout_as(Order { coupon_codes, payment_method, ..order(user, cart) }).await.expect("accepted");
-    let healthy = worker(world, true, None).await;
+    let healthy = world.healthy().await;
     healthy.drain(50).await.expect("drained");
     healthy.die().await.expect("dead");
     assert_eq!(world.order_status(bought.order_id.into()).await.as_deref(), Some("CONFIRMED"));
@@ -94,7 +90,7 @@ async fn play(world: &World, story: Story, fusion: bool, faults: Option<Arc<dyn 
     let before = stock(world).await;
     let (bought, cart) = confirmed(world, story).await;
     let accepted = cancel(world, &bought, Actor::Customer).await.expect("accepted");
-    let first = worker(world, fusion, faults).await;
+    let first = world.worker(fusion, faults).await;
     if story == Story::GatewayAway {
         world.gateway.set_weather(Weather::Away);
         first.drain(4).await.expect("drained");
@@ -102,7 +98,7 @@ async fn play(world: &World, story: Story, fusion: bool, faults: Option<Arc<dyn 
     }
     first.drain(6).await.expect("drained");
     first.die().await.expect("dead");
-    let turns = worker(world, fusion, None).await.drain(200).await.expect("drained");
+    let turns = world.worker(fusion, None).await.drain(200).await.expect("drained");
     assert!(turns < 200, "the run never ends");
     Played { bought, cart, run_id: accepted.workflow_id, before }
 }
@@ -253,7 +249,7 @@ async fn a_step_that_fails_for_good_parks_the_run_and_the_promise_holds_until_it
             let (bought, cart) = confirmed(&world, Story::PaidWithCoupon).await;
             let sold = stock(&world).await;
             let accepted = cancel(&world, &bought, Actor::Customer).await.expect("accepted");
-            let doomed = worker(&world, fusion, Some(Arc::new(Always(step)))).await;
+            let doomed = world.worker(fusion, Some(Arc::new(Always(step)))).await;
             doomed.drain(50).await.expect("drained");
             doomed.die().await.expect("dead");
             let run = inspect::run(&world.pool, accepted.workflow_id).await.expect("a run").expect("a run");
@@ -268,7 +264,7 @@ async fn a_step_that_fails_for_good_parks_the_run_and_the_promise_holds_until_it
             let mut conn = world.pool.acquire().await.expect("a connection");
             engine::unpark(&mut conn, accepted.workflow_id, "an operator", "mended").await.expect("let go on");
             drop(conn);
-            let healthy = worker(&world, fusion, None).await;
+            let healthy = world.worker(fusion, None).await;
             healthy.drain(50).await.expect("drained");
             healthy.die().await.expect("dead");
             let played = Played { bought, cart, run_id: accepted.workflow_id, before };
@@ -318,7 +314,7 @@ async fn a_step_that_fails_for_good_after_the_point_of_no_return_parks_the_run_a
             let world = World::new().await;
             let (bought, _) = confirmed(&world, Story::Paid).await;
             let accepted = cancel(&world, &bought, Actor::Customer).await.expect("accepted");
-            worker(&world, fusion, Some(Arc::new(Always(step)))).await.drain(50).await.expect("drained");
+            world.worker(fusion, Some(Arc::new(Always(step)))).await.drain(50).await.expect("drained");
             let run = inspect::run(&world.pool, accepted.workflow_id).await.expect("a run").expect("a run");
             assert_eq!(run.status, "STUCK", "{step}, fusion {fusion}");
             assert_eq!(world.order_status(bought.order_id.into()).await.as_deref(), Some("CANCELLED"), "{step}");
@@ -361,7 +357,7 @@ async fn asking_again_finds_the_same_run_and_a_text_message_is_recorded_as_skipp
     assert_eq!((first.status.as_str(), first.refund_amount), ("RUNNING", total));
     let again = cancel(&world, &bought, Actor::Staff).await.expect("accepted");
     assert_eq!(again.workflow_id, first.workflow_id);
-    worker(&world, true, None).await.drain(50).await.expect("drained");
+    world.healthy().await.drain(50).await.expect("drained");
     let after = cancel(&world, &bought, Actor::Customer).await.expect("accepted");
     assert_eq!(
         (after.workflow_id, after.status.as_str(), after.refund_amount),
@@ -383,7 +379,7 @@ async fn a_pending_order_is_taken_back_by_its_checkout() {
     let before = stock(&world).await;
     let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
     let bought = world.checkout(user, cart, "tok_3ds").await.expect("accepted");
-    let worker = worker(&world, true, None).await;
+    let worker = world.healthy().await;
     worker.turn(bought.workflow_id).await.expect("a turn");
     let accepted = cancel(&world, &bought, Actor::Customer).await.expect("accepted");
     assert_eq!(accepted.workflow_id, bought.workflow_id);
@@ -426,7 +422,7 @@ async fn an_accepted_cancellation_wins_over_the_warehouse_the_clock_and_an_opera
 
         // Longer than the deadline, and than the time after which an order is packed by itself.
         engine::testing::advance_clock(&world.pool, std::time::Duration::from_secs(864_000)).await.expect("ten days");
-        let worker = worker(&world, true, None).await;
+        let worker = world.healthy().await;
         worker.drain(50).await.expect("drained");
         assert_eq!(world.order_status(bought.order_id.into()).await.as_deref(), Some("CANCELLED"));
         assert_eq!((stock(&world).await, world.gateway.net(bought.order_id)), (before, Decimal::ZERO));
@@ -448,13 +444,13 @@ async fn a_customer_may_cancel_until_the_deadline_and_staff_after_it() {
     let refused = cancel(&world, &bought, Actor::Customer).await.expect_err("too late");
     assert_eq!(refused.to_string(), "The time to cancel this order has passed. Please contact us.");
     cancel(&world, &bought, Actor::Staff).await.expect("accepted");
-    worker(&world, true, None).await.drain(50).await.expect("drained");
+    world.healthy().await.drain(50).await.expect("drained");
     world.assert_books("after the deadline").await;
 
     let (bought, _) = confirmed(&world, Story::Paid).await;
     cancel(&world, &bought, Actor::Customer).await.expect("in time");
     engine::testing::advance_clock(&world.pool, std::time::Duration::from_secs(3_700)).await.expect("an hour passes");
-    worker(&world, true, None).await.drain(50).await.expect("drained");
+    world.healthy().await.drain(50).await.expect("drained");
     let status = world.order_status(bought.order_id.into()).await;
     assert_eq!(status.as_deref(), Some("CANCELLED"), "asked in time is in time, whenever it is carried out");
 }

@@ -9,21 +9,16 @@ use std::sync::{
 use domain::ports::{GatewayPayment, WebhookEvent, WebhookKind};
 use engine::{
     Failure, inspect,
-    testing::{Fault, Faults, Point, TestWorker, trace},
+    testing::{Fault, Faults, Point, trace},
 };
 use rust_decimal::Decimal;
-use sqlx::PgPool;
 use uuid::Uuid;
 use workflows::checkout::{
     accept::{Accepted, AddressChoice, Order},
     webhook,
 };
 
-use crate::world::{World, order, somebody_is_blocked};
-
-async fn worker(world: &World, fusion: bool, faults: Option<Arc<dyn Faults>>) -> TestWorker {
-    TestWorker::new(&world.pool, workflows::registry(&world.shop), fusion, faults).await.expect("a worker")
-}
+use crate::world::{World, order, until_blocked};
 
 async fn captured(world: &World, accepted: &Accepted, payment: &GatewayPayment) -> &'static str {
     let event = WebhookEvent {
@@ -62,7 +57,7 @@ async fn money_goes_back_even_if_the_refund_comes_before_the_order_is_cancelled(
     let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
     let accepted = world.checkout(user, cart, "tok_ok").await.expect("accepted");
     let unlucky = Arc::new(Unlucky { lucky_again: AtomicBool::new(false) });
-    let worker = worker(&world, false, Some(Arc::clone(&unlucky) as _)).await;
+    let worker = world.worker(false, Some(Arc::clone(&unlucky) as _)).await;
     worker.turn(accepted.workflow_id).await.expect("a turn");
     let refund: Uuid = sqlx::query_scalar("select id from engine.runs where workflow = 'refund'")
         .fetch_one(&world.pool)
@@ -93,7 +88,7 @@ async fn a_payment_captured_for_a_run_that_is_parked_while_it_unwinds_goes_back(
     let world = World::new().await;
     let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
     let accepted = world.checkout(user, cart, "tok_ok").await.expect("accepted");
-    let worker = worker(&world, false, Some(Arc::new(Hopeless))).await;
+    let worker = world.worker(false, Some(Arc::new(Hopeless))).await;
     worker.drain(50).await.expect("drained");
     let run = inspect::run(&world.pool, accepted.workflow_id).await.expect("a run").expect("a run");
     assert_eq!(run.status, "STUCK");
@@ -110,7 +105,7 @@ async fn a_payment_that_was_never_noted_is_not_taken_for_cash_and_goes_back_once
     let world = World::new().await;
     let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
     let accepted = world.checkout(user, cart, "tok_wrong_amount").await.expect("accepted");
-    let worker = worker(&world, true, None).await;
+    let worker = world.healthy().await;
     worker.drain(50).await.expect("drained");
     assert_eq!(world.gateway.net(accepted.order_id), Decimal::ZERO, "the first refund has sent it back");
     let payment = world.gateway.payments(accepted.order_id).remove(0);
@@ -122,13 +117,6 @@ async fn a_payment_that_was_never_noted_is_not_taken_for_cash_and_goes_back_once
     let more =
         workflows::refund::accept::accept(&mut tx, accepted.order_id, Decimal::ONE, "user:clerk", "goodwill").await;
     assert_eq!(more.map_err(|refusal| refusal.code()), Err("refund-exceeds-captured"), "nothing is left of it");
-}
-
-/// Waits until somebody waits for a lock.
-async fn until_blocked(pool: &PgPool) {
-    while !somebody_is_blocked(pool).await {
-        tokio::task::yield_now().await;
-    }
 }
 
 /// A checkout takes its coupons before its stock. Whoever ends one must not do it the other way round.
@@ -149,14 +137,14 @@ async fn coupons_are_locked_before_stock_whether_a_checkout_begins_or_ends() {
                 (point == Point::Before && step == "InitiatePayment").then_some(Fault::Crash)
             }
         }
-        let first = worker(&world, true, Some(Arc::new(Stop))).await;
+        let first = world.worker(true, Some(Arc::new(Stop))).await;
         first.turn(accepted.workflow_id).await.expect("a turn");
         first.die().await.expect("dead");
 
         // Another checkout, between its coupons and its stock.
         let mut other = world.pool.begin().await.expect("a transaction");
         sqlx::query("select from coupons for update").execute(&mut *other).await.expect("the coupons");
-        let second = worker(&world, true, None).await;
+        let second = world.healthy().await;
         let run_id = accepted.workflow_id;
         let turn = tokio::spawn(async move { second.turn(run_id).await.map(|_| second) });
         until_blocked(&world.pool).await;
@@ -195,7 +183,7 @@ async fn two_checkouts_of_one_customer_do_not_both_get_a_coupon_for_one() {
     .execute(&mut *first)
     .await
     .expect("redeemed");
-    let worker = worker(&world, true, None).await;
+    let worker = world.worker(true, None).await;
     let turn = tokio::spawn(async move { worker.turn(run_id).await });
     until_blocked(&world.pool).await;
     first.commit().await.expect("committed");
@@ -209,7 +197,7 @@ async fn word_of_another_payment_neither_confirms_nor_fails_a_checkout() {
     let world = World::new().await;
     let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
     let accepted = world.checkout(user, cart, "tok_3ds").await.expect("accepted");
-    let worker = worker(&world, true, None).await;
+    let worker = world.healthy().await;
     worker.turn(accepted.workflow_id).await.expect("a turn");
     let own = world.gateway.payments(accepted.order_id).remove(0);
     let another = GatewayPayment { gateway_payment_id: "pay_of_somebody_else".to_owned(), ..own };
@@ -242,7 +230,7 @@ async fn an_address_that_is_deleted_after_the_checkout_was_accepted_loses_no_sal
     let shipping = AddressChoice::Saved(address.into());
     let accepted = world.checkout_as(Order { shipping, ..order(user, cart) }).await.expect("accepted");
     sqlx::query("delete from addresses").execute(&world.pool).await.expect("deleted");
-    worker(&world, true, None).await.drain(50).await.expect("drained");
+    world.healthy().await.drain(50).await.expect("drained");
     assert_eq!(world.order_status(accepted.order_id.into()).await.as_deref(), Some("CONFIRMED"));
     world.assert_books("after the address was deleted").await;
 }
@@ -252,7 +240,7 @@ async fn a_cart_that_was_bought_long_ago_still_answers_with_its_order() {
     let world = World::new().await;
     let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
     let accepted = world.checkout(user, cart, "tok_ok").await.expect("accepted");
-    worker(&world, true, None).await.drain(50).await.expect("drained");
+    world.healthy().await.drain(50).await.expect("drained");
     sqlx::query("delete from engine.finished_runs").execute(&world.pool).await.expect("forgotten");
     let again = world.checkout(user, cart, "tok_ok").await.expect("the same");
     assert_eq!(again, Accepted { status: "COMPLETED".to_owned(), ..accepted });

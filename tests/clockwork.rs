@@ -41,10 +41,6 @@ async fn start<W: Workflow<Input: Default>>(pool: &PgPool) -> Uuid {
 }
 
 impl World {
-    async fn healthy(&self) -> TestWorker {
-        TestWorker::new(&self.pool, workflows::registry(&self.shop), true, None).await.expect("a worker")
-    }
-
     /// Runs a schedule's workflow from its beginning to its end; answers what it answered.
     async fn tick<W: Workflow<Input: Default>>(&self) -> Value {
         let run_id = start::<W>(&self.pool).await;

@@ -1,8 +1,8 @@
 //! What operators do to runs: it happens with its line in the audit log, or not at all.
 
 use engine::{
-    Start, inspect,
-    testing::{Fault, Faults, Point, TestWorker},
+    Start,
+    testing::{Fault, Faults, Point},
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -37,20 +37,12 @@ async fn log(world: &World, run_id: Uuid) -> Vec<(String, String, String)> {
         .expect("the log")
 }
 
-async fn worker(world: &World, faults: Option<Arc<dyn Faults>>) -> TestWorker {
-    TestWorker::new(&world.pool, workflows::registry(&world.shop), true, faults).await.expect("a worker")
-}
-
-async fn status(world: &World, run_id: Uuid) -> String {
-    inspect::run(&world.pool, run_id).await.expect("a run").expect("a run").status
-}
-
 /// A checkout that waits for its shopper at the bank's page.
 async fn waiting(world: &World) -> Uuid {
     let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
     let run_id = world.checkout(user, cart, "tok_3ds").await.expect("accepted").workflow_id;
     world.settle().await;
-    assert_eq!(status(world, run_id).await, "WAITING");
+    assert_eq!(world.status(run_id).await, "WAITING");
     run_id
 }
 
@@ -98,17 +90,17 @@ async fn a_parked_run_goes_on_and_one_that_is_not_parked_is_left_alone() {
     let world = World::new().await;
     let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
     let run_id = world.checkout(user, cart, "tok_ok").await.expect("accepted").workflow_id;
-    let broken = worker(&world, Some(Arc::new(Refusing))).await;
+    let broken = world.worker(true, Some(Arc::new(Refusing))).await;
     broken.drain(50).await.expect("drained");
     broken.die().await.expect("dead");
-    assert_eq!(status(&world, run_id).await, "STUCK");
+    assert_eq!(world.status(run_id).await, "STUCK");
     let forward = operate!(world, cancel, run_id, asha());
     assert!(matches!(forward, Err(OperationError::Forward(id)) if id == run_id), "{forward:?}");
     assert_eq!(operate!(world, resume, run_id, asha()).expect("done"), Done::GoesOn);
     let again = operate!(world, resume, run_id, asha());
     assert!(matches!(again, Err(OperationError::NotParked { .. })), "{again:?}");
     world.settle().await;
-    assert_eq!(status(&world, run_id).await, "COMPLETED");
+    assert_eq!(world.status(run_id).await, "COMPLETED");
     let line = ["run.resume", "operator:asha", "the gateway is back"].map(str::to_owned);
     assert_eq!(log(&world, run_id).await, [line.into()]);
     world.assert_books("after it went on").await;
@@ -129,13 +121,13 @@ async fn a_run_that_backs_off_is_tried_now() {
     let start = Start::<RefundPayment>::new("a test", &request).expect("a start");
     let run_id = engine::start(&mut tx, &start).await.expect("started").run_id;
     tx.commit().await.expect("committed");
-    let worker = worker(&world, None).await;
+    let worker = world.healthy().await;
     worker.turn(run_id).await.expect("a turn");
-    assert_eq!(status(&world, run_id).await, "RETRYING");
+    assert_eq!(world.status(run_id).await, "RETRYING");
     world.gateway.set_weather(Weather::Fair);
     assert_eq!(operate!(world, retry, run_id, asha()).expect("done"), Done::TriedNow);
     worker.turn(run_id).await.expect("a turn");
-    assert_eq!(status(&world, run_id).await, "COMPLETED");
+    assert_eq!(world.status(run_id).await, "COMPLETED");
     let waits = waiting(&world).await;
     let nothing = operate!(world, retry, waits, asha());
     assert!(matches!(nothing, Err(OperationError::NothingToRetry { .. })), "{nothing:?}");
@@ -161,8 +153,8 @@ async fn a_checkout_is_called_off_and_another_is_told_what_it_waits_for() {
     }
     assert_eq!(operate!(world, signal, told, "payment", &captured, asha()).expect("done"), Done::Told);
     world.settle().await;
-    assert_eq!(status(&world, off).await, "CANCELLED");
-    assert_eq!(status(&world, told).await, "COMPLETED");
+    assert_eq!(world.status(off).await, "CANCELLED");
+    assert_eq!(world.status(told).await, "COMPLETED");
     assert_eq!(log(&world, told).await.len(), 1, "what was refused is not in it");
     world.assert_books("after both").await;
 }

@@ -9,7 +9,7 @@ use domain::{
 };
 use engine::{
     inspect,
-    testing::{Everything, Fault, Faults, Once, Point, Recorder, TestWorker, trace},
+    testing::{Everything, Fault, Faults, Once, Point, Recorder, trace},
 };
 use rust_decimal::Decimal;
 use uuid::Uuid;
@@ -27,10 +27,6 @@ use crate::world::World;
 async fn patient_shop() -> World {
     let rules = Rules { default_gateway: "scripted".to_owned(), payment_max_attempts: 3, ..Rules::default() };
     World::with(rules).await
-}
-
-async fn worker(world: &World, fusion: bool, faults: Option<Arc<dyn Faults>>) -> TestWorker {
-    TestWorker::new(&world.pool, workflows::registry(&world.shop), fusion, faults).await.expect("a worker")
 }
 
 async fn total(world: &World, order_id: OrderId) -> Decimal {
@@ -74,8 +70,8 @@ async fn attempts(world: &World, order_id: OrderId) -> Vec<(i32, String)> {
 /// Declined, then paid; whenever a worker dies, a healthy one takes over.
 async fn play(world: &World, fusion: bool, faults: Option<Arc<dyn Faults>>) -> Accepted {
     let accepted = bought(world, "tok_declined").await;
-    let healthy = worker(world, fusion, None).await;
-    let first = worker(world, fusion, faults).await;
+    let healthy = world.worker(fusion, None).await;
+    let first = world.worker(fusion, faults).await;
     first.turn(accepted.workflow_id).await.expect("a turn");
     first.turn(accepted.workflow_id).await.expect("a turn");
     first.die().await.expect("dead");
@@ -129,7 +125,7 @@ async fn the_window_ends_the_waiting_for_another_try() {
     let world = patient_shop().await;
     let before = world.stock("LAP-001").await;
     let accepted = bought(&world, "tok_declined").await;
-    let worker = worker(&world, true, None).await;
+    let worker = world.healthy().await;
     worker.turn(accepted.workflow_id).await.expect("a turn");
     assert_eq!(world.order_status(accepted.order_id.into()).await.as_deref(), Some("PENDING"));
     worker.drain(50).await.expect("drained");
@@ -144,7 +140,7 @@ async fn tries_are_counted_and_one_at_a_time() {
     let world = patient_shop().await;
     let accepted = bought(&world, "tok_3ds").await;
     let order_id = accepted.order_id;
-    let worker = worker(&world, true, None).await;
+    let worker = world.healthy().await;
     worker.turn(accepted.workflow_id).await.expect("a turn");
     assert!(matches!(pay(&world, order_id, "tok_ok").await, Err(OfferError::InProgress)), "the first is under way");
     world.gateway.decline(order_id).expect("declined");
@@ -194,7 +190,7 @@ async fn money_of_an_earlier_try_that_comes_late_goes_back_whenever_it_comes() {
         let world = patient_shop().await;
         let accepted = bought(&world, "tok_3ds").await;
         let order_id = accepted.order_id;
-        let worker = worker(&world, true, None).await;
+        let worker = world.healthy().await;
         worker.turn(accepted.workflow_id).await.expect("a turn");
         let first = world.gateway.decline(order_id).expect("declined").gateway_payment_id;
         declined(&world, order_id).await;
@@ -221,7 +217,7 @@ async fn money_of_an_earlier_try_that_comes_late_goes_back_whenever_it_comes() {
 async fn with_one_try_a_decline_is_the_end_and_the_story_is_as_it_always_was() {
     let world = World::new().await;
     let accepted = bought(&world, "tok_declined").await;
-    worker(&world, true, None).await.drain(50).await.expect("drained");
+    world.healthy().await.drain(50).await.expect("drained");
     let lines = trace(&world.pool, accepted.workflow_id).await.expect("a trace");
     assert!(!lines.iter().any(|line| line.contains("RecordDecline") || line.contains("attempt")), "{lines:?}");
     assert_eq!(lines.last().map(String::as_str), Some("FAILED"));

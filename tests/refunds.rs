@@ -5,7 +5,7 @@ use std::sync::Arc;
 use domain::{ids::OrderId, money::Money, payment::PaymentMethod, ports::PaymentGateway};
 use engine::{
     Failure, Start, inspect,
-    testing::{Everything, Fault, Faults, Once, Point, Recorder, TestWorker, trace},
+    testing::{Everything, Fault, Faults, Once, Point, Recorder, trace},
 };
 use rust_decimal::Decimal;
 use uuid::Uuid;
@@ -19,12 +19,8 @@ use crate::{
     world::{World, order},
 };
 
-async fn worker(world: &World, fusion: bool, faults: Option<Arc<dyn Faults>>) -> TestWorker {
-    TestWorker::new(&world.pool, workflows::registry(&world.shop), fusion, faults).await.expect("a worker")
-}
-
 async fn healthy(world: &World) {
-    let worker = worker(world, true, None).await;
+    let worker = world.healthy().await;
     let turns = worker.drain(200).await.expect("drained");
     assert!(turns < 200, "the runs never end");
     worker.die().await.expect("dead");
@@ -66,7 +62,7 @@ async fn assert_refunded(world: &World, order_id: OrderId, status: &str, refunde
 async fn play(world: &World, fusion: bool, faults: Option<Arc<dyn Faults>>) -> OrderId {
     let (order_id, _) = paid(world).await;
     ask(world, order_id, Decimal::from(1_000)).await.expect("accepted");
-    let first = worker(world, fusion, faults).await;
+    let first = world.worker(fusion, faults).await;
     first.drain(6).await.expect("drained");
     first.die().await.expect("dead");
     healthy(world).await;
@@ -111,7 +107,7 @@ async fn a_refund_that_cannot_be_sent_parks_and_keeps_its_claim() {
     let world = World::new().await;
     let (order_id, total) = paid(&world).await;
     let run_id = ask(&world, order_id, total - Decimal::ONE).await.expect("accepted");
-    worker(&world, true, Some(Arc::new(Refused))).await.drain(20).await.expect("drained");
+    world.worker(true, Some(Arc::new(Refused))).await.drain(20).await.expect("drained");
     let run = inspect::run(&world.pool, run_id).await.expect("a run").expect("a run");
     assert_eq!(run.status, "STUCK");
     let refused = ask(&world, order_id, Decimal::TWO).await.expect_err("but for one, all of it is promised");
@@ -248,7 +244,7 @@ async fn a_gateway_that_is_away_for_days_gets_one_refund_and_the_journal_stays_s
     let run_id = ask(&world, order_id, amount).await.expect("accepted");
     // The refund goes through, and its answer is lost.
     world.gateway.set_weather(Weather::Deaf);
-    let worker = worker(&world, true, None).await;
+    let worker = world.healthy().await;
     worker.turn(run_id).await.expect("a turn");
     let gone: Decimal = world.gateway.payments(order_id).iter().map(|payment| payment.refunded).sum();
     assert_eq!(gone, amount);

@@ -9,7 +9,7 @@ use domain::{
     order::Actor,
     refund::{InvalidRefundTransition, RefundStatus},
 };
-use engine::{inspect, sweep::advance_clock};
+use engine::sweep::advance_clock;
 use rust_decimal::Decimal;
 use uuid::Uuid;
 use workflows::{
@@ -62,8 +62,12 @@ async fn held_now(world: &World) -> Vec<Held> {
     held::held(&mut conn, Uuid::nil(), 10).await.expect("what is held")
 }
 
-async fn status(world: &World, run_id: Uuid) -> String {
-    inspect::run(&world.pool, run_id).await.expect("a run").expect("a run").status
+/// A refund of this order that the gateway has refused, and the run that waits for a person.
+async fn refused(world: &World, order_id: OrderId, amount: i64) -> (Uuid, Uuid) {
+    world.gateway.refuse_refunds(true);
+    let run_id = ask(world, order_id, amount).await.expect("accepted");
+    world.settle().await;
+    (held_now(world).await[0].refund_id, run_id)
 }
 
 fn given_back(world: &World, order_id: OrderId) -> Decimal {
@@ -74,23 +78,21 @@ fn given_back(world: &World, order_id: OrderId) -> Decimal {
 async fn what_the_gateway_refuses_is_seen_stays_claimed_and_holds_up_no_other_refund() {
     let world = shop().await;
     let (order_id, total) = paid(&world).await;
-    world.gateway.refuse_refunds(true);
-    let run_id = ask(&world, order_id, 1_000).await.expect("accepted");
-    world.settle().await;
-    assert_eq!(status(&world, run_id).await, "WAITING", "no worker, and no attempt after attempt");
+    let (refund_id, run_id) = refused(&world, order_id, 1_000).await;
+    assert_eq!(world.status(run_id).await, "WAITING", "no worker, and no attempt after attempt");
     let held = held_now(&world).await;
     assert_eq!(held.len(), 1);
-    assert_eq!((held[0].run_id, held[0].status.as_str()), (run_id, "FAILED"));
+    assert_eq!((held[0].refund_id, held[0].run_id, held[0].status.as_str()), (refund_id, run_id, "FAILED"));
     assert_eq!(held[0].failure.as_deref(), Some("charge-too-old: it was long ago"));
     let mails = world.mails.to(STAFF);
     assert_eq!(mails.len(), 1, "{mails:?}");
-    assert!(mails[0].text.contains(&held[0].refund_id.to_string()), "{}", mails[0].text);
+    assert!(mails[0].text.contains(&refund_id.to_string()), "{}", mails[0].text);
     world.assert_books("while it waits for a person").await;
 
     world.gateway.refuse_refunds(false);
     let later = ask(&world, order_id, 50).await.expect("accepted");
     world.settle().await;
-    assert_eq!(status(&world, later).await, "COMPLETED", "it does not wait for the refused one");
+    assert_eq!(world.status(later).await, "COMPLETED", "it does not wait for the refused one");
     assert_eq!(given_back(&world, order_id), Decimal::from(50));
     let mut conn = world.pool.acquire().await.expect("a connection");
     let claim = workflows::store::refunds::Claim { run_id: Uuid::now_v7(), order_id, reason: "all", reference: None };
@@ -106,10 +108,7 @@ async fn what_the_gateway_refuses_is_seen_stays_claimed_and_holds_up_no_other_re
 async fn a_refused_refund_is_sent_again_under_another_key_as_often_as_it_takes() {
     let world = shop().await;
     let (order_id, _) = paid(&world).await;
-    world.gateway.refuse_refunds(true);
-    let run_id = ask(&world, order_id, 1_000).await.expect("accepted");
-    world.settle().await;
-    let refund_id = held_now(&world).await[0].refund_id;
+    let (refund_id, run_id) = refused(&world, order_id, 1_000).await;
 
     assert_eq!(decide(&world, refund_id, Decision::Resend).await.expect("decided").status, RefundStatus::Pending);
     let twice = decide(&world, refund_id, Decision::Resend).await;
@@ -121,7 +120,7 @@ async fn a_refused_refund_is_sent_again_under_another_key_as_often_as_it_takes()
     world.gateway.refuse_refunds(false);
     decide(&world, refund_id, Decision::Resend).await.expect("decided");
     world.settle().await;
-    assert_eq!(status(&world, run_id).await, "COMPLETED");
+    assert_eq!(world.status(run_id).await, "COMPLETED");
     assert_eq!(given_back(&world, order_id), Decimal::from(1_000));
     assert!(held_now(&world).await.is_empty());
     let keys = world.gateway.refund_keys();
@@ -139,16 +138,13 @@ async fn a_refused_refund_is_sent_again_under_another_key_as_often_as_it_takes()
 async fn a_refused_refund_is_settled_by_hand_and_the_gateway_sends_nothing() {
     let world = shop().await;
     let (order_id, _) = paid(&world).await;
-    world.gateway.refuse_refunds(true);
-    let run_id = ask(&world, order_id, 1_000).await.expect("accepted");
-    world.settle().await;
-    let refund_id = held_now(&world).await[0].refund_id;
+    let (refund_id, run_id) = refused(&world, order_id, 1_000).await;
     world.gateway.refuse_refunds(false);
     let head = decide(&world, refund_id, Decision::Settle).await.expect("decided");
     assert_eq!((head.status, head.by_hand), (RefundStatus::Succeeded, true));
     assert!(decide(&world, refund_id, Decision::Settle).await.is_err(), "once");
     world.settle().await;
-    assert_eq!(status(&world, run_id).await, "COMPLETED");
+    assert_eq!(world.status(run_id).await, "COMPLETED");
     assert_eq!(given_back(&world, order_id), Decimal::ZERO);
     let told = world.mails.about(order_id).iter().filter(|mail| mail.event == "payment.refunded").count();
     assert_eq!(told, 1, "the shopper hears that the money has gone");
@@ -178,7 +174,7 @@ async fn a_cancelled_order_waits_for_a_person_when_its_refund_is_refused_and_the
         world.gateway.refuse_refunds(false);
         decide(&world, held_now(&world).await[0].refund_id, decision).await.expect("decided");
         world.settle().await;
-        assert_eq!(status(&world, accepted.workflow_id).await, "COMPLETED", "{decision:?}");
+        assert_eq!(world.status(accepted.workflow_id).await, "COMPLETED", "{decision:?}");
         let sent = if decision == Decision::Resend { total } else { Decimal::ZERO };
         assert_eq!(given_back(&world, order_id), sent, "{decision:?}");
         let paid: String = sqlx::query_scalar("select payment_status from orders where id = $1")
@@ -215,19 +211,17 @@ async fn nobody_decides_for_ninety_days_and_is_reminded_and_then_it_is_still_to_
     for decision in [Decision::Resend, Decision::Settle] {
         let world = shop().await;
         let (order_id, _) = paid(&world).await;
-        world.gateway.refuse_refunds(true);
-        let run_id = ask(&world, order_id, 1_000).await.expect("accepted");
-        world.settle().await;
+        let (refund_id, run_id) = refused(&world, order_id, 1_000).await;
         for times in 2..4 {
             advance_clock(&world.pool, Duration::from_secs(91 * 24 * 3600)).await.expect("later");
             world.settle().await;
             assert_eq!(world.mails.to(STAFF).len(), times, "told once more");
-            assert_eq!(status(&world, run_id).await, "WAITING");
+            assert_eq!(world.status(run_id).await, "WAITING");
         }
         world.gateway.refuse_refunds(false);
-        decide(&world, held_now(&world).await[0].refund_id, decision).await.expect("decided");
+        decide(&world, refund_id, decision).await.expect("decided");
         world.settle().await;
-        assert_eq!(status(&world, run_id).await, "COMPLETED", "{decision:?}");
+        assert_eq!(world.status(run_id).await, "COMPLETED", "{decision:?}");
         world.assert_books("after all that time").await;
     }
 }
@@ -256,10 +250,10 @@ async fn of_two_refused_refunds_of_a_run_either_is_decided_about_first() {
     decide(&world, held[1].refund_id, Decision::Resend).await.expect("decided");
     world.settle().await;
     assert_eq!(given_back(&world, order_id), held[1].amount, "the other holds it up no longer");
-    assert_eq!(status(&world, run_id).await, "WAITING");
+    assert_eq!(world.status(run_id).await, "WAITING");
     decide(&world, held[0].refund_id, Decision::Resend).await.expect("decided");
     world.settle().await;
-    assert_eq!((status(&world, run_id).await.as_str(), given_back(&world, order_id)), ("COMPLETED", total + extra));
+    assert_eq!((world.status(run_id).await.as_str(), given_back(&world, order_id)), ("COMPLETED", total + extra));
     world.assert_books("after both").await;
 }
 
@@ -267,10 +261,8 @@ async fn of_two_refused_refunds_of_a_run_either_is_decided_about_first() {
 async fn what_was_paid_by_hand_is_not_looked_for_at_the_gateway() {
     let world = shop().await;
     let (order_id, _) = paid(&world).await;
-    world.gateway.refuse_refunds(true);
-    ask(&world, order_id, 1_000).await.expect("accepted");
-    world.settle().await;
-    decide(&world, held_now(&world).await[0].refund_id, Decision::Settle).await.expect("decided");
+    let (refund_id, _) = refused(&world, order_id, 1_000).await;
+    decide(&world, refund_id, Decision::Settle).await.expect("decided");
     world.gateway.refuse_refunds(false);
 
     // Another goes through, its answer is lost, and by the time the gateway speaks again it has forgotten the key.
@@ -281,6 +273,6 @@ async fn what_was_paid_by_hand_is_not_looked_for_at_the_gateway() {
     advance_clock(&world.pool, Duration::from_secs(13 * 3600)).await.expect("later");
     world.gateway.set_weather(Weather::Fair);
     world.settle().await;
-    assert_eq!(status(&world, run_id).await, "COMPLETED");
+    assert_eq!(world.status(run_id).await, "COMPLETED");
     assert_eq!(given_back(&world, order_id), Decimal::from(50), "once");
 }

@@ -10,7 +10,7 @@ use domain::{
 };
 use engine::{
     Failure, inspect,
-    testing::{BadMemory, Everything, Fault, Faults, Once, Point, Recorder, TestWorker},
+    testing::{BadMemory, Everything, Fault, Faults, Once, Point, Recorder},
 };
 use rust_decimal::Decimal;
 use uuid::Uuid;
@@ -56,17 +56,13 @@ impl Story {
     }
 }
 
-async fn worker(world: &World, fusion: bool, faults: Option<Arc<dyn Faults>>) -> TestWorker {
-    TestWorker::new(&world.pool, workflows::registry(&world.shop), fusion, faults).await.expect("a worker")
-}
-
 /// A laptop and two mice, bought and delivered.
 pub async fn delivered(world: &World, cash: bool) -> OrderId {
     let (user, cart) = world.shopper(&[("LAP-001", 1), ("MOU-001", 2)]).await;
     let method = if cash { PaymentMethod::Cod } else { PaymentMethod::Upi };
     let order = Order { payment_method: method, ..order(user, cart) };
     let order_id = world.checkout_as(order).await.expect("accepted").order_id;
-    let healthy = worker(world, true, None).await;
+    let healthy = world.healthy().await;
     healthy.drain(50).await.expect("drained");
     let mut tx = world.pool.begin().await.expect("a transaction");
     let now = store::now(&mut tx).await.expect("the time");
@@ -117,7 +113,7 @@ async fn decide(played: &Played<'_>, decision: Decision) {
 /// Plays a story with a fault on the first worker; whenever that worker dies, a healthy one takes over.
 async fn play(world: &World, story: Story, fusion: bool, faults: Option<Arc<dyn Faults>>) -> Played<'_> {
     let played = begin(world, story).await;
-    let first = worker(world, fusion, faults).await;
+    let first = world.worker(fusion, faults).await;
     first.turn(played.run_id).await.expect("a turn");
     for decision in story.decisions() {
         decide(&played, *decision).await;
@@ -125,7 +121,7 @@ async fn play(world: &World, story: Story, fusion: bool, faults: Option<Arc<dyn 
     }
     first.drain(8).await.expect("drained");
     first.die().await.expect("dead");
-    let second = worker(world, fusion, None).await;
+    let second = world.worker(fusion, None).await;
     let turns = second.drain(200).await.expect("drained");
     assert!(turns < 200, "the runs never end");
     played
@@ -262,7 +258,7 @@ async fn a_step_that_fails_for_good_owes_nothing_or_parks() {
         for fusion in [true, false] {
             let world = World::new().await;
             let played = begin(&world, story).await;
-            let worker = worker(&world, fusion, Some(Arc::new(Always(step)))).await;
+            let worker = world.worker(fusion, Some(Arc::new(Always(step)))).await;
             for decision in story.decisions() {
                 decide(&played, *decision).await;
             }
@@ -308,14 +304,14 @@ async fn an_order_is_packed_by_itself_when_its_customers_time_is_over() {
 async fn packed(world: &World, fusion: bool, faults: Option<Arc<dyn Faults>>) -> Option<String> {
     let (user, cart) = world.shopper(&[("MOU-001", 1)]).await;
     let accepted = world.checkout(user, cart, "tok_ok").await.expect("accepted");
-    let first = worker(world, fusion, None).await;
+    let first = world.worker(fusion, None).await;
     first.turn(accepted.workflow_id).await.expect("a turn");
     assert_eq!(world.order_status(accepted.order_id.into()).await.as_deref(), Some("CONFIRMED"));
     first.die().await.expect("dead");
-    let faulty = worker(world, fusion, faults).await;
+    let faulty = world.worker(fusion, faults).await;
     faulty.drain(6).await.expect("drained");
     faulty.die().await.expect("dead");
-    let healthy = worker(world, fusion, None).await;
+    let healthy = world.worker(fusion, None).await;
     healthy.drain(50).await.expect("drained");
     let mails = world.mails.about(accepted.order_id);
     assert_eq!(mails.iter().filter(|mail| mail.event == "order.processing").count(), 1, "told once");
@@ -340,7 +336,7 @@ async fn nobody_can_stop_a_return_whose_goods_were_received_and_one_that_is_stop
     assert!(matches!(refused, ReturnRefusal::Withdrawn), "{refused}");
     tx.rollback().await.expect("rolled back");
 
-    worker(&world, true, None).await.drain(100).await.expect("drained");
+    world.healthy().await.drain(100).await.expect("drained");
     for (played, status) in [(&received, "REFUNDED"), (&asked, "REJECTED")] {
         let found = returns::find(&mut conn, played.return_id).await.expect("an answer").expect("a return");
         assert_eq!(found.status.as_str(), status);
@@ -353,7 +349,7 @@ async fn of_an_order_with_parcels_only_pieces_that_arrived_may_be_returned() {
     let world = World::new().await;
     let (user, cart) = world.shopper(&[("LAP-001", 1), ("MOU-001", 2)]).await;
     let order_id = world.checkout(user, cart, "tok_ok").await.expect("accepted").order_id;
-    worker(&world, true, None).await.drain(50).await.expect("drained");
+    world.healthy().await.drain(50).await.expect("drained");
     let mut tx = world.pool.begin().await.expect("a transaction");
     let now = store::now(&mut tx).await.expect("the time");
     let mut order = order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
@@ -394,8 +390,7 @@ async fn two_returns_of_one_order_that_meet_give_back_each_piece_once() {
         run_id
     };
     let runs = [ask("MOU-001", 1).await, ask("MOU-001", 1).await, ask("LAP-001", 1).await];
-    let workers =
-        [worker(&world, true, None).await, worker(&world, true, None).await, worker(&world, true, None).await];
+    let workers = [world.healthy().await, world.healthy().await, world.healthy().await];
     let turns = futures::future::join_all(workers.iter().zip(runs).map(|(worker, run)| worker.turn(run))).await;
     assert!(turns.iter().all(Result::is_ok), "{turns:?}");
     workers[0].drain(60).await.expect("drained");

@@ -118,12 +118,8 @@ async fn a_shopper_has_the_time_to_pay_that_was_agreed() {
     for later_s in [0, 240] {
         engine::testing::advance_clock(&world.pool, Duration::from_secs(later_s)).await.expect("a later time");
         worker.turn(accepted.workflow_id).await.expect("a turn");
-        assert_eq!(status(&world, accepted.workflow_id).await, "WAITING", "half of the window is left");
+        assert_eq!(world.status(accepted.workflow_id).await, "WAITING", "half of the window is left");
     }
-}
-
-async fn status(world: &World, run_id: Uuid) -> String {
-    inspect::run(&world.pool, run_id).await.expect("an answer").expect("a run").status
 }
 
 #[tokio::test]
@@ -210,7 +206,7 @@ async fn a_return_waits_and_pays_as_when_it_was_asked_for() {
     for later_s in [0, 29 * 24 * 3600] {
         engine::testing::advance_clock(&world.pool, Duration::from_secs(later_s)).await.expect("a later day");
         worker.turn(run_id).await.expect("a turn");
-        assert_eq!(status(&world, run_id).await, "WAITING", "a day is left");
+        assert_eq!(world.status(run_id).await, "WAITING", "a day is left");
     }
     for decision in [Decision::Approve, Decision::Receive] {
         let mut tx = world.pool.begin().await.expect("a transaction");

@@ -15,6 +15,10 @@ use domain::{
     pricing::ShippingMethod,
 };
 use embedded::{Cluster, Options};
+use engine::{
+    inspect,
+    testing::{Faults, TestWorker},
+};
 use rust_decimal::Decimal;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::sync::OnceCell;
@@ -26,7 +30,7 @@ use workflows::{
 
 use crate::{
     gateway::{Mails, ScriptedGateway},
-    patience::until,
+    patience::{eventually, until},
 };
 
 const TEMPLATE: &str = "template_shop";
@@ -114,6 +118,11 @@ pub async fn somebody_is_blocked(pool: &PgPool) -> bool {
     sqlx::query_scalar(blocked).fetch_one(pool).await.expect("an answer")
 }
 
+/// Waits until somebody waits for a lock in this database.
+pub async fn until_blocked(pool: &PgPool) {
+    eventually("somebody waits for a lock", async || somebody_is_blocked(pool).await).await;
+}
+
 /// A shop of three variants, its gateway and its mailbox, on a database of its own.
 pub struct World {
     pub pool: PgPool,
@@ -178,6 +187,20 @@ impl World {
         let accepted = accept::accept(&mut tx, &self.shop, order).await?;
         tx.commit().await?;
         Ok(accepted)
+    }
+
+    /// A worker that has no trouble.
+    pub async fn healthy(&self) -> TestWorker {
+        self.worker(true, None).await
+    }
+
+    pub async fn worker(&self, fusion: bool, faults: Option<Arc<dyn Faults>>) -> TestWorker {
+        TestWorker::new(&self.pool, workflows::registry(&self.shop), fusion, faults).await.expect("a worker")
+    }
+
+    /// How a run stands.
+    pub async fn status(&self, run_id: Uuid) -> String {
+        inspect::run(&self.pool, run_id).await.expect("an answer").expect("a run").status
     }
 
     /// (available, reserved) of a variant.

@@ -4,7 +4,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::patience::in_time;
+use crate::{
+    patience::{eventually, in_time},
+    world::until_blocked,
+};
 
 /// Something happens to the database while a worker is about to make its call, once.
 struct Meanwhile(std::sync::Mutex<Option<Box<dyn FnOnce() + Send>>>);
@@ -90,12 +93,7 @@ async fn a_worker_that_remembers_a_lost_commit_writes_nothing_behind_it() {
     worker.turn(run_id).await.expect("a turn");
     assert_eq!(lab.counted(run_id).await, ["first"], "nothing was written behind what is lost");
     // The worker is alive, so it alone can give the run back; then its journal is read anew.
-    let given_back = async {
-        while holder(&lab.pool, run_id).await.0.is_some() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), given_back).await.expect("given back");
+    eventually("it is given back", async || holder(&lab.pool, run_id).await.0.is_none()).await;
     worker.drain(10).await.expect("drained");
     assert_eq!(
         trace(&lab.pool, run_id).await.expect("a trace"),
@@ -128,14 +126,7 @@ async fn a_claim_under_way_does_not_take_a_run_from_who_was_faster() {
     sqlx::query("select pg_advisory_lock(7)").execute(&mut *gate).await.expect("shut");
     let engine = Arc::clone(slow.engine());
     let claims = tokio::spawn(async move { tokio::join!(engine.resume(a), engine.resume(b)) });
-    let stalled = async {
-        let waits = "select exists (select from pg_locks where locktype = 'advisory' and not granted
-                                       and database = (select oid from pg_database where datname = current_database()))";
-        while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&lab.pool).await.expect("locks") {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), stalled).await.expect("stalled");
+    until_blocked(&lab.pool).await;
     let quick = lab.worker(Some(Once::new(Point::Before, "Outside", Fault::Crash))).await;
     quick.turn(b).await.expect("a turn");
     sqlx::query("select pg_advisory_unlock(7)").execute(&mut *gate).await.expect("open");

@@ -1,10 +1,8 @@
 //! One lock order: the order first, and a run's row last. Each test lets two transactions meet that would
 //! wait for each other if either took them the other way round; what is waited for is a lock, not a time.
 
-use std::time::Duration;
-
 use domain::order::Actor;
-use engine::{Delivery, testing::TestWorker};
+use engine::Delivery;
 use rust_decimal::Decimal;
 use workflows::{
     cancellation::{CancelRequest, accept},
@@ -14,28 +12,10 @@ use workflows::{
 };
 
 use super::capture_is_reported;
-use crate::{return_faults::delivered, world::World};
-
-async fn worker(world: &World) -> TestWorker {
-    TestWorker::new(&world.pool, workflows::registry(&world.shop), true, None).await.expect("a worker")
-}
-
-/// Until somebody waits for a lock that another has.
-async fn somebody_waits(world: &World) {
-    for _ in 0..6_000 {
-        let waits: bool = sqlx::query_scalar(
-            "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')",
-        )
-        .fetch_one(&world.pool)
-        .await
-        .expect("an answer");
-        if waits {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("nobody ever waited: the two never met");
-}
+use crate::{
+    return_faults::delivered,
+    world::{World, until_blocked},
+};
 
 #[tokio::test]
 async fn a_return_that_wakes_up_does_not_wait_for_whoever_has_its_order_and_tells_it_something() {
@@ -53,11 +33,11 @@ async fn a_return_that_wakes_up_does_not_wait_for_whoever_has_its_order_and_tell
     let run_id = returns::find(&mut tx, return_id).await.expect("an answer").expect("a return").run_id;
     tx.commit().await.expect("committed");
 
-    let worker = worker(world).await;
+    let worker = world.healthy().await;
     let mut tx = world.pool.begin().await.expect("a transaction");
     order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
     let speaker = async {
-        somebody_waits(world).await;
+        until_blocked(&world.pool).await;
         let told = engine::signal(&mut tx, run_id, "a word", "once", &true).await.expect("no deadlock");
         assert_eq!(told, Delivery::Delivered);
         tx.commit().await.expect("committed");
@@ -75,7 +55,7 @@ async fn a_checkout_that_wakes_up_does_not_wait_for_whoever_has_its_order_and_ca
     let world = &World::new().await;
     let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
     let bought = world.checkout(user, cart, "tok_3ds").await.expect("accepted");
-    let worker = worker(world).await;
+    let worker = world.healthy().await;
     worker.turn(bought.workflow_id).await.expect("a turn");
     world.gateway.approve(bought.order_id);
     capture_is_reported(world, bought.order_id).await;
@@ -83,7 +63,7 @@ async fn a_checkout_that_wakes_up_does_not_wait_for_whoever_has_its_order_and_ca
     let mut tx = world.pool.begin().await.expect("a transaction");
     order_moves::lock(&mut tx, bought.order_id).await.expect("an answer").expect("an order");
     let canceller = async {
-        somebody_waits(world).await;
+        until_blocked(&world.pool).await;
         let (actor, by) = (Actor::Customer, format!("user:{user}"));
         let request = CancelRequest { order_id: bought.order_id, actor, by, reason: "a change of mind".to_owned() };
         let accepted = accept::accept(&mut tx, &world.shop.rules, &request, |_| true).await.expect("no deadlock");
