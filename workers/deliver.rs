@@ -18,7 +18,7 @@ use apalis_postgres::{Config, PostgresStorage};
 use engine::Engine;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 use tokio_util::{
     sync::CancellationToken,
     task::{AbortOnDropHandle, TaskTracker},
@@ -46,35 +46,6 @@ const SILENCE: Duration = Duration::from_secs(12);
 
 /// How often a worker's silence is looked at.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// The turns of all queues.
-#[derive(Debug, Clone)]
-pub(crate) struct Turns {
-    tasks: TaskTracker,
-    places: Arc<Semaphore>,
-}
-
-impl Turns {
-    /// None in hand yet, and never more than `most`.
-    pub(crate) fn new(most: usize) -> Self {
-        Turns { tasks: TaskTracker::new(), places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))) }
-    }
-
-    /// No more are coming.
-    pub(crate) fn close(&self) {
-        self.tasks.close();
-    }
-
-    /// Waits until none is in hand.
-    pub(crate) async fn wait(&self) {
-        self.tasks.wait().await;
-    }
-
-    /// How many are in hand.
-    pub(crate) fn len(&self) -> usize {
-        self.tasks.len()
-    }
-}
 
 /// When an apalis worker last showed that it lives, and how many of its slots are taken: with none free
 /// it neither fetches nor beats.
@@ -166,7 +137,7 @@ pub(crate) async fn serve(
     queue: String,
     concurrency: usize,
     names: Names,
-    turns: Turns,
+    turns: TaskTracker,
     shutdown: CancellationToken,
 ) {
     let mut failures: u32 = 0;
@@ -195,7 +166,7 @@ async fn serve_once(
     queue: &str,
     name: &str,
     concurrency: usize,
-    turns: &Turns,
+    turns: &TaskTracker,
     shutdown: &CancellationToken,
 ) -> Result<(), WorkerError> {
     let config = Config::default()
@@ -247,16 +218,12 @@ async fn serve_once(
 async fn answer(
     ticket: Ticket,
     engine: Data<Arc<Engine>>,
-    turns: Data<Turns>,
+    turns: Data<TaskTracker>,
     life: Data<Life>,
 ) -> Result<(), BoxDynError> {
     let engine = Arc::clone(&engine);
     life.note(|taken| taken + 1);
-    let place = Arc::clone(&turns.places).acquire_owned().await?;
-    let turn = turns.tasks.spawn(async move {
-        let _place = place;
-        engine.resume(ticket.run_id).await
-    });
+    let turn = turns.spawn(async move { engine.resume(ticket.run_id).await });
     let ended = turn.await;
     life.note(|taken| taken.saturating_sub(1));
     match ended {

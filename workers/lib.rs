@@ -19,13 +19,13 @@ use std::{
 
 use engine::{Engine, Registry, Settings, silence::heard, sweep::sweep};
 use sqlx::{ConnectOptions, PgPool};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How a pool works.
 #[derive(Debug, Clone)]
 pub struct PoolOptions {
     /// Turns carried out at the same time, per queue: a queue whose turns are slow leaves the others theirs.
-    /// Of all queues together there are never more than the pool has connections for.
+    /// Their transactions share the pool's connections.
     pub concurrency: usize,
     /// Queues it serves; empty means all that the registry knows.
     pub queues: Vec<String>,
@@ -101,7 +101,11 @@ pub async fn run(
     }
     let name = deliver::incarnation_name();
     // A dependency that falls silent leaves every queue half of its slots.
-    let settings = Settings { calls_inside: (options.concurrency / 2).max(1), ..options.settings.clone() };
+    let settings = Settings {
+        calls_inside: (options.concurrency / 2).max(1),
+        transactions: at_once(&pool, queues.len()),
+        ..options.settings.clone()
+    };
     let engine = Engine::new(pool.clone(), registry, settings, &name).await?;
     tracing::info!(worker = %engine.incarnation().id(), ?queues, concurrency = options.concurrency, "working");
 
@@ -113,7 +117,7 @@ pub async fn run(
     let keeper =
         tokio::spawn(keep_alive(Arc::clone(&engine), upkeep.clone(), names.clone(), options.pulse, alive.clone()));
     let sweeper = tokio::spawn(keep_sweeping(Arc::clone(&engine), upkeep.clone(), shutdown.clone()));
-    let turns = deliver::Turns::new(at_once(&pool, queues.len()));
+    let turns = TaskTracker::new();
     let mut deliveries = tokio::task::JoinSet::new();
     for queue in queues {
         deliveries.spawn(deliver::serve(
@@ -155,7 +159,7 @@ pub async fn run(
     Ok(())
 }
 
-/// Turns that may be in hand at once. A turn wants one connection at a time.
+/// Transactions that turns may have open at once.
 fn at_once(pool: &PgPool, queues: usize) -> usize {
     let connections = usize::try_from(pool.options().get_max_connections()).unwrap_or(usize::MAX);
     connections.saturating_sub(queues + KEPT).max(connections / 2).max(1)

@@ -117,11 +117,11 @@ pub(crate) struct Auth {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Worker {
-    /// Runs a worker has in hand at once, per queue; of all queues together, what its connections allow.
+    /// Runs a worker has in hand at once, per queue.
     pub(crate) concurrency: usize,
-    /// Connections to the database, and so a bound on the runs in hand: a dozen are kept for other things.
-    /// Without it sixteen more than `concurrency`.
-    pub(crate) connections: Option<u32>,
+    /// Connections to the database. Four, and one a queue, are kept for other things than the transactions
+    /// of runs. Few are faster than many: those that meet at the same rows wait here, not in the database.
+    pub(crate) connections: u32,
     /// Which queues it serves; empty means all.
     pub(crate) queues: Vec<String>,
     /// A worker that has not been heard of for so long, in milliseconds, is dead: others take over.
@@ -138,7 +138,7 @@ impl Default for Worker {
     fn default() -> Self {
         Worker {
             concurrency: 16,
-            connections: None,
+            connections: 24,
             queues: Vec::new(),
             lease_ms: 8_000,
             beat_ms: 2_000,
@@ -149,12 +149,6 @@ impl Default for Worker {
 }
 
 impl Worker {
-    /// Connections to the database.
-    pub(crate) fn connections(&self) -> u32 {
-        let follows = || u32::try_from(self.concurrency).unwrap_or(u32::MAX).saturating_add(16);
-        self.connections.unwrap_or_else(follows)
-    }
-
     /// What the engine is told.
     pub(crate) fn settings(&self) -> engine::Settings {
         engine::Settings {

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use chrono::{DateTime, Utc};
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{PgPool, Postgres, Transaction};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use uuid::Uuid;
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     outside::Outside,
     payload::encode,
     registry::Workflow,
-    silence::SILENCE,
+    silence::{SILENCE, heard},
     start::Start,
     turn::Exit,
     undo::Registered,
@@ -26,6 +26,9 @@ use crate::{
 /// What every flow of a process works with.
 pub(crate) struct Means {
     pub(crate) pool: PgPool,
+    /// One for each transaction that flows may have open at once. Who waits for one waits for others'
+    /// statements, not for a database that may be away: that shows at the pool.
+    pub(crate) places: Arc<Semaphore>,
     /// Adjacent `tx` steps share a commit.
     pub(crate) fusion: bool,
     /// Journals are only read: a flow goes no further than its own.
@@ -34,7 +37,24 @@ pub(crate) struct Means {
     pub(crate) outside: Arc<Outside>,
 }
 
+/// An open transaction, and its place.
+pub(crate) struct Open {
+    pub(crate) tx: Transaction<'static, Postgres>,
+    pub(crate) _place: OwnedSemaphorePermit,
+}
+
 impl Means {
+    /// Begins a transaction once there is a place for it.
+    pub(crate) async fn begin(&self) -> std::result::Result<Open, sqlx::Error> {
+        let place = self.place().await?;
+        Ok(Open { tx: heard(self.pool.begin()).await?, _place: place })
+    }
+
+    /// The same for a single statement.
+    pub(crate) async fn place(&self) -> std::result::Result<OwnedSemaphorePermit, sqlx::Error> {
+        Arc::clone(&self.places).acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)
+    }
+
     pub(crate) fn fault(&self, point: Point, step: &str) -> Option<Fault> {
         self.faults.as_deref()?.at(point, step)
     }
@@ -48,7 +68,7 @@ pub struct Flow {
     pub(crate) run: Claimed,
     pub(crate) replay: Replay,
     /// Opened by the first `tx` after a commit, closed by the next commit.
-    pub(crate) tx: Option<Transaction<'static, Postgres>>,
+    pub(crate) tx: Option<Open>,
     pub(crate) pending: Vec<Pending>,
     pub(crate) starts: Vec<Start<()>>,
     pub(crate) undos: Vec<Registered>,
@@ -268,8 +288,8 @@ impl Flow {
         let mut ran = Ran { faults: means.faults.as_deref(), outputs: Vec::new() };
         let now = self.now();
         let result = match self.tx.as_mut() {
-            Some(transaction) => {
-                let mut tx = Tx { conn: &mut *transaction, run_id: self.run.id, now, failure: None };
+            Some(Open { tx, .. }) => {
+                let mut tx = Tx { conn: tx, run_id: self.run.id, now, failure: None };
                 // Slow steps are failed attempts, and counted; that the database is away shows when this
                 // attempt cannot be written down.
                 let ran = tokio::time::timeout(SILENCE, steps.run(&mut tx, &mut ran)).await;

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 use sqlx::PgPool;
-use tokio::sync::oneshot;
+
+use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
 
 use crate::{
@@ -63,8 +64,14 @@ pub async fn rehearse(
     )
     .fetch_all(pool)
     .await?;
-    let means =
-        Arc::new(Means { pool: pool.clone(), fusion: true, rehearses: true, faults: None, outside: Outside::new(1) });
+    let means = Arc::new(Means {
+        pool: pool.clone(),
+        places: Arc::new(Semaphore::new(1)),
+        fusion: true,
+        rehearses: true,
+        faults: None,
+        outside: Outside::new(1),
+    });
     let mut rehearsed = Vec::with_capacity(rows.len());
     for row in rows {
         let run = Claimed::from(row);

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use serde_json::Value;
 use sqlx::PgPool;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use crate::{
@@ -38,6 +38,8 @@ pub struct Settings {
     /// Calls of one queue's runs that may be inside one dependency at the same time: less than the
     /// turns of a queue, so that a silent one never takes them all.
     pub calls_inside: usize,
+    /// Transactions that turns may have open at the same time: fewer than the pool has connections.
+    pub transactions: usize,
 }
 
 impl Default for Settings {
@@ -49,6 +51,7 @@ impl Default for Settings {
             crash_limit: 20,
             sweep: Duration::from_millis(250),
             calls_inside: 8,
+            transactions: 16,
         }
     }
 }
@@ -130,7 +133,8 @@ impl Engine {
         let (lost, found) = mpsc::unbounded_channel();
         tokio::spawn(leave::give_back(pool.clone(), found));
         let outside = Outside::new(settings.calls_inside);
-        let means = Arc::new(Means { pool, fusion: settings.fusion, rehearses: false, faults, outside });
+        let places = Arc::new(Semaphore::new(settings.transactions.clamp(1, Semaphore::MAX_PERMITS)));
+        let means = Arc::new(Means { pool, places, fusion: settings.fusion, rehearses: false, faults, outside });
         Ok(Arc::new(Engine { means, registry, settings, incarnation, claimer, lost, anew: watch::Sender::new(()) }))
     }
 

@@ -9,8 +9,9 @@ use crate::{
     Engine, Failure, Flow, RetryPolicy, StepError, Tx,
     commit::Rest,
     fault::{Fault, Point},
+    flow::Open,
     journal::{Kind, Pending, Undone},
-    silence::{SILENCE, heard},
+    silence::SILENCE,
     turn::{Exit, Turn, panic_text},
     undo::Registered,
     work::{Unwritten, Write},
@@ -120,12 +121,12 @@ impl Engine {
             Some(Fault::Twice) => times = 2,
         }
         if flow.tx.is_none() {
-            flow.tx = Some(heard(self.means.pool.begin()).await.map_err(|_| Exit::Outage)?);
+            flow.tx = Some(self.means.begin().await.map_err(|_| Exit::Outage)?);
         }
         let (run_id, now) = (flow.run.id, flow.now());
         let savepoint = |sql: &'static str| sqlx::query(sql);
         for time in 1..=times {
-            let Some(transaction) = flow.tx.as_mut() else { return Err(Exit::Outage) };
+            let Some(Open { tx: transaction, .. }) = flow.tx.as_mut() else { return Err(Exit::Outage) };
             if time < times {
                 savepoint("savepoint first").execute(&mut **transaction).await.map_err(|_| Exit::Outage)?;
             }

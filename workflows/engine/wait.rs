@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::{
     Call, Flow, Result, RetryPolicy, StepError,
     commit::{Fence, Rest},
+    flow::Open,
     group::decode_one,
     journal::Kind,
     payload::encode,
@@ -128,7 +129,7 @@ impl Flow {
         self.open().await;
         let (fence, now) = (self.fence(), self.now());
         let heard = match self.tx.as_mut() {
-            Some(tx) => silence::heard(hear(tx, fence, signal, now)).await,
+            Some(Open { tx, .. }) => silence::heard(hear(tx, fence, signal, now)).await,
             None => Ok(Heard::Refused),
         };
         match heard {

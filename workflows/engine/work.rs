@@ -8,6 +8,7 @@ use crate::{
     commit::{self, Fence, Fenced, Rest},
     error::is_outage,
     fault::{Fault, Point},
+    flow::Open,
     journal::{Kind, Pending},
     limits,
     silence::heard,
@@ -105,8 +106,8 @@ impl Flow {
 
     pub(crate) async fn open(&mut self) {
         if self.tx.is_none() {
-            match heard(self.means.pool.begin()).await {
-                Ok(tx) => self.tx = Some(tx),
+            match self.means.begin().await {
+                Ok(open) => self.tx = Some(open),
                 Err(error) => {
                     tracing::warn!(run = %self.run.id, %error, "no transaction to be had");
                     self.leave(Exit::Outage).await
@@ -149,16 +150,17 @@ impl Flow {
         self.fault(Point::BeforeCommit, &last)?;
         let (fence, now) = (self.fence(), self.now());
         if self.tx.is_none() && (settles || !self.starts.is_empty()) {
-            self.tx = Some(heard(self.means.pool.begin()).await.map_err(Unwritten::database)?);
+            self.tx = Some(self.means.begin().await.map_err(Unwritten::database)?);
         }
         let written = match self.tx.as_mut() {
-            Some(tx) => {
+            Some(Open { tx, .. }) => {
                 for start in &self.starts {
                     heard(start_at(tx, start, now)).await.map_err(Unwritten::database)?;
                 }
                 heard(write.execute(tx, fence, &self.pending, now)).await.map_err(Unwritten::database)?
             }
             None => {
+                let _place = self.means.place().await.map_err(Unwritten::database)?;
                 let mut conn = self.means.pool.acquire().await.map_err(Unwritten::database)?;
                 heard(write.execute(&mut conn, fence, &self.pending, now)).await.map_err(Unwritten::database)?
             }
@@ -174,7 +176,7 @@ impl Flow {
             }
             Fenced::Written { cancel } => self.cancel = cancel,
         }
-        if let Some(tx) = self.tx.take() {
+        if let Some(Open { tx, _place }) = self.tx.take() {
             heard(tx.commit()).await.map_err(Unwritten::database)?;
         }
         self.starts.clear();

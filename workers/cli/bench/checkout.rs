@@ -147,7 +147,7 @@ impl Staff {
     fn hire(options: &PgConnectOptions, shop: &Arc<Shop>, settings: CheckoutSettings) -> Staff {
         let stop = CancellationToken::new();
         let mut pools = JoinSet::new();
-        let size = Worker { concurrency: settings.concurrency, ..Worker::default() }.connections();
+        let size = Worker::default().connections;
         for _ in 0..settings.workers {
             let connections = careful(PgPoolOptions::new().max_connections(size)).connect_lazy_with(options.clone());
             let registry = workflows::registry(shop);

@@ -60,7 +60,7 @@ pub(crate) async fn run(config: &Config) -> Result<(), Failure> {
 /// Connections for one worker.
 pub(crate) fn pool(config: &Config, database: &Database) -> PgPool {
     let purpose = Purpose::Carry { lease_ms: config.worker.lease_ms };
-    database.pool("worker", config.worker.connections(), purpose)
+    database.pool("worker", config.worker.connections, purpose)
 }
 
 /// Adds a worker to the parts of this process; each is an incarnation of its own. What comes back feels
