@@ -253,3 +253,20 @@ async fn a_pool_told_to_stop_hands_over_a_call_that_does_not_end() {
     stop.cancel();
     in_time("the heir stops", heir).await.expect("no panic").expect("a graceful end");
 }
+
+#[tokio::test]
+async fn a_call_holds_no_connection_and_no_place_for_one() {
+    let (lab, pausing) = (Lab::new().await, Pausing::default());
+    let mut tx = lab.pool.begin().await.expect("a transaction");
+    for n in 0..16 {
+        engine::start(&mut tx, &Start::<Pausing>::new(n.to_string(), &()).expect("a start")).await.expect("started");
+    }
+    tx.commit().await.expect("committed");
+    let few = lab.pool.options().clone().max_connections(4).connect_lazy_with((*lab.pool.connect_options()).clone());
+    let stop = CancellationToken::new();
+    let options = workers::PoolOptions { grace: Duration::ZERO, ..workers::PoolOptions::default() };
+    let pool = tokio::spawn(workers::run(few, Registry::default().with(pausing.clone()), options, stop.clone()));
+    eventually("all are in their calls", async || pausing.calls.load(Ordering::SeqCst) == 16).await;
+    stop.cancel();
+    in_time("the pool stops", pool).await.expect("no panic").expect("a graceful end");
+}
