@@ -63,7 +63,11 @@ pub(crate) async fn up_to(
     let due = claim_up_to(conn, claim, amount, now).await.map_err(|error| match error {
         ClaimError::Database(error) => error,
         // Not `Protocol`, which would read as an outage.
-        refused => sqlx::Error::Decode(Box::new(refused)),
+        refused @ (ClaimError::OrderNotFound
+        | ClaimError::NothingCaptured
+        | ClaimError::ExceedsCaptured { .. }
+        | ClaimError::BeingCancelled
+        | ClaimError::NotPayable) => sqlx::Error::Decode(Box::new(refused)),
     })?;
     match due {
         Some(due) => {
