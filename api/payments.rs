@@ -9,7 +9,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 use workflows::{
     checkout::attempt::{self, Offer, OfferError},
-    refund::accept as refund,
+    pay_back,
     store::refunds::ClaimError,
 };
 
@@ -168,7 +168,7 @@ async fn give_back(
     let RefundBody { order_id, amount, reason } = body;
     let reason = checked_reason(reason)?;
     let mut write = begun!(Write::begin(&state, &caller, Some(key)).await?);
-    let workflow_id = refund::accept(write.conn(), order_id, amount, &caller.key()?, &reason).await?;
+    let workflow_id = pay_back::accept(write.conn(), order_id, amount, &caller.key()?, &reason).await?;
     let details = serde_json::json!({ "amount": amount.to_string(), "workflowId": workflow_id });
     write.note("payment.refund", &format!("order:{order_id}"), Some(&reason), &details).await?;
     write.answer(StatusCode::ACCEPTED, &PaymentRun { workflow_id, status: "RUNNING" }).await

@@ -6,13 +6,14 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 use anyhow::{Context, bail};
 
 /// Crates whose queries are checked.
-const CRATE_ROOTS: [&str; 6] = [
+const CRATE_ROOTS: [&str; 7] = [
     "api/lib.rs",
     "schedules/lib.rs",
     "tests/main.rs",
     "workers/lib.rs",
     "workflows/lib.rs",
     "workflows/engine/lib.rs",
+    "workflows/store/lib.rs",
 ];
 
 #[tokio::main]

@@ -21,7 +21,7 @@ use workflows::{
     },
     checkout::accept::{Accepted as Bought, Order},
     fulfilment::{self, ShipRefusal, StaffRefusal},
-    refund,
+    pay_back,
     store::{
         order_moves::{self, By, MoveError},
         refunds::ClaimError,
@@ -302,7 +302,7 @@ async fn assert_nothing_leaves(world: &World, bought: &Bought, when: &str) {
         let moved = fulfilment::staff_move(&mut tx, &mut order, to, by, now).await;
         assert!(matches!(moved, Err(StaffRefusal::Move(MoveError::BeingCancelled))), "{when}: {moved:?}");
     }
-    let refund = refund::accept::accept(&mut tx, bought.order_id, Decimal::ONE, "user:clerk", "goodwill").await;
+    let refund = pay_back::accept(&mut tx, bought.order_id, Decimal::ONE, "user:clerk", "goodwill").await;
     assert!(matches!(refund, Err(ClaimError::BeingCancelled)), "{when}: {refund:?}");
 }
 

@@ -114,8 +114,7 @@ async fn a_payment_that_was_never_noted_is_not_taken_for_cash_and_goes_back_once
     world.assert_books("after word of the payment").await;
 
     let mut tx = world.pool.begin().await.expect("a transaction");
-    let more =
-        workflows::refund::accept::accept(&mut tx, accepted.order_id, Decimal::ONE, "user:clerk", "goodwill").await;
+    let more = workflows::pay_back::accept(&mut tx, accepted.order_id, Decimal::ONE, "user:clerk", "goodwill").await;
     assert_eq!(more.map_err(|refusal| refusal.code()), Err("refund-exceeds-captured"), "nothing is left of it");
 }
 

@@ -15,7 +15,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("serving", &[]),
     ("migrations", &["embedded"]),
     ("adapters", &["domain"]),
-    ("workflows", &["domain", "engine"]),
+    ("store", &["domain", "engine"]),
+    ("workflows", &["domain", "engine", "store"]),
     ("workers", &["engine"]),
     ("schedules", &["engine", "workflows"]),
     ("api", &["adapters", "domain", "engine", "migrations", "serving", "workflows"]),
@@ -59,6 +60,98 @@ fn crates_depend_downwards_only() {
                 "{name} must not depend on {dependency}"
             );
         }
+    }
+}
+
+/// Modules of a crate, the lowest floor first: each may use those of the floors below, and no others.
+const FLOORS: &[(&str, &[&[&str]])] = &[(
+    "workflows",
+    &[
+        &["audit", "hold_mirror", "operations", "reservation_expiry", "rules"],
+        &["shop"],
+        &["cart", "cart_expiry", "notification", "retention"],
+        &["abandoned_cart", "desk", "low_stock_alerts", "stuck_run_rescue"],
+        &["refund"],
+        &["cancellation", "order_return"],
+        &["fulfilment", "pay_back"],
+        &["checkout"],
+        &["payment_reconciliation"],
+    ],
+)];
+
+/// The first names of all paths from the crate's root: `crate::{a::B, c}` names `a` and `c`.
+fn named(text: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    for (at, found) in text.match_indices("crate::") {
+        let rest = &text[at + found.len()..];
+        let Some(group) = rest.strip_prefix('{') else {
+            names.push(rest);
+            continue;
+        };
+        let (mut depth, mut begin) = (0, 0);
+        for (at, character) in group.char_indices() {
+            match character {
+                '{' => depth += 1,
+                '}' if depth > 0 => depth -= 1,
+                ',' | '}' if depth == 0 => {
+                    names.push(group[begin..at].trim());
+                    begin = at + 1;
+                    if character == '}' {
+                        break;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    let first = |path: &'_ str| path.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(path.len());
+    names.into_iter().map(|path| &path[..first(path)]).filter(|name| !name.is_empty()).collect()
+}
+
+/// Every Rust file below `folder` that belongs to its crate, by module.
+fn modules(folder: &Path, module: Option<&str>, found: &mut Vec<(String, String)>) {
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_stem().and_then(|name| name.to_str()).expect("a name").to_owned();
+        if path.is_dir() {
+            if !path.join("Cargo.toml").exists() {
+                modules(&path, Some(module.unwrap_or(&name)), found);
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).expect("a file");
+            found.push((module.unwrap_or(&name).to_owned(), text));
+        }
+    }
+}
+
+#[test]
+fn modules_use_downwards_only() {
+    for (folder, floors) in FLOORS {
+        let mut files = Vec::new();
+        modules(&root().join(folder), None, &mut files);
+        let floor = |module: &str| floors.iter().position(|floor| floor.contains(&module));
+        // `pub use rules::Rules;` makes `crate::Rules` a name of `rules`.
+        let lib = files.iter().find(|(module, _)| module == "lib").expect("a lib.rs").1.clone();
+        let home = |name: &str| {
+            let line = lib.lines().find(|line| line.starts_with("pub use ") && line.contains(&format!("::{name}")));
+            line.and_then(|line| line["pub use ".len()..].split("::").next()).unwrap_or(name).to_owned()
+        };
+        let mut arrows = 0;
+        for (module, text) in files.iter().filter(|(module, _)| module != "lib") {
+            let own = floor(module).unwrap_or_else(|| panic!("{folder}: {module} has no floor"));
+            for name in named(text) {
+                let used = home(name);
+                // Another crate, by the name it has in this one.
+                if used == *module || lib.contains(&format!("pub use {used};")) {
+                    continue;
+                }
+                let below =
+                    floor(&used).unwrap_or_else(|| panic!("{folder}: {module} uses {used}, which has no floor"));
+                assert!(below < own, "{folder}: {module} must not use {used}");
+                arrows += 1;
+            }
+        }
+        assert!(arrows > 10, "{folder}: {arrows} arrows");
     }
 }
 

@@ -28,7 +28,7 @@ use workflows::{
     },
     checkout::{accept::Order, webhook},
     fulfilment::{self, ShipRefusal},
-    refund,
+    pay_back,
     reservation_expiry::ReservationExpiry,
     store::{self, order_moves, refunds::ClaimError},
 };
@@ -319,7 +319,7 @@ async fn assert_stays(world: &World, order_id: OrderId) {
 /// The staff give so much back; the run, if the shop said yes.
 async fn give_back(world: &World, order_id: OrderId, amount: Decimal) -> Option<Uuid> {
     let mut tx = world.pool.begin().await.expect("a transaction");
-    match refund::accept::accept(&mut tx, order_id, amount, "user:clerk", "goodwill").await {
+    match pay_back::accept(&mut tx, order_id, amount, "user:clerk", "goodwill").await {
         Ok(run_id) => {
             tx.commit().await.expect("committed");
             Some(run_id)

@@ -10,7 +10,8 @@ use engine::{
 use rust_decimal::Decimal;
 use uuid::Uuid;
 use workflows::{
-    refund::{RefundPayment, RefundRequest, accept},
+    pay_back,
+    refund::{RefundPayment, RefundRequest},
     store::refunds::ClaimError,
 };
 
@@ -36,7 +37,7 @@ async fn paid(world: &World) -> (OrderId, Decimal) {
 
 async fn ask(world: &World, order_id: OrderId, amount: Decimal) -> Result<Uuid, ClaimError> {
     let mut tx = world.pool.begin().await.expect("a transaction");
-    let run_id = accept::accept(&mut tx, order_id, amount, "user:a clerk", "goodwill").await?;
+    let run_id = pay_back::accept(&mut tx, order_id, amount, "user:a clerk", "goodwill").await?;
     tx.commit().await.expect("committed");
     Ok(run_id)
 }

@@ -15,10 +15,8 @@ use uuid::Uuid;
 use workflows::{
     Rules,
     cancellation::{self, CancelRequest},
-    refund::{
-        accept,
-        desk::{self, Decision, RefundRefusal},
-    },
+    pay_back,
+    refund::desk::{self, Decision, RefundRefusal},
     store::refunds::{
         ClaimError,
         held::{self, Held, RefundHead},
@@ -45,7 +43,7 @@ async fn paid(world: &World) -> (OrderId, Decimal) {
 
 async fn ask(world: &World, order_id: OrderId, amount: i64) -> Result<Uuid, ClaimError> {
     let mut tx = world.pool.begin().await.expect("a transaction");
-    let run_id = accept::accept(&mut tx, order_id, Decimal::from(amount), "user:clerk", "goodwill").await?;
+    let run_id = pay_back::accept(&mut tx, order_id, Decimal::from(amount), "user:clerk", "goodwill").await?;
     tx.commit().await.expect("committed");
     Ok(run_id)
 }

@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use domain::{
     cart::{CartError, CartStatus, MAX_LINES, Quantity},
     coupon::CouponRejection,
-    ids::{CartId, UserId},
+    ids::CartId,
     money::Currency,
     pricing::PricingError,
 };
@@ -25,6 +25,7 @@ pub use coupons::{CouponVerdict, apply_coupon, remove_coupon, validate_coupon};
 pub use merge::merge;
 pub use view::{CartView, Notice};
 
+pub use crate::store::carts::Owner;
 use crate::{
     Shop,
     store::{
@@ -32,42 +33,6 @@ use crate::{
         coupons::{Candidate, Customer, candidates},
     },
 };
-
-/// Whose cart. A user has one open cart, and so has a guest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Owner {
-    /// Logged in.
-    User(UserId),
-    /// Known by a secret, of which only the hash is kept.
-    Guest {
-        /// SHA-256 of the secret.
-        session_hash: Vec<u8>,
-    },
-}
-
-impl Owner {
-    /// As the columns `user_id` and `session_hash`.
-    pub(crate) fn columns(&self) -> (Option<Uuid>, Option<&[u8]>) {
-        match self {
-            Owner::User(user_id) => (Some(Uuid::from(*user_id)), None),
-            Owner::Guest { session_hash } => (None, Some(session_hash)),
-        }
-    }
-
-    pub(crate) fn user_id(&self) -> Option<UserId> {
-        match self {
-            Owner::User(user_id) => Some(*user_id),
-            Owner::Guest { .. } => None,
-        }
-    }
-
-    fn owns(&self, cart: &StoredCart) -> bool {
-        match self {
-            Owner::User(user_id) => cart.user_id == Some(*user_id),
-            Owner::Guest { session_hash } => cart.user_id.is_none() && cart.session_hash.as_ref() == Some(session_hash),
-        }
-    }
-}
 
 /// Why a cart stays as it is.
 #[derive(Debug, thiserror::Error)]
@@ -333,7 +298,7 @@ impl HeldCart {
         codes: &[String],
     ) -> Result<Self, CartRefusal> {
         let (open, is_new) = open_cart(conn, shop, owner).await?;
-        open.require_free()?;
+        require_free(&open)?;
         if is_new {
             let cart = empty(owner, shop, open.id, open.stamp.version);
             let candidates = candidates(conn, open.id, Customer::of(owner.user_id()), codes).await?;
@@ -345,7 +310,7 @@ impl HeldCart {
     /// The same for a change that needs a cart; none if the owner has none.
     async fn take_up_made(conn: &mut PgConnection, owner: &Owner) -> Result<Option<Self>, CartRefusal> {
         let Some(open) = carts::lock_open(conn, owner).await?.filter(|open| !open.is_stale) else { return Ok(None) };
-        open.require_free()?;
+        require_free(&open)?;
         Self::load(conn, owner, open, &[]).await.map(Some)
     }
 
@@ -411,12 +376,10 @@ impl HeldCart {
     }
 }
 
-impl OpenCart {
-    fn require_free(&self) -> Result<(), CartRefusal> {
-        match self.status {
-            CartStatus::Checkout => Err(CartRefusal::InCheckout { workflow_id: self.checkout_run_id }),
-            CartStatus::Active | CartStatus::Abandoned | CartStatus::Converted | CartStatus::Expired => Ok(()),
-        }
+fn require_free(open: &OpenCart) -> Result<(), CartRefusal> {
+    match open.status {
+        CartStatus::Checkout => Err(CartRefusal::InCheckout { workflow_id: open.checkout_run_id }),
+        CartStatus::Active | CartStatus::Abandoned | CartStatus::Converted | CartStatus::Expired => Ok(()),
     }
 }
 

@@ -34,11 +34,11 @@ use self::{
         SendNotifications,
     },
     create::{CancelOrder, CreateOrder, CreateOrderItems, LinkCoupons},
-    pay::{ClosePayment, Desk, InitiatePayment, PaymentOutcome, StorePaymentIntent, VoidOrRefund},
+    pay::{ClosePayment, InitiatePayment, PaymentOutcome, StorePaymentIntent, VoidOrRefund},
     reserve::{ReleaseInventory, ReserveInventory},
     validate::{ApplyCoupons, CollectDetails, ReleaseCoupons, UnlockCart, ValidateCart},
 };
-use crate::{Shop, rules::Terms};
+use crate::{Shop, desk::Desk, rules::Terms};
 
 /// What a checkout is started with: the shopper's request, resolved when it was accepted.
 #[derive(Debug, Clone, Serialize, Deserialize)]

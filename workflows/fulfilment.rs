@@ -22,6 +22,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+pub use crate::order_return::LineName;
 use crate::{
     notification::Notice,
     order_return,
@@ -222,25 +223,6 @@ impl From<MoveError> for ShipRefusal {
             MoveError::Invalid(invalid) => ShipRefusal::NotShippable(invalid.from),
             MoveError::BeingCancelled => ShipRefusal::BeingCancelled,
             MoveError::Database(error) => ShipRefusal::Database(error),
-        }
-    }
-}
-
-/// A line of an order, however it was named.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LineName {
-    /// By its own id.
-    Item(Uuid),
-    /// By the variant's id or SKU.
-    Variant(String),
-}
-
-impl LineName {
-    /// Whether this line is meant.
-    pub fn names(&self, order_item_id: Uuid, variant_id: Uuid, sku: &str) -> bool {
-        match self {
-            LineName::Item(id) => *id == order_item_id,
-            LineName::Variant(name) => name == sku || Uuid::parse_str(name) == Ok(variant_id),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The shop's workflows. `checkout` is the one to read first; each file is one flow, each step is
-//! followed by its undo. `store` holds the SQL, one file a table family.
+//! followed by its undo. The SQL is in `store`, one file a table family.
 //!
 //! What must not live here: HTTP, queues, processes, or any adapter. Gateways and mail come in
 //! through the ports of `domain`.
@@ -10,64 +10,29 @@ pub mod cancellation;
 pub mod cart;
 pub mod cart_expiry;
 pub mod checkout;
+mod desk;
 pub mod fulfilment;
 pub mod hold_mirror;
 pub mod low_stock_alerts;
 pub mod notification;
 pub mod operations;
 pub mod order_return;
+pub mod pay_back;
 pub mod payment_reconciliation;
 pub mod refund;
 pub mod reservation_expiry;
 pub mod retention;
 pub mod rules;
-pub mod store;
+pub mod shop;
 pub mod stuck_run_rescue;
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::sync::Arc;
 
-use domain::{
-    ports::{Mailer, PaymentGateway},
-    pricing::Pricing,
-};
 use engine::Registry;
 
 pub use rules::Rules;
-
-/// What flows and the API share: the shop's rules and its ways to the outside.
-pub struct Shop {
-    /// Configuration.
-    pub rules: Rules,
-    /// The one pricing pipeline.
-    pub pricing: Pricing,
-    /// Payment gateways by name.
-    pub gateways: BTreeMap<String, Arc<dyn PaymentGateway>>,
-    /// How e-mail leaves the house; without it messages are recorded as SKIPPED.
-    pub mailer: Option<Arc<dyn Mailer>>,
-}
-
-impl fmt::Debug for Shop {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shop")
-            .field("rules", &self.rules)
-            .field("gateways", &self.gateways.keys())
-            .finish_non_exhaustive()
-    }
-}
-
-impl Shop {
-    /// A shop by these rules.
-    pub fn new(rules: Rules, gateways: Vec<Arc<dyn PaymentGateway>>, mailer: Option<Arc<dyn Mailer>>) -> Arc<Self> {
-        let pricing = Pricing::new(rules.pricing.clone());
-        let gateways = gateways.into_iter().map(|gateway| (gateway.name().to_owned(), gateway)).collect();
-        Arc::new(Shop { rules, pricing, gateways, mailer })
-    }
-
-    /// The gateway of that name, if it is configured.
-    pub fn gateway(&self, name: &str) -> Option<&Arc<dyn PaymentGateway>> {
-        self.gateways.get(name)
-    }
-}
+pub use shop::Shop;
+pub use store;
 
 /// Every workflow of the shop.
 pub fn registry(shop: &Arc<Shop>) -> Registry {

@@ -40,6 +40,25 @@ pub(crate) const DECISION: &str = "decision";
 /// The signal that says whether its goods are here, as they should be.
 pub(crate) const ARRIVAL: &str = "arrival";
 
+/// A line of an order, however it was named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LineName {
+    /// By its own id.
+    Item(Uuid),
+    /// By the variant's id or SKU.
+    Variant(String),
+}
+
+impl LineName {
+    /// Whether this line is meant.
+    pub fn names(&self, order_item_id: Uuid, variant_id: Uuid, sku: &str) -> bool {
+        match self {
+            LineName::Item(id) => *id == order_item_id,
+            LineName::Variant(name) => name == sku || Uuid::parse_str(name) == Ok(variant_id),
+        }
+    }
+}
+
 /// What a return is started with.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -24,7 +24,6 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use self::compare::{Mismatch, MismatchKind};
-pub(crate) use self::unmatched::delay;
 use self::{
     ask::{CompareBooks, FindPayments, PickPayments, PutBack, Walk},
     listing::{ListPayments, Listed, Listing, MatchPayments, OpenListing},

@@ -19,7 +19,7 @@ pub(crate) use self::send::give_back;
 pub use crate::store::refunds::DueRefund;
 use crate::{
     Shop,
-    checkout::pay::Desk,
+    desk::Desk,
     store::refunds::{self, Claim},
 };
 

@@ -139,9 +139,7 @@ async fn what_waits_for_a_parked_run_is_reported_once() {
         let mut tx = world.pool.begin().await.expect("a transaction");
         let ten = rust_decimal::Decimal::TEN;
         runs.push(
-            workflows::refund::accept::accept(&mut tx, order_id, ten, "user:clerk", "goodwill")
-                .await
-                .expect("accepted"),
+            workflows::pay_back::accept(&mut tx, order_id, ten, "user:clerk", "goodwill").await.expect("accepted"),
         );
         tx.commit().await.expect("committed");
     }

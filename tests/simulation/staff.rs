@@ -17,8 +17,8 @@ use workflows::{
     cart_expiry::CartExpiry,
     fulfilment::{self, LineName, ShipRefusal, StaffRefusal},
     low_stock_alerts::LowStockAlerts,
+    pay_back,
     payment_reconciliation::PaymentReconciliation,
-    refund,
     reservation_expiry::ReservationExpiry,
     retention::Retention,
     store::{
@@ -66,7 +66,7 @@ impl History {
         let amount = Decimal::new([100, 50_000, 117_882, 5_905_000][self.rng.random_range(0..4)], 2);
         let order_id = bought.accepted.order_id;
         let mut tx = self.world.pool.begin().await.expect("a transaction");
-        let told = match refund::accept::accept(&mut tx, order_id, amount, CLERK, "goodwill").await {
+        let told = match pay_back::accept(&mut tx, order_id, amount, CLERK, "goodwill").await {
             Ok(_) => {
                 tx.commit().await.expect("committed");
                 *self.promises.refunds.entry(order_id).or_default() += amount;

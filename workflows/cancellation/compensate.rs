@@ -6,7 +6,6 @@ use domain::{
     order::{CancelRefusal, OrderStatus},
 };
 use engine::{Failure, Step, StepError, Tx};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::PgConnection;
 
@@ -14,7 +13,8 @@ use super::CancelRequest;
 use crate::{
     Rules,
     store::{
-        cancellations, coupons, inventory, messages,
+        cancellations::{self, Owed},
+        coupons, inventory, messages,
         order_moves::{self, By, LockedOrder, MoveError},
         payments, shipments,
     },
@@ -46,18 +46,6 @@ async fn lock_promised(tx: &mut Tx<'_>, order_id: OrderId) -> Result<LockedOrder
     order
         .filter(|order| order.cancellation_run_id == Some(run_id))
         .ok_or_else(|| Failure::new(NOT_CANCELLABLE, "there is no order that was promised to this cancellation").into())
-}
-
-/// What the later steps need to know of the order.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Owed {
-    /// The gateway that has the money; none for cash.
-    pub gateway: Option<String>,
-    /// Whether there is any.
-    pub is_captured: bool,
-    /// Where the shopper reads text messages.
-    pub contact_phone: Option<String>,
 }
 
 /// Box 1: status, shipments and deadline were checked by whoever accepted; it is this run that they said

@@ -21,7 +21,7 @@ use crate::{
     rules::Terms,
     store::{
         addresses,
-        carts::{self, Locked, PriceChange, Shortage, StoredCart},
+        carts::{self, Locked, Owner, PriceChange, Shortage, StoredCart},
         coupons::{self, Customer},
         orders_of,
     },
@@ -41,6 +41,16 @@ pub enum Shopper {
         /// Where the courier calls.
         phone: Option<String>,
     },
+}
+
+impl Shopper {
+    /// Whose carts are theirs.
+    fn owner(&self) -> Owner {
+        match self {
+            Shopper::User(user_id) => Owner::User(*user_id),
+            Shopper::Guest { session_hash, .. } => Owner::Guest { session_hash: session_hash.clone() },
+        }
+    }
 }
 
 /// An address as the shopper gives it.
@@ -305,8 +315,10 @@ pub async fn seek(conn: &mut PgConnection, shop: &Shop, order: Order) -> Result<
     };
     // Whoever else wants this cart waits here, and then finds what became of it.
     let locked = carts::lock(conn, cart_id).await?.ok_or(Refusal::CartNotFound)?;
-    let cart =
-        carts::load(conn, cart_id).await?.filter(|cart| owns(&order.shopper, cart)).ok_or(Refusal::CartNotFound)?;
+    let cart = carts::load(conn, cart_id)
+        .await?
+        .filter(|cart| order.shopper.owner().owns(cart))
+        .ok_or(Refusal::CartNotFound)?;
     match (cart.status, cart.checkout_run_id) {
         (CartStatus::Active | CartStatus::Abandoned, _) if locked.is_stale => {
             return Err(Refusal::CartNotActive(CartStatus::Expired));
@@ -394,7 +406,7 @@ pub async fn start(conn: &mut PgConnection, shop: &Shop, checkout: NewCheckout) 
 /// A second click that comes after the first has been confirmed names no cart, and finds none or a
 /// fresh one: it means the one that was bought.
 async fn already_bought(conn: &mut PgConnection, order: &Order) -> Result<Accepted, Refusal> {
-    match orders_of::just_converted(conn, order).await? {
+    match orders_of::just_converted(conn, &order.shopper.owner(), &order.fingerprint).await? {
         Some(run_id) => same_run(conn, run_id, &order.fingerprint).await?.ok_or(Refusal::CartEmpty),
         None => Err(Refusal::CartEmpty),
     }
@@ -405,15 +417,6 @@ async fn cart_of(conn: &mut PgConnection, order: &Order) -> Result<Option<CartId
         (Some(cart_id), _) => Ok(Some(cart_id)),
         (None, Shopper::User(user_id)) => carts::open_cart_of_user(conn, *user_id).await,
         (None, Shopper::Guest { session_hash, .. }) => carts::open_cart_of_session(conn, session_hash).await,
-    }
-}
-
-fn owns(shopper: &Shopper, cart: &StoredCart) -> bool {
-    match shopper {
-        Shopper::User(user_id) => cart.user_id == Some(*user_id),
-        Shopper::Guest { session_hash, .. } => {
-            cart.user_id.is_none() && cart.session_hash.as_ref() == Some(session_hash)
-        }
     }
 }
 

@@ -13,9 +13,10 @@ use uuid::Uuid;
 
 use super::{
     Request,
-    pay::{self, AskGateway, Desk, PaymentOutcome},
+    pay::{self, AskGateway, PaymentOutcome},
 };
 use crate::{
+    desk::Desk,
     refund::{RefundPayment, RefundRequest},
     store::attempts,
 };

@@ -2,14 +2,15 @@
 
 use domain::{
     ids::{CartId, OrderId},
+    money::to_wire,
     pricing::Quote,
 };
 use engine::{Result as FlowResult, Start, Step, StepError, Tx};
+use serde_json::{Value, json};
 
 use super::{
     Receipt, Request,
     accept::Refusal,
-    pay::Captured,
     validate::{Details, ValidCart},
 };
 use crate::{
@@ -17,9 +18,11 @@ use crate::{
     fulfilment::{Fulfilment, FulfilmentRequest},
     notification::{Notice, Notification},
     store::{
-        carts, coupons,
+        carts::{self, CartLine},
+        coupons,
         inventory::{self, Wanted},
         messages, orders,
+        payments::Captured,
     },
 };
 
@@ -152,10 +155,44 @@ impl Step for PublishEvents<'_> {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
         let now = tx.now();
-        let events = messages::confirmation_events(self.request, self.quote, &self.cart.lines, self.payment);
+        let events = events_of(self.request, self.quote, &self.cart.lines, self.payment);
         messages::publish(tx.conn(), self.request.order_id.into(), &events, now).await?;
         Ok(())
     }
+}
+
+/// What a confirmation tells the world.
+fn events_of(
+    request: &Request,
+    quote: &Quote,
+    lines: &[CartLine],
+    payment: Option<&Captured>,
+) -> Vec<(&'static str, Value)> {
+    let order_id = request.order_id;
+    let amount = |value| to_wire(value, quote.currency);
+    let items: Vec<_> = lines
+        .iter()
+        .map(|line| json!({ "variantId": line.variant_id, "sku": line.sku, "quantity": line.quantity }))
+        .collect();
+    let mut events = Vec::with_capacity(4);
+    if let Some(payment) = payment {
+        events.push((
+            "payment.captured",
+            json!({ "orderId": order_id, "gatewayPaymentId": payment.gateway_payment_id, "amount": amount(payment.amount), "currency": quote.currency }),
+        ));
+    }
+    events.push((
+        "order.confirmed",
+        json!({ "orderId": order_id, "orderNumber": request.order_number, "totalAmount": amount(quote.total), "currency": quote.currency }),
+    ));
+    events.push(("inventory.committed", json!({ "orderId": order_id, "items": items })));
+    for coupon in &quote.coupons {
+        events.push((
+            "coupon.redeemed",
+            json!({ "orderId": order_id, "couponId": coupon.coupon_id, "code": coupon.code, "discount": amount(coupon.discount) }),
+        ));
+    }
+    events
 }
 
 /// Box 16: is there anybody to tell, and a way to? If not, that is recorded here and now.

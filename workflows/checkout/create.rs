@@ -1,6 +1,6 @@
 //! Phase 3: the order exists, PENDING.
 
-use domain::{ids::OrderId, pricing::Quote};
+use domain::{ids::OrderId, payment::PaymentMethod, pricing::Quote};
 use engine::{Start, Step, StepError, Tx, Undo};
 
 use super::{
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     notification::{Notice, Notification},
-    store::orders,
+    store::orders::{self, NewOrder},
 };
 
 /// Box 5: the order row, its payment row, and the first line of its history.
@@ -25,9 +25,24 @@ impl Step for CreateOrder<'_> {
     type Output = ();
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
-        let (run_id, now) = (tx.run_id(), tx.now());
-        orders::create(tx.conn(), run_id, self.request, self.quote, self.details.estimated_delivery, now).await?;
-        Ok(())
+        let (run_id, now, request) = (tx.run_id(), tx.now(), self.request);
+        let order = NewOrder {
+            id: request.order_id,
+            number: &request.order_number,
+            run_id,
+            cart_id: request.cart_id,
+            user_id: request.user_id,
+            contact_email: &request.contact_email,
+            contact_phone: request.contact_phone.as_deref(),
+            shipping_address: (&request.shipping_address, request.shipping_address_id),
+            billing_address: (request.billing_address.as_ref(), request.billing_address_id),
+            shipping_method: request.shipping_method,
+            payment_method: request.payment_method,
+            gateway: (request.payment_method != PaymentMethod::Cod).then_some(request.gateway.as_str()),
+            quote: self.quote,
+            estimated_delivery: self.details.estimated_delivery,
+        };
+        Ok(orders::create(tx.conn(), order, now).await?)
     }
 }
 

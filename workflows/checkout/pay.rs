@@ -1,29 +1,28 @@
 //! Phase 4: money. Nothing here runs inside a transaction but the notes it leaves.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use domain::{
     ids::OrderId,
     money::Money,
-    notification::{StaffReport, gateway_misconfigured},
-    ports::{GatewayError, GatewayPayment, GatewayPaymentStatus, PaymentGateway, PaymentRequest},
+    ports::{GatewayPayment, GatewayPaymentStatus, PaymentRequest},
     pricing::Quote,
 };
 use engine::{Call, CallContext, Deadline, Dependency, Failure, RetryPolicy, Start, Step, StepError, Tx, Undo};
-use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
-use uuid::Uuid;
 
 use super::{
     Request,
     attempt::{Attempt, Window},
 };
 use crate::{
-    notification::Notice,
+    desk::Desk,
     refund::{RefundPayment, RefundRequest},
-    store::orders,
+    store::{
+        orders::{self, NewIntent},
+        payments::Captured,
+    },
 };
 
 /// The signal a webhook becomes.
@@ -86,72 +85,6 @@ impl PaymentOutcome {
                 format!("the payment was declined: {}", failure.unwrap_or_else(|| "no reason given".to_owned())),
             )),
         }
-    }
-}
-
-/// A payment of exactly the order's total.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Captured {
-    /// The gateway's id.
-    pub gateway_payment_id: String,
-    /// What it brought.
-    pub amount: Decimal,
-}
-
-/// A gateway as a flow comes to it, and the way to say that it is set up wrongly.
-#[derive(Clone)]
-pub(crate) struct Desk<'a> {
-    gateway: Option<&'a Arc<dyn PaymentGateway>>,
-    pool: PgPool,
-}
-
-impl<'a> Desk<'a> {
-    pub(crate) fn new(pool: &PgPool, gateway: Option<&'a Arc<dyn PaymentGateway>>) -> Self {
-        Desk { gateway, pool: pool.clone() }
-    }
-
-    /// What calls through this desk depend on.
-    pub(crate) fn dependency(&self) -> Option<Dependency> {
-        self.gateway.map(|gateway| Dependency::new("gateway", gateway.name()))
-    }
-
-    pub(crate) fn gateway(&self) -> Result<&'a Arc<dyn PaymentGateway>, StepError> {
-        // Another worker of the pool may have it.
-        self.gateway.ok_or_else(|| StepError::Unknown("the payment gateway is not configured on this worker".into()))
-    }
-
-    /// How a gateway's error is read: refused is final; anything else is "unknown", and tried again under
-    /// the same key until it is known. That the shop is set up wrongly is no refusal either: the staff is
-    /// told, and the run waits for them.
-    pub(crate) async fn read<T>(&self, answer: Result<T, GatewayError>, now: DateTime<Utc>) -> Result<T, StepError> {
-        match answer {
-            Ok(answer) => Ok(answer),
-            Err(GatewayError::Refused { code, detail }) => {
-                Err(Failure::new("payment-declined", format!("{code}: {detail}")).into())
-            }
-            Err(GatewayError::Busy { why, after_s }) => {
-                Err(StepError::Busy { why, after: Duration::from_secs(after_s) })
-            }
-            Err(GatewayError::Unknown(why)) => Err(StepError::Unknown(why.into())),
-            Err(GatewayError::Misconfigured(why)) => {
-                if let Err(error) = self.complain(&why, now).await {
-                    tracing::warn!(%error, "the staff could not be told that a gateway is set up wrongly");
-                }
-                Err(StepError::Unknown(why.into()))
-            }
-        }
-    }
-
-    /// Counts it, and tells the staff, once a day and gateway.
-    async fn complain(&self, why: &str, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
-        let Some(name) = self.gateway.map(|gateway| gateway.name()) else { return Ok(()) };
-        metrics::counter!("cart_engine_gateway_misconfigured_total", "gateway" => name).increment(1);
-        let (subject, text) = gateway_misconfigured(name, why);
-        let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{name}/{}", now.date_naive()).as_bytes());
-        let notice = Notice::to_staff("gateway.misconfigured", StaffReport { id, subject, text });
-        let mut tx = self.pool.begin().await?;
-        notice.tell(&mut tx).await?;
-        tx.commit().await
     }
 }
 
@@ -226,9 +159,17 @@ impl Step for StorePaymentIntent<'_> {
     type Output = ();
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
-        let (run_id, now) = (tx.run_id(), tx.now());
-        orders::store_intent(tx.conn(), run_id, self.request, self.attempt, self.intent, now).await?;
-        Ok(())
+        let (request, attempt, now) = (self.request, self.attempt, tx.now());
+        let intent = NewIntent {
+            order_id: request.order_id,
+            attempt: attempt.number,
+            idempotency_key: CallContext::key(tx.run_id(), InitiatePayment::NAME, attempt.number),
+            method: attempt.method,
+            ordered_with: request.payment_method,
+            gateway: &request.gateway,
+            payment: self.intent,
+        };
+        Ok(orders::store_intent(tx.conn(), intent, now).await?)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Phase 1: is there anything to sell, at what price, to where.
 
-use chrono::{Days, NaiveDate};
+use chrono::{DateTime, Days, NaiveDate, Utc};
 use domain::{
     cart::CartStatus,
+    coupon::{Coupon, CouponRejection},
     ids::{CartId, OrderId},
     pricing::{Destination, Quote},
 };
@@ -14,7 +15,7 @@ use crate::{
     rules::Terms,
     store::{
         carts::{self, CartLine, StoredCart},
-        coupons::{self, Customer},
+        coupons::{self, Candidate, Customer},
     },
 };
 
@@ -97,12 +98,12 @@ impl Step for ApplyCoupons<'_> {
 /// Prices `lines` for this request, and refuses what the shopper did not agree to.
 pub(super) fn quote(
     lines: &[CartLine],
-    candidates: &[coupons::Candidate],
+    candidates: &[Candidate],
     request: &Request,
-    now: chrono::DateTime<chrono::Utc>,
+    now: DateTime<Utc>,
 ) -> Result<Quote, Refusal> {
     let destination = destination(request);
-    let coupons = coupons::eligible(candidates, &request.coupon_codes, lines, now)?;
+    let coupons = eligible(candidates, &request.coupon_codes, lines, now)?;
     let inputs: Vec<_> = lines.iter().map(CartLine::input).collect();
     let quote = request
         .terms
@@ -124,6 +125,37 @@ pub(super) fn quote(
         }),
         Some(_) | None => Ok(quote),
     }
+}
+
+/// Those that apply now. A typed code that does not is refused with its reason; one that came along
+/// with the cart, or by itself, is left out.
+fn eligible(
+    candidates: &[Candidate],
+    typed: &[String],
+    lines: &[CartLine],
+    now: DateTime<Utc>,
+) -> Result<Vec<Coupon>, Refusal> {
+    for code in typed {
+        if !candidates.iter().any(|candidate| candidate.coupon.code.eq_ignore_ascii_case(code.trim())) {
+            let reason = CouponRejection::UnknownCode.reason().to_owned();
+            return Err(Refusal::CouponInvalid { code: code.clone(), reason });
+        }
+    }
+    let subtotal = lines.iter().map(CartLine::total).sum();
+    let mut eligible = Vec::with_capacity(candidates.len());
+    for Candidate { coupon, redeemed_by_user } in candidates {
+        match coupon.check(now, subtotal, *redeemed_by_user) {
+            Ok(()) => eligible.push(coupon.clone()),
+            Err(rejection) if typed.iter().any(|code| code.trim().eq_ignore_ascii_case(&coupon.code)) => {
+                return Err(Refusal::CouponInvalid {
+                    code: coupon.code.clone(),
+                    reason: rejection.reason().to_owned(),
+                });
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(eligible)
 }
 
 fn destination(request: &Request) -> Destination {

@@ -1,5 +1,6 @@
 //! What a gateway says after its answer: duplicates, out of order, late, or about nothing we know.
 
+use chrono::TimeDelta;
 use domain::{
     notification::StaffReport,
     ports::{WebhookEvent, WebhookKind},
@@ -12,7 +13,6 @@ use uuid::Uuid;
 use super::pay::{PaymentOutcome, SIGNAL};
 use crate::{
     notification::Notice,
-    payment_reconciliation,
     refund::{RefundPayment, RefundRequest},
     store::{self, payments, reconciliation::checks, webhook_inbox},
 };
@@ -21,6 +21,15 @@ use crate::{
 pub const UNMATCHED: &str = "UNMATCHED";
 /// It was rightly signed, and says nothing that we understand.
 pub const UNREADABLE: &str = "UNREADABLE";
+
+/// Times an event that found no order is tried again before it is a person's: for eight hours and a half.
+pub(crate) const TIMES: i32 = 9;
+
+/// How long after it has been tried so many times an event is tried again: a minute at first, and each time
+/// twice as long.
+pub(crate) fn delay(time: i32) -> TimeDelta {
+    TimeDelta::minutes(2_i64.pow(u32::try_from(time.clamp(0, TIMES)).unwrap_or_default()))
+}
 
 /// Keeps a verified event, and hands it to whom it concerns, in one transaction. Returns what became of it;
 /// none when it was kept before.
@@ -39,7 +48,7 @@ pub async fn keep(
     let outcome = receive(conn, gateway, event).await?;
     let try_at = if outcome == UNMATCHED {
         metrics::counter!("cart_engine_webhooks_unmatched_total", "gateway" => gateway.to_owned()).increment(1);
-        Some(store::now(conn).await? + payment_reconciliation::delay(0))
+        Some(store::now(conn).await? + delay(0))
     } else {
         None
     };

@@ -131,8 +131,7 @@ impl<C: Call> Calling<'_, C> {
         flow.safe_point().await?;
         let occurrence = flow.occurrences.entry(C::NAME).or_default();
         *occurrence += 1;
-        let name = format!("{}/{occurrence}", C::NAME);
-        let idempotency_key = uuid::Uuid::new_v5(&flow.run.id, name.as_bytes());
+        let idempotency_key = CallContext::key(flow.run.id, C::NAME, *occurrence);
 
         let mut pass = None;
         let intent = flow.entry(0, Kind::Intent, C::NAME).await;

@@ -76,6 +76,11 @@ pub struct CallContext {
 }
 
 impl CallContext {
+    /// The key under which a run makes a call for the `occurrence`-th time, from 1.
+    pub fn key(run_id: Uuid, call: &str, occurrence: u32) -> Uuid {
+        Uuid::new_v5(&run_id, format!("{call}/{occurrence}").as_bytes())
+    }
+
     /// How long to leave alone what cannot be done yet: the longer the longer it has been intended.
     pub fn patience(&self) -> Duration {
         let age = (self.now - self.intended_at).to_std().unwrap_or_default();

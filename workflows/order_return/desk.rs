@@ -11,10 +11,9 @@ use engine::{Delivery, Start};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{ARRIVAL, DECISION, OrderReturn, ReturnRequest};
+use super::{ARRIVAL, DECISION, LineName, OrderReturn, ReturnRequest};
 use crate::{
     Rules,
-    fulfilment::LineName,
     store::{
         order_moves::{self, LockedOrder},
         returns::{self, ReturnHead},

@@ -1,7 +1,6 @@
 //! What a gateway said of an order we did not know: tried again against orders that came later, and at last
 //! the staff's.
 
-use chrono::TimeDelta;
 use domain::notification::StaffReport;
 use engine::{Start, Step, StepError, Tx};
 use serde::{Deserialize, Serialize};
@@ -9,7 +8,7 @@ use uuid::Uuid;
 
 use super::Reconciled;
 use crate::{
-    checkout::webhook::{self, UNMATCHED},
+    checkout::webhook::{self, TIMES, UNMATCHED, delay},
     notification::{Notice, Notification},
     store::{
         alone,
@@ -19,15 +18,6 @@ use crate::{
 
 /// Events tried by one commit.
 const BATCH: i64 = 50;
-/// Times an event is tried before it is a person's: for eight hours and a half.
-const TIMES: i32 = 9;
-
-/// How long after it has been tried so many times an event is tried again: a minute at first, and each time
-/// twice as long.
-pub(crate) fn delay(time: i32) -> TimeDelta {
-    TimeDelta::minutes(2_i64.pow(u32::try_from(time.clamp(0, TIMES)).unwrap_or_default()))
-}
-
 /// What a batch came to.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -1,51 +1,17 @@
-//! A refund that somebody asks for: claimed and started in one transaction, so that what was answered
-//! "yes" can no longer exceed what was captured. All of it before anything has left is a cancellation.
+//! Money that others claim of an order's payment, in a transaction of theirs.
 
 use chrono::{DateTime, Utc};
-use domain::{ids::OrderId, order::OrderStatus};
+use domain::ids::OrderId;
 use engine::Start;
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{RefundPayment, RefundRequest};
-use crate::{
-    cancellation,
-    store::{
-        cancellations, order_moves, payments,
-        refunds::{self, Claim, ClaimError, DueRefund},
-    },
+use crate::store::{
+    payments,
+    refunds::{self, Claim, ClaimError, DueRefund},
 };
-
-/// Claims `amount` of an order's payment and starts the run that sends it. Returns the run: the order's
-/// cancellation, if everything goes back and nothing has left.
-///
-/// # Errors
-/// [`ClaimError`]; nothing is written then.
-pub async fn accept(
-    conn: &mut PgConnection,
-    order_id: OrderId,
-    amount: Decimal,
-    by: &str,
-    reason: &str,
-) -> Result<Uuid, ClaimError> {
-    let now = engine::sweep::engine_now(&mut *conn).await?;
-    let mut order = order_moves::lock(conn, order_id).await?.ok_or(ClaimError::OrderNotFound)?;
-    if order.cancellation_run_id.is_some() {
-        return Err(ClaimError::BeingCancelled);
-    }
-    let is_sold = order.status != OrderStatus::Pending && amount > Decimal::ZERO;
-    if is_sold && cancellations::refundable(conn, order_id, None).await? == amount {
-        let cancelling = cancellation::accept::instead_of_refund(conn, &mut order, by, reason, now).await?;
-        if let Some(run_id) = cancelling {
-            return Ok(run_id);
-        }
-    }
-    let run_id = Uuid::now_v7();
-    let claim = Claim { run_id, order_id, reason, reference: None };
-    let due = refunds::claim_amount(conn, claim, amount, now).await?;
-    Ok(start(conn, claim, &due, now).await?)
-}
 
 /// Claims so much of an order's payment, or what is left of it, and starts the run that sends it: for goods
 /// that will not be delivered. Returns how much; nothing of what was never captured.
@@ -106,8 +72,8 @@ pub(crate) async fn claim_up_to(
     }
 }
 
-/// The run that sends what was claimed under its id.
-async fn start(
+/// Starts the run that sends what was claimed under its id.
+pub(crate) async fn start(
     conn: &mut PgConnection,
     claim: Claim<'_>,
     due: &DueRefund,

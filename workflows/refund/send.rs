@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Shop,
-    checkout::pay::Desk,
+    desk::Desk,
     notification::{Notice, Notification, Refunded},
     store::refunds::{self, DueRefund, PaidBack},
 };

@@ -2,10 +2,21 @@
 
 use domain::ids::{OrderId, VariantId};
 use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::cancellation::compensate::Owed;
+/// What a cancellation must know of an order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Owed {
+    /// The gateway that has the money; none for cash.
+    pub gateway: Option<String>,
+    /// Whether there is any.
+    pub is_captured: bool,
+    /// Where the shopper reads text messages.
+    pub contact_phone: Option<String>,
+}
 
 /// Who has the order's money, and whom to tell.
 ///

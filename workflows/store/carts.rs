@@ -22,6 +22,44 @@ pub use open::{
     CartChange, OpenCart, Stamp, create, expire, find_open, find_variant, is_known_session, lock_open, next_id, save,
 };
 
+/// Whose cart. A user has one open cart, and so has a guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// Logged in.
+    User(UserId),
+    /// Known by a secret, of which only the hash is kept.
+    Guest {
+        /// SHA-256 of the secret.
+        session_hash: Vec<u8>,
+    },
+}
+
+impl Owner {
+    /// As the columns `user_id` and `session_hash`.
+    pub fn columns(&self) -> (Option<Uuid>, Option<&[u8]>) {
+        match self {
+            Owner::User(user_id) => (Some(Uuid::from(*user_id)), None),
+            Owner::Guest { session_hash } => (None, Some(session_hash)),
+        }
+    }
+
+    /// The user, if it is one.
+    pub fn user_id(&self) -> Option<UserId> {
+        match self {
+            Owner::User(user_id) => Some(*user_id),
+            Owner::Guest { .. } => None,
+        }
+    }
+
+    /// Whether a cart is theirs.
+    pub fn owns(&self, cart: &StoredCart) -> bool {
+        match self {
+            Owner::User(user_id) => cart.user_id == Some(*user_id),
+            Owner::Guest { session_hash } => cart.user_id.is_none() && cart.session_hash.as_ref() == Some(session_hash),
+        }
+    }
+}
+
 /// A cart with its lines at today's prices and stock.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StoredCart {
@@ -144,17 +182,20 @@ impl CartLine {
         }
     }
 
-    pub(crate) fn shortage(&self) -> Shortage {
+    /// Of what there is too little: of what is for sale.
+    pub fn shortage(&self) -> Shortage {
         let available = self.for_sale();
         Shortage { variant_id: self.variant_id, sku: self.sku.clone(), requested: self.quantity, available }
     }
 
-    pub(crate) fn short_of(&self, short: &[Short]) -> Option<Shortage> {
+    /// The same by what a hold found, if this line is among it.
+    pub fn short_of(&self, short: &[Short]) -> Option<Shortage> {
         let found = short.iter().find(|short| short.variant_id == self.variant_id)?;
         Some(Shortage { available: found.available, ..self.shortage() })
     }
 
-    pub(crate) fn price_change(&self) -> Option<PriceChange> {
+    /// How its price has changed since it was put into the cart, if it has.
+    pub fn price_change(&self) -> Option<PriceChange> {
         let currency = self.currency.parse().unwrap_or(Currency::INR);
         let wire = |amount| domain::money::to_wire(amount, currency);
         (self.price != self.price_when_added).then(|| PriceChange {

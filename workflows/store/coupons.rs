@@ -6,16 +6,13 @@ pub mod terms;
 
 use chrono::{DateTime, Utc};
 use domain::{
-    coupon::{Coupon, CouponKind, CouponRejection, CouponScope},
+    coupon::{Coupon, CouponKind, CouponScope},
     ids::{CartId, OrderId, UserId},
     pricing::AppliedCoupon,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
-
-use super::carts::CartLine;
-use crate::checkout::accept::Refusal;
 
 /// A coupon that may apply, and how often this user has it in use.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -135,37 +132,6 @@ pub async fn lock_candidates(
 
 fn uppercase(codes: &[String]) -> Vec<String> {
     codes.iter().map(|code| code.trim().to_uppercase()).collect()
-}
-
-/// Those that apply now. A typed code that does not is refused with its reason; one that came along
-/// with the cart, or by itself, is left out.
-pub fn eligible(
-    candidates: &[Candidate],
-    typed: &[String],
-    lines: &[CartLine],
-    now: DateTime<Utc>,
-) -> Result<Vec<Coupon>, Refusal> {
-    for code in typed {
-        if !candidates.iter().any(|candidate| candidate.coupon.code.eq_ignore_ascii_case(code.trim())) {
-            let reason = CouponRejection::UnknownCode.reason().to_owned();
-            return Err(Refusal::CouponInvalid { code: code.clone(), reason });
-        }
-    }
-    let subtotal = lines.iter().map(CartLine::total).sum();
-    let mut eligible = Vec::with_capacity(candidates.len());
-    for Candidate { coupon, redeemed_by_user } in candidates {
-        match coupon.check(now, subtotal, *redeemed_by_user) {
-            Ok(()) => eligible.push(coupon.clone()),
-            Err(rejection) if typed.iter().any(|code| code.trim().eq_ignore_ascii_case(&coupon.code)) => {
-                return Err(Refusal::CouponInvalid {
-                    code: coupon.code.clone(),
-                    reason: rejection.reason().to_owned(),
-                });
-            }
-            Err(_) => {}
-        }
-    }
-    Ok(eligible)
 }
 
 /// Holds the applied coupons for an order: their rows are locked, and were checked under that lock.

@@ -1,13 +1,9 @@
 //! `outbox_events`, `notifications`: what the shop tells others.
 
 use chrono::{DateTime, Utc};
-use domain::{money::to_wire, pricing::Quote};
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
-
-use super::carts::CartLine;
-use crate::checkout::{Request, pay::Captured};
 
 /// Writes events about one subject, in order, in the transaction that makes them true.
 pub async fn publish(
@@ -31,40 +27,6 @@ pub async fn publish(
     .execute(conn)
     .await?;
     Ok(())
-}
-
-/// What a confirmation tells the world.
-pub fn confirmation_events(
-    request: &Request,
-    quote: &Quote,
-    lines: &[CartLine],
-    payment: Option<&Captured>,
-) -> Vec<(&'static str, Value)> {
-    let order_id = request.order_id;
-    let amount = |value| to_wire(value, quote.currency);
-    let items: Vec<_> = lines
-        .iter()
-        .map(|line| json!({ "variantId": line.variant_id, "sku": line.sku, "quantity": line.quantity }))
-        .collect();
-    let mut events = Vec::with_capacity(4);
-    if let Some(payment) = payment {
-        events.push((
-            "payment.captured",
-            json!({ "orderId": order_id, "gatewayPaymentId": payment.gateway_payment_id, "amount": amount(payment.amount), "currency": quote.currency }),
-        ));
-    }
-    events.push((
-        "order.confirmed",
-        json!({ "orderId": order_id, "orderNumber": request.order_number, "totalAmount": amount(quote.total), "currency": quote.currency }),
-    ));
-    events.push(("inventory.committed", json!({ "orderId": order_id, "items": items })));
-    for coupon in &quote.coupons {
-        events.push((
-            "coupon.redeemed",
-            json!({ "orderId": order_id, "couponId": coupon.coupon_id, "code": coupon.code, "discount": amount(coupon.discount) }),
-        ));
-    }
-    events
 }
 
 /// A message about to be sent.

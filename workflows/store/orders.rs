@@ -3,37 +3,84 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 use domain::{
-    ids::OrderId,
+    address::Address,
+    ids::{CartId, OrderId, OrderNumber, UserId},
     payment::PaymentMethod,
     ports::{GatewayPayment, GatewayPaymentStatus},
-    pricing::{AppliedCoupon, Quote},
+    pricing::{AppliedCoupon, Quote, ShippingMethod},
 };
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::carts::CartLine;
-use crate::checkout::{Request, attempt::Attempt, pay::Captured};
+use super::{carts::CartLine, payments::Captured};
 
 fn json<T: serde::Serialize>(value: &T) -> Result<serde_json::Value, sqlx::Error> {
     serde_json::to_value(value).map_err(|error| sqlx::Error::Encode(Box::new(error)))
 }
 
+/// An order as its checkout asks for it.
+#[derive(Debug, Clone, Copy)]
+pub struct NewOrder<'a> {
+    /// Its id.
+    pub id: OrderId,
+    /// Its number.
+    pub number: &'a OrderNumber,
+    /// The run it belongs to while PENDING.
+    pub run_id: Uuid,
+    /// The cart it is made of.
+    pub cart_id: CartId,
+    /// Who buys; none for a guest.
+    pub user_id: Option<UserId>,
+    /// Where the shop writes to.
+    pub contact_email: &'a str,
+    /// Where the courier calls.
+    pub contact_phone: Option<&'a str>,
+    /// Where it goes, and the saved address that was taken from.
+    pub shipping_address: (&'a Address, Option<Uuid>),
+    /// Who pays, and the saved address that was taken from; none means the shipping address.
+    pub billing_address: (Option<&'a Address>, Option<Uuid>),
+    /// How it goes there.
+    pub shipping_method: ShippingMethod,
+    /// How it is paid.
+    pub payment_method: PaymentMethod,
+    /// Through whom; none for cash.
+    pub gateway: Option<&'a str>,
+    /// What it costs.
+    pub quote: &'a Quote,
+    /// When it should arrive.
+    pub estimated_delivery: NaiveDate,
+}
+
+/// What a gateway said to one try to pay.
+#[derive(Debug, Clone, Copy)]
+pub struct NewIntent<'a> {
+    /// The order.
+    pub order_id: OrderId,
+    /// Which try, from 1.
+    pub attempt: u32,
+    /// The key its call was made under.
+    pub idempotency_key: Uuid,
+    /// How it pays.
+    pub method: PaymentMethod,
+    /// How the order was placed to be paid.
+    pub ordered_with: PaymentMethod,
+    /// Through whom.
+    pub gateway: &'a str,
+    /// The gateway's payment.
+    pub payment: &'a GatewayPayment,
+}
+
 /// Inserts the PENDING order with its payment row, its first history row and the events that make it
 /// known, and checks that the lines add up to the total. One statement.
-pub async fn create(
-    conn: &mut PgConnection,
-    run_id: Uuid,
-    request: &Request,
-    quote: &Quote,
-    estimated_delivery: NaiveDate,
-    now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
+pub async fn create(conn: &mut PgConnection, order: NewOrder<'_>, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    let quote = order.quote;
     let lines: rust_decimal::Decimal = quote.lines.iter().map(|line| line.total).sum();
     if lines + quote.shipping != quote.total {
         return Err(sqlx::Error::Encode("the lines do not add up to the total".into()));
     }
-    let shipping_address = json(&request.shipping_address)?;
-    let billing_address = request.billing_address.as_ref().map(json).transpose()?;
+    let ((shipping, shipping_id), (billing, billing_id)) = (order.shipping_address, order.billing_address);
+    let shipping_address = json(&shipping)?;
+    let billing_address = billing.as_ref().map(json).transpose()?;
     let items = serde_json::Value::Array(
         quote
             .lines
@@ -68,13 +115,13 @@ pub async fn create(
               ('inventory.reserved', jsonb_build_object('orderId', $1::uuid, 'items', $23::jsonb))
           ) as e(event_type, data)
         "#,
-        Uuid::from(request.order_id),
-        request.order_number.as_str(),
-        request.user_id.map(Uuid::from),
-        Uuid::from(request.cart_id),
-        run_id,
-        request.contact_email,
-        request.contact_phone,
+        Uuid::from(order.id),
+        order.number.as_str(),
+        order.user_id.map(Uuid::from),
+        Uuid::from(order.cart_id),
+        order.run_id,
+        order.contact_email,
+        order.contact_phone,
         quote.subtotal,
         quote.discount,
         quote.tax,
@@ -83,13 +130,13 @@ pub async fn create(
         quote.currency.as_str(),
         shipping_address,
         billing_address,
-        request.shipping_address_id,
-        request.billing_address_id,
-        request.shipping_method.as_str(),
-        request.payment_method.as_str(),
-        estimated_delivery,
+        shipping_id,
+        billing_id,
+        order.shipping_method.as_str(),
+        order.payment_method.as_str(),
+        order.estimated_delivery,
         now,
-        (request.payment_method != PaymentMethod::Cod).then_some(request.gateway.as_str()),
+        order.gateway,
         items,
     )
     .execute(conn)
@@ -186,13 +233,11 @@ pub async fn link_coupons(
 /// pay in another way than the order was placed with.
 pub async fn store_intent(
     conn: &mut PgConnection,
-    run_id: Uuid,
-    request: &Request,
-    attempt: &Attempt,
-    intent: &GatewayPayment,
+    intent: NewIntent<'_>,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    let status = match intent.status {
+    let payment = intent.payment;
+    let status = match payment.status {
         GatewayPaymentStatus::Pending | GatewayPaymentStatus::RequiresAction | GatewayPaymentStatus::Authorized => {
             "PENDING"
         }
@@ -200,18 +245,18 @@ pub async fn store_intent(
         GatewayPaymentStatus::Failed => "FAILED",
         GatewayPaymentStatus::Closed => "CLOSED",
     };
-    if attempt.method != request.payment_method {
+    if intent.method != intent.ordered_with {
         sqlx::query!(
             "update orders set payment_method = $2, updated_at = $3 where id = $1",
-            Uuid::from(request.order_id),
-            attempt.method.as_str(),
+            Uuid::from(intent.order_id),
+            intent.method.as_str(),
             now
         )
         .execute(&mut *conn)
         .await?;
     }
-    let next_action = intent.next_action.as_ref().map(json).transpose()?;
-    let currency = intent.amount.currency();
+    let next_action = payment.next_action.as_ref().map(json).transpose()?;
+    let currency = payment.amount.currency();
     sqlx::query!(
         "with payment as (
             update payments set payment_gateway = $2, gateway_payment_id = $3, payment_method = $9, updated_at = $4
@@ -219,17 +264,16 @@ pub async fn store_intent(
          insert into payment_attempts (payment_id, attempt, idempotency_key, gateway_payment_id, currency, next_action,
                                        status, failure_reason, created_at, updated_at)
          select id, $10, $5, $3, $11, $6, $7, $8, $4, $4 from payment",
-        Uuid::from(request.order_id),
-        request.gateway,
-        intent.gateway_payment_id,
+        Uuid::from(intent.order_id),
+        intent.gateway,
+        payment.gateway_payment_id,
         now,
-        // The key its call was made under.
-        Uuid::new_v5(&run_id, format!("InitiatePayment/{}", attempt.number).as_bytes()),
+        intent.idempotency_key,
         next_action,
         status,
-        intent.failure,
-        attempt.method.as_str(),
-        i32::try_from(attempt.number).unwrap_or(i32::MAX),
+        payment.failure,
+        intent.method.as_str(),
+        i32::try_from(intent.attempt).unwrap_or(i32::MAX),
         currency.as_str(),
     )
     .execute(conn)

@@ -4,15 +4,16 @@ use domain::ids::{CartId, OrderId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::checkout::accept::{Order, Shopper};
+use super::carts::Owner;
 
 /// The run that converted this shopper's latest cart within the last ten minutes, if it was started
 /// by an equal request.
-pub async fn just_converted(conn: &mut PgConnection, order: &Order) -> Result<Option<Uuid>, sqlx::Error> {
-    let (user_id, session_hash) = match &order.shopper {
-        Shopper::User(user_id) => (Some(Uuid::from(*user_id)), None),
-        Shopper::Guest { session_hash, .. } => (None, Some(session_hash.as_slice())),
-    };
+pub async fn just_converted(
+    conn: &mut PgConnection,
+    shopper: &Owner,
+    fingerprint: &str,
+) -> Result<Option<Uuid>, sqlx::Error> {
+    let (user_id, session_hash) = shopper.columns();
     let latest = sqlx::query!(
         r#"select c.checkout_run_id as "run_id!", r.input ->> 'fingerprint' as fingerprint
              from carts c join engine.finished_runs r on r.id = c.checkout_run_id
@@ -24,7 +25,7 @@ pub async fn just_converted(conn: &mut PgConnection, order: &Order) -> Result<Op
     )
     .fetch_optional(conn)
     .await?;
-    Ok(latest.filter(|found| found.fingerprint.as_deref() == Some(&order.fingerprint)).map(|found| found.run_id))
+    Ok(latest.filter(|found| found.fingerprint.as_deref() == Some(fingerprint)).map(|found| found.run_id))
 }
 
 /// The order a cart became: its id and number. It outlives the run that made it.

@@ -2,8 +2,18 @@
 
 use chrono::{DateTime, Utc};
 use domain::ids::OrderId;
+use rust_decimal::Decimal;
 use sqlx::PgConnection;
 use uuid::Uuid;
+
+/// A payment of exactly the order's total.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Captured {
+    /// The gateway's id.
+    pub gateway_payment_id: String,
+    /// What it brought.
+    pub amount: Decimal,
+}
 
 /// What a gateway's message about an order meets.
 #[derive(Debug, Clone)]

@@ -11,8 +11,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{CartLine, full_name};
-use crate::cart::Owner;
+use super::{CartLine, Owner, full_name};
 
 /// What a cart was read under. While Postgres says the same, nothing that decides its lines and prices has
 /// changed: not the cart, nor the catalogue, nor how often its owner has used which coupon (to use another

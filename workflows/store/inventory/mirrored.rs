@@ -4,7 +4,7 @@ use domain::ports::MirroredHold;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::store::events::Position;
+use crate::events::Position;
 
 /// The place in the feed of events before the oldest hold that still counts; without one the present.
 ///

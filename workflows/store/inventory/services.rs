@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Holder, Short, Wanted, give_back, hold};
-use crate::store::messages;
+use crate::messages;
 
 /// A variant that was asked for by its id or its SKU.
 #[derive(Debug, Clone, PartialEq, Eq)]

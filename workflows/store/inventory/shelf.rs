@@ -5,7 +5,7 @@ use domain::ids::VariantId;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::store::catalogue::StockLevel;
+use crate::catalogue::StockLevel;
 
 /// Most units of one variant, available and reserved together: far below where the counters end.
 const MOST_UNITS: i64 = 1_000_000_000;

@@ -1,5 +1,7 @@
 //! The SQL, one file a table family. Functions take a connection and say in their name what they do;
-//! whoever calls them owns the transaction.
+//! whoever calls them owns the transaction. What they take and return is declared here.
+//!
+//! What must not live here: flows, their requests, or rules that need no SQL.
 
 pub mod addresses;
 pub mod alone;
