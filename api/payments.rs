@@ -21,7 +21,7 @@ use crate::{
     openapi::Problem,
     orders::{order_not_found, visible},
     state::AppState,
-    valid::checked_reason,
+    valid::{checked_reason, decimal},
 };
 
 /// Longest token a gateway may give, in characters.
@@ -39,6 +39,7 @@ struct ProcessBody {
     order_id: OrderId,
     /// What the order costs.
     #[schema(value_type = String, examples("59050.00"))]
+    #[serde(deserialize_with = "decimal")]
     amount: Decimal,
     /// CREDIT_CARD, DEBIT_CARD, UPI, NET_BANKING or WALLET.
     #[schema(value_type = String, examples("CREDIT_CARD"))]
@@ -56,6 +57,7 @@ struct RefundBody {
     order_id: OrderId,
     /// In the order's currency; at most what was captured and has not gone back.
     #[schema(value_type = String, examples("1000.00"))]
+    #[serde(deserialize_with = "decimal")]
     amount: Decimal,
     /// For people; 1 to 500 characters.
     #[schema(min_length = 1, max_length = 500, examples("Scratched on arrival"))]

@@ -6,6 +6,7 @@ use domain::{
     text::line_problem,
 };
 use rust_decimal::Decimal;
+use serde::{Deserialize, Deserializer};
 
 use crate::error::{ApiError, FieldError};
 
@@ -18,6 +19,48 @@ const YEARS: std::ops::RangeInclusive<i32> = 1970..=9999;
 /// Whether an instant is in the years that are taken in.
 pub(crate) fn is_writable(instant: DateTime<Utc>) -> bool {
     YEARS.contains(&instant.year())
+}
+
+/// A decimal as the contract writes it: a JSON string of digits, perhaps with a sign before them and a point
+/// between two of them. A number could not say 0.1, and `"1_0"` is a slip of somebody who meant another amount.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Written(Decimal);
+
+impl TryFrom<String> for Written {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let unsigned = text.strip_prefix('-').unwrap_or(&text);
+        let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, "0"));
+        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        let read = text.parse().ok().filter(|_| is_number(whole) && is_number(fraction));
+        read.map(Written).ok_or("must be a decimal in a string, such as \"59050.00\"")
+    }
+}
+
+/// For fields that hold a [`Written`] decimal.
+///
+/// # Errors
+/// What is none.
+pub(crate) fn decimal<'de, D: Deserializer<'de>>(from: D) -> Result<Decimal, D::Error> {
+    Written::deserialize(from).map(|written| written.0)
+}
+
+/// The same; null is none.
+///
+/// # Errors
+/// What is none.
+pub(crate) fn optional_decimal<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Decimal>, D::Error> {
+    Ok(Option::<Written>::deserialize(from)?.map(|written| written.0))
+}
+
+/// The same for a field that null empties.
+///
+/// # Errors
+/// What is none.
+pub(crate) fn nullable_decimal<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<Decimal>>, D::Error> {
+    optional_decimal(from).map(Some)
 }
 
 /// Longest reason, in characters.
@@ -86,6 +129,22 @@ impl Complaints {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_decimal_is_digits_in_a_string() {
+        for text in ["0", "1.5", "-2", "59050.00", "007"] {
+            let read: Result<Decimal, _> = decimal(serde_json::json!(text));
+            assert_eq!(read.ok(), text.parse().ok(), "{text}");
+        }
+        for other in [serde_json::json!(1), serde_json::json!(1.5), serde_json::Value::Null] {
+            assert!(decimal(&other).is_err(), "{other}");
+        }
+        for text in ["", "1_0", "10_", "1e1", "+1", "1.", ".5", " 1", "1.2.3", "--1", "١", "1".repeat(40).as_str()] {
+            assert!(decimal(serde_json::json!(text)).is_err(), "{text}");
+        }
+        assert_eq!(optional_decimal(serde_json::Value::Null).ok(), Some(None));
+        assert_eq!(nullable_decimal(serde_json::Value::Null).ok(), Some(Some(None)));
+    }
 
     #[test]
     fn an_amount_is_not_finer_than_its_currency() {

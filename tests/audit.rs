@@ -78,7 +78,7 @@ const BREAKS: &[Break] = &[
          insert into outbox_events (event_id, event_type, subject, data, occurred_at) values (gen_random_uuid(), 'payment.refunded', story.id('returned')::text, '{}', now())"),
     broken("money_refunds", "more promised back than was taken",
         "insert into refunds (id, payment_id, run_id, gateway_payment_id, amount, reason, status, created_at, updated_at)
-         select gen_random_uuid(), id, gen_random_uuid(), 'pay', captured_amount - refund_amount + 1, 'goodwill', 'PENDING', now(), now()
+         select gen_random_uuid(), id, story.id('refunding/refund'), 'pay', captured_amount - refund_amount + 1, 'goodwill', 'PENDING', now(), now()
            from payments where order_id = story.id('card')"),
     broken("money_currency", "a line priced in another money", "update order_items set currency = 'USD' where order_id = story.id('card')"),
     broken("money_currency", "money given back in another", "update refunds set currency = 'USD'"),
@@ -102,6 +102,10 @@ const BREAKS: &[Break] = &[
     broken("orders_carts", "a cart converted into nothing", "insert into carts (id, user_id, status) values (story.id('lost/cart'), story.id('user'), 'CONVERTED')"),
     broken("orders_carts", "a cart that can be ordered again", "update carts set status = 'EXPIRED' where id = story.id('card/cart')"),
     broken("orders_carts", "a pending order whose cart is another run's", "update carts set checkout_run_id = story.id('refunding/refund') where id = story.id('pending/cart')"),
+    broken("orders_runs", "a refund that nobody sends",
+        "insert into refunds (id, payment_id, run_id, gateway_payment_id, amount, reason, status, failure, created_at, updated_at)
+         select gen_random_uuid(), p.id, gen_random_uuid(), 'pay', 1, 'asked for', 'FAILED', 'too old', now(), now()
+           from payments p where p.order_id = story.id('card')"),
     broken("orders_runs", "a checkout whose run is gone", "delete from engine.run_keys where workflow = 'checkout'; delete from engine.runs where workflow = 'checkout'"),
     broken("orders_runs", "a cancellation that was accepted and forgotten", "update orders set cancellation_run_id = story.id('forgotten') where id = story.id('card')"),
     broken("orders_runs", "a cart that nobody will unlock", "insert into carts (id, session_hash, status, checkout_run_id) values (story.id('stuck/cart'), 'x', 'CHECKOUT', story.id('card/run'))"),

@@ -148,7 +148,14 @@ async fn a_checkout_is_called_off_and_another_is_told_what_it_waits_for() {
     let payment = world.gateway.approve(order_id.into()).expect("approved, and no webhook");
     let captured = json!({ "gatewayPaymentId": payment.gateway_payment_id, "captured": payment.amount,
                            "failure": null, "expired": false });
-    for (name, payload) in [("", &captured), ("payment", &json!("\u{0}"))] {
+    for (name, payload) in [
+        ("", &captured),
+        ("payment", &json!("\u{0}")),
+        ("payment", &Value::Null),
+        ("payment", &json!({ "x": 1 })),
+        ("attempt", &captured),
+        ("a name nobody waits for", &captured),
+    ] {
         assert!(operate!(world, signal, told, name, payload, asha()).is_err(), "{name:?}");
     }
     assert_eq!(operate!(world, signal, told, "payment", &captured, asha()).expect("done"), Done::Told);

@@ -3,12 +3,22 @@
 //!
 //! Whoever offers these to people, be it a command line or a page, comes here.
 
-use engine::{Delivery, Unparked, inspect, park};
+use engine::{Delivery, Unparked, Workflow as _, inspect, park};
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::store::audit_log::{self, Action};
+use crate::{
+    cancellation::Cancellation,
+    checkout::{
+        Checkout, attempt,
+        pay::{self, PaymentOutcome},
+    },
+    order_return::{ARRIVAL, DECISION, OrderReturn},
+    refund::{RefundPayment, desk::DECIDED},
+    store::audit_log::{self, Action},
+};
 
 /// Longest reason, in characters.
 pub const MAX_REASON_CHARS: usize = 500;
@@ -93,8 +103,24 @@ pub enum OperationError {
     /// The name of a signal is none.
     #[error("a signal's name has 1 to {MAX_NAME_CHARS} characters")]
     Name,
-    /// The payload of a signal is too large, or has what Postgres cannot keep.
-    #[error("a signal's payload is JSON of at most {} bytes, without NUL", engine::limits::PAYLOAD_BYTES)]
+    /// Runs of this workflow never wait for it.
+    #[error("run {run_id} never waits for {name}")]
+    Unawaited {
+        /// Which.
+        run_id: Uuid,
+        /// The signal's name.
+        name: String,
+    },
+    /// More than the run must hear of it.
+    #[error("{name} is decided at {desk}")]
+    Elsewhere {
+        /// The signal's name.
+        name: String,
+        /// Where.
+        desk: &'static str,
+    },
+    /// The payload of a signal is not what the run could read, is too large, or has what Postgres cannot keep.
+    #[error("that is no payload of this signal: the run could not read it")]
     Payload,
     /// Nobody says why.
     #[error("a reason of 1 to {MAX_REASON_CHARS} characters is required")]
@@ -160,7 +186,27 @@ pub async fn cancel(conn: &mut PgConnection, run_id: Uuid, operator: Operator<'_
     Ok(done)
 }
 
-/// Tells a run something, as whoever it waits for would. It reads the payload as that.
+/// Signals by their workflow, and what an operator may say with them. What is decided at a desk of its own
+/// is decided there: more than the run must hear of it.
+const SIGNALS: &[(&str, &str, Sayable)] = &[
+    (Checkout::NAME, pay::SIGNAL, Sayable::By(|payload| PaymentOutcome::deserialize(payload).is_ok())),
+    (Checkout::NAME, attempt::SIGNAL, Sayable::At("POST /api/payments/process")),
+    (RefundPayment::NAME, DECIDED, Sayable::At("POST /api/refunds/{id}/resend or /settle")),
+    (Cancellation::NAME, DECIDED, Sayable::At("POST /api/refunds/{id}/resend or /settle")),
+    (OrderReturn::NAME, DECIDED, Sayable::At("POST /api/refunds/{id}/resend or /settle")),
+    (OrderReturn::NAME, DECISION, Sayable::At("POST /api/returns/{id}/approve or /reject")),
+    (OrderReturn::NAME, ARRIVAL, Sayable::At("POST /api/returns/{id}/receive or /reject")),
+];
+
+/// What an operator may say.
+enum Sayable {
+    /// What this takes for a payload of it.
+    By(fn(&Value) -> bool),
+    /// Nothing here: there.
+    At(&'static str),
+}
+
+/// Tells a run what it waits for, as whoever it waits for would.
 ///
 /// # Errors
 /// [`OperationError`]; nothing is written then.
@@ -173,6 +219,17 @@ pub async fn signal(
 ) -> Result<Done, OperationError> {
     if name.is_empty() || name.contains('\0') || name.chars().count() > MAX_NAME_CHARS {
         return Err(OperationError::Name);
+    }
+    let run = match inspect::standing(conn, run_id).await? {
+        Some(run) if run.has_ended => return Err(OperationError::Ended { run_id, status: run.status }),
+        Some(run) => run,
+        None => return Err(OperationError::Unknown(run_id)),
+    };
+    match SIGNALS.iter().find(|(workflow, signal, _)| *workflow == run.workflow && *signal == name) {
+        Some((_, _, Sayable::By(is_readable))) if is_readable(payload) => {}
+        Some((_, _, Sayable::By(_))) => return Err(OperationError::Payload),
+        Some((_, _, Sayable::At(desk))) => return Err(OperationError::Elsewhere { name: name.to_owned(), desk }),
+        None => return Err(OperationError::Unawaited { run_id, name: name.to_owned() }),
     }
     let key = format!("operator/{}", Uuid::now_v7());
     match engine::signal(conn, run_id, name, &key, payload).await? {

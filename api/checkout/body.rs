@@ -16,7 +16,10 @@ use utoipa::ToSchema;
 use workflows::checkout::accept::{AddressChoice, Order, Shopper};
 
 use super::Buyer;
-use crate::error::{ApiError, FieldError};
+use crate::{
+    error::{ApiError, FieldError},
+    valid::optional_decimal,
+};
 
 /// Longest token a gateway may give, in characters.
 const MAX_TOKEN_CHARS: usize = 512;
@@ -38,7 +41,7 @@ pub(crate) struct CheckoutBody {
     cart_id: Option<CartId>,
     /// The total the shopper saw; a higher one is refused.
     #[schema(value_type = Option<String>, examples("59050.00"))]
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional_decimal")]
     expected_total: Option<Decimal>,
     #[schema(value_type = Option<AddressBody>)]
     #[serde(default)]

@@ -11,7 +11,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{error::ApiError, extract::nullable, valid::Complaints};
+use crate::{
+    error::ApiError,
+    extract::nullable,
+    valid::{Complaints, nullable_decimal, optional_decimal},
+};
 
 /// Most products or categories of a scope.
 const MAX_SCOPE: usize = 200;
@@ -54,12 +58,15 @@ pub(super) struct CouponBody {
     kind: CouponKind,
     /// Percent above 0 up to 100, or an amount above 0; left out for the other kinds.
     #[schema(value_type = Option<String>, examples("15"))]
+    #[serde(default, deserialize_with = "optional_decimal")]
     value: Option<Decimal>,
     /// Merchandise from which it counts.
     #[schema(value_type = Option<String>)]
+    #[serde(default, deserialize_with = "optional_decimal")]
     min_order_value: Option<Decimal>,
     /// The most it takes off one order.
     #[schema(value_type = Option<String>)]
+    #[serde(default, deserialize_with = "optional_decimal")]
     max_discount: Option<Decimal>,
     /// First instant it counts.
     starts_at: Option<DateTime<Utc>>,
@@ -120,13 +127,13 @@ impl CouponBody {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct CouponChange {
     #[schema(value_type = Option<String>)]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "optional_decimal", skip_serializing_if = "Option::is_none")]
     value: Option<Decimal>,
     #[schema(value_type = Option<String>)]
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "nullable_decimal", skip_serializing_if = "Option::is_none")]
     min_order_value: Option<Option<Decimal>>,
     #[schema(value_type = Option<String>)]
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "nullable_decimal", skip_serializing_if = "Option::is_none")]
     max_discount: Option<Option<Decimal>>,
     #[schema(value_type = Option<DateTime<Utc>>)]
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]

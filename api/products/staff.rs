@@ -30,7 +30,7 @@ use crate::{
     inventory::variant_not_found,
     openapi::Problem,
     state::AppState,
-    valid::Complaints,
+    valid::{Complaints, decimal, nullable_decimal, optional_decimal},
 };
 
 /// The tax classes, in percent: India's GST since September 2025.
@@ -67,6 +67,7 @@ struct ProductBody {
     category_id: Option<Uuid>,
     brand_id: Option<Uuid>,
     #[schema(value_type = String, examples("20000.00"))]
+    #[serde(deserialize_with = "decimal")]
     base_price: Decimal,
     /// The shop's currency; it is the only one the shop sells in.
     #[schema(value_type = Option<String>)]
@@ -88,14 +89,17 @@ struct VariantBody {
     variant_name: Option<String>,
     /// In the product's currency, before tax.
     #[schema(value_type = String, examples("20000.00"))]
+    #[serde(deserialize_with = "decimal")]
     price: Decimal,
     /// The price it had, for showing a discount.
     #[schema(value_type = Option<String>)]
+    #[serde(default, deserialize_with = "optional_decimal")]
     compare_at_price: Option<Decimal>,
     #[schema(value_type = Option<Object>, example = json!({ "storage": "64 GB" }))]
     attributes: Option<Value>,
     /// Percent: 0, 5, 18 or 40; 18 when left out.
     #[schema(value_type = Option<String>)]
+    #[serde(default, deserialize_with = "optional_decimal")]
     tax_rate: Option<Decimal>,
     /// Units in stock from the start; 0 when left out.
     #[schema(minimum = 0, maximum = 1_000_000)]
@@ -118,6 +122,7 @@ struct ProductChange {
     #[schema(value_type = Option<Uuid>)]
     brand_id: Option<Option<Uuid>>,
     #[schema(value_type = Option<String>)]
+    #[serde(default, deserialize_with = "optional_decimal")]
     base_price: Option<Decimal>,
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, max_length = 500)]
@@ -134,8 +139,9 @@ struct VariantChange {
     variant_name: Option<String>,
     /// A new price; carts that hold the variant tell their shoppers.
     #[schema(value_type = Option<String>)]
+    #[serde(default, deserialize_with = "optional_decimal")]
     price: Option<Decimal>,
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "nullable_decimal", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     compare_at_price: Option<Option<Decimal>>,
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
@@ -143,6 +149,7 @@ struct VariantChange {
     attributes: Option<Option<Value>>,
     /// Percent: 0, 5, 18 or 40.
     #[schema(value_type = Option<String>)]
+    #[serde(default, deserialize_with = "optional_decimal")]
     tax_rate: Option<Decimal>,
     /// False takes the variant off sale; orders are not touched.
     is_active: Option<bool>,

@@ -182,7 +182,7 @@ async fn an_operators_verbs_say_why_they_cannot_and_leave_their_reason_when_they
     let (pool, url) = stage.database().await;
     let database = [("DATABASE_URL", &*url)];
     let nobody = uuid::Uuid::now_v7();
-    for verb in ["retry", "resume", "cancel", "signal --name payment"] {
+    for verb in ["retry", "resume", "cancel", "signal --name payment --payload null"] {
         refused(&format!("run {verb} {nobody} --by asha --reason mended"), &database, "there is no run").await;
     }
     refused(&format!("run resume {nobody} --by asha"), &database, "--reason").await;

@@ -235,7 +235,7 @@ pub(crate) enum RunCommand {
         #[arg(long)]
         name: String,
         /// What it says, as JSON
-        #[arg(long, value_name = "JSON", default_value = "null", value_parser = parse_json)]
+        #[arg(long, value_name = "JSON", value_parser = parse_json)]
         payload: serde_json::Value,
         #[command(flatten)]
         target: Target,

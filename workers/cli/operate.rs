@@ -68,7 +68,11 @@ impl From<OperationError> for Failure {
             | OperationError::Full(run_id) => {
                 failure.hint(format!("`cart-engine inspect run {run_id}` shows where it stands"))
             }
+            OperationError::Unawaited { run_id, .. } => {
+                failure.hint(format!("`cart-engine inspect run {run_id}` shows what it waits for"))
+            }
             OperationError::Name
+            | OperationError::Elsewhere { .. }
             | OperationError::Payload
             | OperationError::Reason
             | OperationError::Nobody

@@ -207,6 +207,8 @@ pub async fn journal(pool: &PgPool, run_id: Uuid) -> Result<Vec<JournalEntry>, s
 /// Where a run stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
+    /// Its family.
+    pub workflow: String,
     /// As [`Run::status`].
     pub status: String,
     /// It is over.
@@ -220,9 +222,9 @@ pub struct Standing {
 pub async fn standing(conn: &mut PgConnection, run_id: Uuid) -> Result<Option<Standing>, sqlx::Error> {
     sqlx::query_as!(
         Standing,
-        r#"select status as "status!", false as "has_ended!" from engine.runs where id = $1
+        r#"select workflow as "workflow!", status as "status!", false as "has_ended!" from engine.runs where id = $1
            union all
-           select status, true from engine.finished_runs where id = $1
+           select workflow, status, true from engine.finished_runs where id = $1
            limit 1"#,
         run_id
     )

@@ -77,5 +77,5 @@ pub mod limits {
     /// Signals a run may hold, consumed or not.
     pub const SIGNALS: i64 = 1_000;
     /// The longest that a run rests because whom it calls asked for peace, or because it is not its turn.
-    pub const PUT_OFF: Duration = Duration::from_secs(300);
+    pub const PUT_OFF: Duration = Duration::from_secs(60);
 }

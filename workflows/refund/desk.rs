@@ -65,7 +65,7 @@ pub enum RefundRefusal {
 }
 
 /// The signal that a run with refused refunds waits for.
-pub(super) const DECIDED: &str = "refund-decided";
+pub(crate) const DECIDED: &str = "refund-decided";
 
 /// What that signal says.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
