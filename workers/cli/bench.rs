@@ -170,7 +170,7 @@ async fn sell(server: &PgConnectOptions, load: Load, staff: Staff, hot: bool) ->
         seed: load.seed,
         in_flight: staff.concurrency as usize,
         workers: staff.workers as usize,
-        concurrency: crate::config::Worker::default().concurrency,
+        concurrency: 32,
     };
     let figures =
         in_world(server, load.orders, async |options, pool| checkout::checkout(options, pool, settings).await).await?;
