@@ -68,6 +68,17 @@ async fn refused(world: &World, order_id: OrderId, amount: i64) -> (Uuid, Uuid) 
     (held_now(world).await[0].refund_id, run_id)
 }
 
+/// The customer cancels; the run that does it, as far as it comes.
+async fn cancelled(world: &World, order_id: OrderId) -> Uuid {
+    let (actor, by, reason) = (Actor::Customer, "user:asha".to_owned(), "a change of mind".to_owned());
+    let request = CancelRequest { order_id, actor, by, reason };
+    let mut tx = world.pool.begin().await.expect("a transaction");
+    let accepted = cancellation::accept::accept(&mut tx, &world.shop.rules, &request, |_| true).await;
+    tx.commit().await.expect("committed");
+    world.settle().await;
+    accepted.expect("accepted").workflow_id
+}
+
 fn given_back(world: &World, order_id: OrderId) -> Decimal {
     world.gateway.payments(order_id).iter().map(|payment| payment.refunded).sum()
 }
@@ -155,24 +166,14 @@ async fn a_cancelled_order_waits_for_a_person_when_its_refund_is_refused_and_the
         let world = shop().await;
         let (order_id, total) = paid(&world).await;
         world.gateway.refuse_refunds(true);
-        let request = CancelRequest {
-            order_id,
-            actor: Actor::Customer,
-            by: "user:asha".to_owned(),
-            reason: "a change of mind".to_owned(),
-        };
-        let mut tx = world.pool.begin().await.expect("a transaction");
-        let accepted =
-            cancellation::accept::accept(&mut tx, &world.shop.rules, &request, |_| true).await.expect("accepted");
-        tx.commit().await.expect("committed");
-        world.settle().await;
+        let run_id = cancelled(&world, order_id).await;
         assert_eq!(world.order_status(order_id.into()).await.as_deref(), Some("CANCELLED"));
         world.assert_books("while the money is owed").await;
 
         world.gateway.refuse_refunds(false);
         decide(&world, held_now(&world).await[0].refund_id, decision).await.expect("decided");
         world.settle().await;
-        assert_eq!(world.status(accepted.workflow_id).await, "COMPLETED", "{decision:?}");
+        assert_eq!(world.status(run_id).await, "COMPLETED", "{decision:?}");
         let sent = if decision == Decision::Resend { total } else { Decimal::ZERO };
         assert_eq!(given_back(&world, order_id), sent, "{decision:?}");
         let paid: String = sqlx::query_scalar("select payment_status from orders where id = $1")
@@ -231,17 +232,7 @@ async fn of_two_refused_refunds_of_a_run_either_is_decided_about_first() {
     let extra = Decimal::from(77);
     world.gateway.charge_unasked(order_id, Money::rounded(extra, Currency::INR));
     world.gateway.refuse_refunds(true);
-    let request = CancelRequest {
-        order_id,
-        actor: Actor::Customer,
-        by: "user:asha".to_owned(),
-        reason: "a change of mind".to_owned(),
-    };
-    let mut tx = world.pool.begin().await.expect("a transaction");
-    let run_id = cancellation::accept::accept(&mut tx, &world.shop.rules, &request, |_| true).await;
-    tx.commit().await.expect("committed");
-    let run_id = run_id.expect("accepted").workflow_id;
-    world.settle().await;
+    let run_id = cancelled(&world, order_id).await;
     let held = held_now(&world).await;
     assert_eq!(held.len(), 2, "{held:?}");
     world.gateway.refuse_refunds(false);

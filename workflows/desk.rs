@@ -13,6 +13,11 @@ use uuid::Uuid;
 
 use crate::notification::Notice;
 
+/// What calls to a gateway depend on.
+pub(crate) fn dependency_of(gateway: Option<&Arc<dyn PaymentGateway>>) -> Option<Dependency> {
+    gateway.map(|gateway| Dependency::new("gateway", gateway.name()))
+}
+
 /// A gateway as a flow comes to it, and the way to say that it is set up wrongly.
 #[derive(Clone)]
 pub(crate) struct Desk<'a> {
@@ -27,7 +32,7 @@ impl<'a> Desk<'a> {
 
     /// What calls through this desk depend on.
     pub(crate) fn dependency(&self) -> Option<Dependency> {
-        self.gateway.map(|gateway| Dependency::new("gateway", gateway.name()))
+        dependency_of(self.gateway)
     }
 
     pub(crate) fn gateway(&self) -> Result<&'a Arc<dyn PaymentGateway>, StepError> {

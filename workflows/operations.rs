@@ -3,7 +3,11 @@
 //!
 //! Whoever offers these to people, be it a command line or a page, comes here.
 
-use engine::{Delivery, Unparked, Workflow as _, inspect, park};
+use engine::{
+    Delivery, Unparked, Workflow as _,
+    inspect::{self, Standing},
+    park,
+};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -144,7 +148,7 @@ pub async fn retry(conn: &mut PgConnection, run_id: Uuid, operator: Operator<'_>
         match park::unpark(conn, run_id, operator.by, operator.reason).await? {
             Unparked::Resumed => Done::GoesOn,
             Unparked::NotParked | Unparked::Unknown => {
-                let status = living(conn, run_id).await?;
+                let Standing { status, .. } = living(conn, run_id).await?;
                 return Err(OperationError::NothingToRetry { run_id, status });
             }
         }
@@ -161,7 +165,7 @@ pub async fn resume(conn: &mut PgConnection, run_id: Uuid, operator: Operator<'_
     match park::unpark(conn, run_id, operator.by, operator.reason).await? {
         Unparked::Resumed => {}
         Unparked::NotParked | Unparked::Unknown => {
-            let status = living(conn, run_id).await?;
+            let Standing { status, .. } = living(conn, run_id).await?;
             return Err(OperationError::NotParked { run_id, status });
         }
     }
@@ -220,11 +224,7 @@ pub async fn signal(
     if name.is_empty() || name.contains('\0') || name.chars().count() > MAX_NAME_CHARS {
         return Err(OperationError::Name);
     }
-    let run = match inspect::standing(conn, run_id).await? {
-        Some(run) if run.has_ended => return Err(OperationError::Ended { run_id, status: run.status }),
-        Some(run) => run,
-        None => return Err(OperationError::Unknown(run_id)),
-    };
+    let run = living(conn, run_id).await?;
     match SIGNALS.iter().find(|(workflow, signal, _)| *workflow == run.workflow && *signal == name) {
         Some((_, _, Sayable::By(is_readable))) if is_readable(payload) => {}
         Some((_, _, Sayable::By(_))) => return Err(OperationError::Payload),
@@ -243,9 +243,9 @@ pub async fn signal(
 }
 
 /// Where a living run stands.
-async fn living(conn: &mut PgConnection, run_id: Uuid) -> Result<String, OperationError> {
+async fn living(conn: &mut PgConnection, run_id: Uuid) -> Result<Standing, OperationError> {
     match inspect::standing(conn, run_id).await? {
-        Some(run) if !run.has_ended => Ok(run.status),
+        Some(run) if !run.has_ended => Ok(run),
         Some(run) => Err(OperationError::Ended { run_id, status: run.status }),
         None => Err(OperationError::Unknown(run_id)),
     }

@@ -170,7 +170,7 @@ impl PaymentReconciliation {
                 let listed = match &listed {
                     Listed::Page(page) => Some(page),
                     Listed::Forgotten => None,
-                    Listed::Nothing => return Ok(Progress::Away),
+                    Listed::Nothing | Listed::Silence => return Ok(Progress::Away),
                 };
                 *sum += flow.tx(MatchPayments { name, listing, place: &place, listed }).undo(Nothing).await?;
                 flow.checkpoint().await?;

@@ -10,6 +10,8 @@ const ANSWERS: u8 = 0;
 const SILENT: u8 = 1;
 const BUSY: u8 = 2;
 const NOT_YET: u8 = 3;
+/// The silence is the call's result.
+const TELLS_OF_SILENCE: u8 = 4;
 
 /// One call to a gateway that is as it is set.
 #[derive(Clone, Default)]
@@ -32,6 +34,10 @@ impl Call for Pay<'_> {
         Some(Dependency::new("gateway", "moody"))
     }
 
+    fn heard_in(&self, _: &bool) -> bool {
+        self.0.mood.load(Ordering::SeqCst) != TELLS_OF_SILENCE
+    }
+
     fn deadline(&self) -> Option<Deadline> {
         self.1.clone()
     }
@@ -40,6 +46,7 @@ impl Call for Pay<'_> {
         self.0.calls.fetch_add(1, Ordering::SeqCst);
         match self.0.mood.load(Ordering::SeqCst) {
             ANSWERS => Ok(context.redelivered),
+            TELLS_OF_SILENCE => Ok(false),
             BUSY => Err(StepError::Busy { why: "busy".to_owned(), after: Duration::from_secs(20) }),
             NOT_YET => Err(StepError::NotYet { why: "not yet".to_owned(), after: Duration::from_secs(1) }),
             _ => Err(StepError::Unknown("silence".into())),
@@ -138,6 +145,15 @@ async fn a_call_to_a_silent_dependency_is_put_off_before_it_is_intended() {
     assert!(till.worker.drain(50).await.expect("drained") < 50);
     let run = inspect::run(&till.lab.pool, run_id).await.expect("a run").expect("a run");
     assert_eq!((run.status.as_str(), run.output), ("COMPLETED", Some(false.into())), "nothing is in doubt");
+}
+
+#[tokio::test]
+async fn a_silence_that_is_a_calls_result_is_no_answer() {
+    let till = Till::in_mood(TELLS_OF_SILENCE).await;
+    for nth in 0..6 {
+        till.tried(&format!("silent {nth}")).await;
+    }
+    assert_eq!(till.calls(), 5, "it is not asked any more");
 }
 
 #[tokio::test]

@@ -70,7 +70,7 @@ impl Flow {
             };
         }
         if let Some(pass) = pass {
-            pass.settle(outcome(&answer), self.now());
+            pass.settle(outcome(call, &answer), self.now());
         }
         if let Some(Fault::Crash) = self.means.fault(Point::After, C::NAME) {
             self.leave(Exit::Crashed).await
@@ -113,8 +113,9 @@ impl Flow {
 }
 
 /// What an answer says of whoever gave it.
-fn outcome<T>(answer: &Result<T, StepError>) -> Outcome {
+fn outcome<C: Call>(call: &C, answer: &Result<C::Output, StepError>) -> Outcome {
     match answer {
+        Ok(output) if !call.heard_in(output) => Outcome::Silent,
         Ok(_) | Err(StepError::Terminal(_)) => Outcome::Answered,
         Err(error) if error.is_outage() => Outcome::NotAsked,
         Err(StepError::Retry(_) | StepError::Unknown(_)) => Outcome::Silent,

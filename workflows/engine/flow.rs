@@ -40,7 +40,13 @@ pub(crate) struct Means {
 /// An open transaction, and its place.
 pub(crate) struct Open {
     pub(crate) tx: Transaction<'static, Postgres>,
-    pub(crate) _place: OwnedSemaphorePermit,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Open {
+    pub(crate) async fn commit(self) -> std::result::Result<(), sqlx::Error> {
+        heard(self.tx.commit()).await
+    }
 }
 
 impl Means {

@@ -43,6 +43,12 @@ pub trait Call: Send + Sync {
         None
     }
 
+    /// Whether the dependency was heard of in this output: a call that reports a silence as its result must
+    /// not pass for an answer.
+    fn heard_in(&self, _: &Self::Output) -> bool {
+        true
+    }
+
     /// Until when its answer is worth waiting for; by default for ever.
     fn deadline(&self) -> Option<Deadline> {
         None

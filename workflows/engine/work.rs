@@ -176,8 +176,8 @@ impl Flow {
             }
             Fenced::Written { cancel } => self.cancel = cancel,
         }
-        if let Some(Open { tx, _place }) = self.tx.take() {
-            heard(tx.commit()).await.map_err(Unwritten::database)?;
+        if let Some(open) = self.tx.take() {
+            open.commit().await.map_err(Unwritten::database)?;
         }
         self.starts.clear();
         self.pending.clear();

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     checkout::webhook,
+    desk::dependency_of,
     rules::Reconciliation,
     store::{
         alone,
@@ -134,7 +135,11 @@ impl Call for FindPayments<'_> {
     }
 
     fn dependency(&self) -> Option<Dependency> {
-        self.gateway.map(|gateway| Dependency::new("gateway", gateway.name()))
+        dependency_of(self.gateway)
+    }
+
+    fn heard_in(&self, asked: &Asked) -> bool {
+        !asked.is_away
     }
 
     async fn run(&self, context: &CallContext) -> Result<Asked, StepError> {

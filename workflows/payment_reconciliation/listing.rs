@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::Reconciled;
 use crate::{
     checkout::webhook,
+    desk::dependency_of,
     rules::Reconciliation,
     store::reconciliation::{
         checks::{self, Pass},
@@ -92,6 +93,8 @@ pub(super) enum Listed {
     Forgotten,
     /// Nothing; it is asked again by another run.
     Nothing,
+    /// The same, and it is not known whether it is there.
+    Silence,
 }
 
 /// One page of them.
@@ -109,7 +112,14 @@ impl Call for ListPayments<'_> {
     }
 
     fn dependency(&self) -> Option<Dependency> {
-        self.gateway.map(|gateway| Dependency::new("gateway", gateway.name()))
+        dependency_of(self.gateway)
+    }
+
+    fn heard_in(&self, listed: &Listed) -> bool {
+        match listed {
+            Listed::Page(_) | Listed::Forgotten | Listed::Nothing => true,
+            Listed::Silence => false,
+        }
     }
 
     async fn run(&self, _: &CallContext) -> Result<Listed, StepError> {
@@ -122,8 +132,13 @@ impl Call for ListPayments<'_> {
             Err(error) => {
                 // Seen in the lag, which grows until it lists again.
                 tracing::warn!(gateway = gateway.name(), %error, "the gateway does not list its payments");
-                let is_refusal = matches!(error, GatewayError::Refused { .. });
-                Ok(if is_refusal && self.place.page.is_some() { Listed::Forgotten } else { Listed::Nothing })
+                Ok(match error {
+                    GatewayError::Refused { .. } if self.place.page.is_some() => Listed::Forgotten,
+                    GatewayError::Refused { .. } | GatewayError::Busy { .. } | GatewayError::Misconfigured(_) => {
+                        Listed::Nothing
+                    }
+                    GatewayError::Unknown(_) => Listed::Silence,
+                })
             }
         }
     }

@@ -99,30 +99,7 @@ macro_rules! read {
         .fetch_all($conn)
         .await?
         .into_iter()
-        .map(|row| {
-            let unknown = || sqlx::Error::Decode(format!("an unknown kind of coupon: {}", row.kind).into());
-            Ok(Coupon {
-                kind: kind(&row.kind).ok_or_else(unknown)?,
-                scope: scope(&row.scope, &row.scope_ids).ok_or_else(unknown)?,
-                id: row.id.into(),
-                code: row.code,
-                currency: row.currency.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
-                value: row.value,
-                min_order_value: row.min_order_value,
-                max_discount: row.max_discount,
-                starts_at: row.starts_at,
-                ends_at: row.ends_at,
-                usage_limit: row.usage_limit,
-                per_user_limit: row.per_user_limit,
-                current_usage_count: row.current_usage_count,
-                held_count: row.held_count,
-                stackable: row.stackable,
-                auto_apply: row.auto_apply,
-                buy_quantity: row.buy_quantity.and_then(|n| u32::try_from(n).ok()),
-                get_quantity: row.get_quantity.and_then(|n| u32::try_from(n).ok()),
-                is_active: row.is_active,
-            })
-        })
+        .map(|row| Ok(coupon!(row)))
         .collect::<Result<Vec<Coupon>, sqlx::Error>>()
     };
 }
