@@ -71,7 +71,8 @@ create table engine.runs (
     updated_at timestamptz not null,
     check (status <> 'WAITING' or waiting_for is not null),
     check (status not in ('COMPENSATING') or failure is not null)
-) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500);
+) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500,
+    vacuum_truncate = off);             -- it would lock out everybody until its cut is on disk, again and again
 create index runs_wake_at on engine.runs (wake_at);
 
 -- The fence: only who drew a run's token writes to it. Random, because a counter repeats itself after a
@@ -105,7 +106,7 @@ create table engine.signals (
     sent_at timestamptz not null,
     consumed_at timestamptz,
     unique (run_id, name, signal_key)
-);
+) with (vacuum_truncate = off);
 
 -- Runs move here in the transaction that finishes them. Partitioned as the journal is.
 create table engine.finished_runs (
@@ -304,4 +305,4 @@ $$;
 
 -- The queue's rows live for milliseconds.
 alter table apalis.jobs set (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01,
-    autovacuum_vacuum_threshold = 500, autovacuum_analyze_scale_factor = 0.2);
+    autovacuum_vacuum_threshold = 500, autovacuum_analyze_scale_factor = 0.2, vacuum_truncate = off);

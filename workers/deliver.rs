@@ -134,6 +134,7 @@ pub(crate) fn incarnation_name() -> String {
 /// Serves one queue until told to stop, starting anew after every error.
 pub(crate) async fn serve(
     engine: Arc<Engine>,
+    fetching: PgPool,
     queue: String,
     concurrency: usize,
     names: Names,
@@ -145,7 +146,7 @@ pub(crate) async fn serve(
         let name = format!("{}/{queue}", incarnation_name());
         names.add(&name);
         let started = Instant::now();
-        let served = serve_once(&engine, &queue, &name, concurrency, &turns, &shutdown).await;
+        let served = serve_once(&engine, &fetching, &queue, &name, concurrency, &turns, &shutdown).await;
         if shutdown.is_cancelled() {
             return;
         }
@@ -163,6 +164,7 @@ pub(crate) async fn serve(
 
 async fn serve_once(
     engine: &Arc<Engine>,
+    fetching: &PgPool,
     queue: &str,
     name: &str,
     concurrency: usize,
@@ -176,7 +178,7 @@ async fn serve_once(
         .missed_heartbeats(3)
         .lock_tasks(false)
         .persist_results(false);
-    let backend = PostgresStorage::<Ticket>::new(engine.pool()).with_config(config).poll_with_strategy(Pace::new());
+    let backend = PostgresStorage::<Ticket>::new(fetching).with_config(config).poll_with_strategy(Pace::new());
     let stop = shutdown.clone();
     let life = Life::new();
     let beating = life.clone();

@@ -17,7 +17,12 @@ use std::{
     time::Duration,
 };
 
-use engine::{Engine, Registry, Settings, silence::heard, sweep::sweep};
+use engine::{
+    Engine, Registry, Settings,
+    pools::{beside, forgetful},
+    silence::heard,
+    sweep::sweep,
+};
 use sqlx::{ConnectOptions, PgPool};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -76,9 +81,9 @@ impl Finger {
     }
 }
 
-/// Connections that turns leave to what keeps a pool going, beside one a queue for fetching its tickets:
-/// claims, what is given back, and two to spare for calls that keep notes.
-const KEPT: usize = 4;
+/// Connections that turns leave to what keeps a pool going: what is given back, and two to spare for calls
+/// that keep notes.
+const KEPT: usize = 3;
 
 /// How long a server may take to answer, or refuse, a new connection.
 const KNOCK: Duration = Duration::from_secs(2);
@@ -103,7 +108,7 @@ pub async fn run(
     // A dependency that falls silent leaves every queue half of its slots.
     let settings = Settings {
         calls_inside: (options.concurrency / 2).max(1),
-        transactions: at_once(&pool, queues.len()),
+        transactions: at_once(&pool),
         ..options.settings.clone()
     };
     let engine = Engine::new(pool.clone(), registry, settings, &name).await?;
@@ -111,7 +116,9 @@ pub async fn run(
 
     // Beats and sweeps have connections of their own: steps that wait for a lock must not make a worker
     // look dead.
-    let upkeep = pool.options().clone().max_connections(2).connect_lazy_with((*pool.connect_options()).clone());
+    let upkeep = beside(&pool, 2);
+    // Fetches, too, so that it can be told when none is under way; one more, for apalis' own upkeep.
+    let fetching = forgetful(&pool, queues.len() + 1);
     let alive = CancellationToken::new();
     let names = deliver::Names::default();
     let keeper =
@@ -122,6 +129,7 @@ pub async fn run(
     for queue in queues {
         deliveries.spawn(deliver::serve(
             Arc::clone(&engine),
+            fetching.clone(),
             queue,
             options.concurrency,
             names.clone(),
@@ -150,19 +158,30 @@ pub async fn run(
     alive.cancel();
     // Both end when told to; a panic in either has been logged by the runtime.
     let _ = tokio::join!(keeper, sweeper);
-    heard(engine.incarnation().leave(&upkeep)).await?;
+    engine.incarnation().leave(&upkeep).await?;
+    // A fetch whose reader has gone goes on at the server, and takes its tickets when it commits.
+    heard(at_rest(&fetching)).await?;
     heard(names.forget(&upkeep)).await?;
     // What this pool gave back is ready now, not when the next sweep comes round.
     heard(sweep(&upkeep, options.settings.lease)).await?;
-    upkeep.close().await;
+    tokio::join!(fetching.close(), upkeep.close());
     tracing::info!("stopped");
     Ok(())
 }
 
+/// Returns when no statement of a pool is under way: until then its connection has not come back.
+async fn at_rest(pool: &PgPool) -> Result<(), sqlx::Error> {
+    let mut connections = Vec::new();
+    for _ in 0..pool.options().get_max_connections() {
+        connections.push(pool.acquire().await?);
+    }
+    Ok(())
+}
+
 /// Transactions that turns may have open at once.
-fn at_once(pool: &PgPool, queues: usize) -> usize {
+fn at_once(pool: &PgPool) -> usize {
     let connections = usize::try_from(pool.options().get_max_connections()).unwrap_or(usize::MAX);
-    connections.saturating_sub(queues + KEPT).max(connections / 2).max(1)
+    connections.saturating_sub(KEPT).max(connections / 2).max(1)
 }
 
 /// Beats for the engine and for apalis until the last turn has ended.

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use domain::ids::CartId;
 use engine::sweep::engine_now;
 use schedules::{SCHEDULES, Schedule, Scheduler};
@@ -235,7 +235,10 @@ async fn what_was_missed_while_paused_is_caught_up_once_and_a_run_by_hand_comes_
     };
     assert!(turned(Turn::Pause).await.next_tick.is_none());
     let paused_at = turned(Turn::Pause).await.paused_at;
-    town.outage_until(town.opened_at + TimeDelta::minutes(30)).await;
+    // Just after a tick: the clock goes on meanwhile, and the next one must not come before the end.
+    let minute = TimeDelta::minutes(1);
+    town.outage_until(town.opened_at.duration_trunc(minute).expect("a minute") + minute * 31 + TimeDelta::seconds(1))
+        .await;
     for scheduler in &town.schedulers {
         assert_eq!(scheduler.look().await.expect("looked"), [], "paused");
     }

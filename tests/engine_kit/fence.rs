@@ -255,6 +255,69 @@ async fn a_pool_told_to_stop_hands_over_a_call_that_does_not_end() {
 }
 
 #[tokio::test]
+async fn a_fetch_under_way_when_its_pool_stops_takes_no_ticket_along() {
+    let lab = Lab::new().await;
+    // Every fetch takes its time to commit.
+    for statement in [
+        "create function lag() returns trigger language plpgsql as $$ begin perform pg_sleep(1); return null; end $$",
+        "create constraint trigger lag after update on apalis.jobs deferrable initially deferred
+             for each row when (new.lock_by is not null) execute function lag()",
+    ] {
+        sqlx::query(statement).execute(&lab.pool).await.expect("a trigger");
+    }
+    let stop = CancellationToken::new();
+    let options = workers::PoolOptions::default();
+    let registry = Registry::default().with(Pausing::default());
+    let pool = tokio::spawn(workers::run(lab.pool.clone(), registry, options, stop.clone()));
+    let mut tx = lab.pool.begin().await.expect("a transaction");
+    engine::start(&mut tx, &Start::<Pausing>::new("k", &()).expect("a start")).await.expect("started");
+    tx.commit().await.expect("committed");
+    let fetches = "select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'";
+    let under_way = async || sqlx::query_scalar::<_, i64>(fetches).fetch_one(&lab.pool).await.expect("a count");
+    eventually("a fetch is under way", async || under_way().await > 0).await;
+    stop.cancel();
+    in_time("the pool stops", pool).await.expect("no panic").expect("a graceful end");
+    eventually("the fetch has ended", async || under_way().await == 0).await;
+    let ready: i64 = sqlx::query_scalar("select count(*) from apalis.jobs where status = 'Pending'")
+        .fetch_one(&lab.pool)
+        .await
+        .expect("a count");
+    assert_eq!(ready, 1, "the ticket is there for others");
+}
+
+#[tokio::test]
+async fn a_pool_that_stops_waits_for_whoever_has_locked_a_run_it_holds() {
+    let (lab, pausing) = (Lab::new().await, Pausing::default());
+    let mut tx = lab.pool.begin().await.expect("a transaction");
+    engine::start(&mut tx, &Start::<Pausing>::new("k", &()).expect("a start")).await.expect("started");
+    tx.commit().await.expect("committed");
+    let options = (*lab.pool.connect_options()).clone().options([("lock_timeout", "300ms")]);
+    let impatient = lab.pool.options().clone().connect_lazy_with(options);
+    let stop = CancellationToken::new();
+    let options = workers::PoolOptions { grace: Duration::ZERO, ..workers::PoolOptions::default() };
+    let pool = tokio::spawn(workers::run(impatient, Registry::default().with(pausing.clone()), options, stop.clone()));
+    in_time("the call", pausing.entered.notified()).await;
+    let mut somebody = lab.pool.begin().await.expect("a transaction");
+    sqlx::query("select from engine.runs for update").execute(&mut *somebody).await.expect("a lock");
+    stop.cancel();
+    let waiting = "select xact_start::text from pg_stat_activity
+                    where datname = current_database() and wait_event_type = 'Lock' and query like 'update engine.runs%'";
+    let tried = std::sync::Mutex::new(std::collections::BTreeSet::new());
+    eventually("it tries again", async || {
+        let waiting: Option<String> = sqlx::query_scalar(waiting).fetch_optional(&lab.pool).await.expect("who waits");
+        let mut tried = tried.lock().expect("no panic");
+        tried.extend(waiting);
+        tried.len() == 2
+    })
+    .await;
+    somebody.commit().await.expect("committed");
+    in_time("the pool stops", pool).await.expect("no panic").expect("a graceful end");
+    let held: i64 =
+        sqlx::query_scalar("select count(*) from engine.workers").fetch_one(&lab.pool).await.expect("a count");
+    assert_eq!((held, lab.tickets().await), (0, 1), "the run waits for somebody else");
+}
+
+#[tokio::test]
 async fn a_call_holds_no_connection_and_no_place_for_one() {
     let (lab, pausing) = (Lab::new().await, Pausing::default());
     let mut tx = lab.pool.begin().await.expect("a transaction");

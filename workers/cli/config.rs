@@ -119,8 +119,9 @@ pub(crate) struct Auth {
 pub(crate) struct Worker {
     /// Runs a worker has in hand at once, per queue.
     pub(crate) concurrency: usize,
-    /// Connections to the database. Four, and one a queue, are kept for other things than the transactions
-    /// of runs. Few are faster than many: those that meet at the same rows wait here, not in the database.
+    /// Connections to the database; three are kept for other things than the transactions of runs. Few are
+    /// faster than many: those that meet at the same rows wait here, not in the database. Four more, and one
+    /// a queue, are for beats, sweeps, claims and fetching tickets.
     pub(crate) connections: u32,
     /// Which queues it serves; empty means all.
     pub(crate) queues: Vec<String>,
@@ -138,7 +139,7 @@ impl Default for Worker {
     fn default() -> Self {
         Worker {
             concurrency: 16,
-            connections: 24,
+            connections: 20,
             queues: Vec::new(),
             lease_ms: 8_000,
             beat_ms: 2_000,

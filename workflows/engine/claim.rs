@@ -9,13 +9,14 @@ use std::{
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgPool;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::{
     Failure,
     incarnation::Incarnation,
     journal::{Entry, unreadable},
+    pools::forgetful,
     silence::heard,
     start::ticket_id,
 };
@@ -146,8 +147,11 @@ pub(crate) struct Claimer {
 }
 
 impl Claimer {
-    pub(crate) fn new(pool: PgPool, incarnation: Incarnation, lease: Duration) -> Self {
+    /// Each group takes one of the `places` for transactions, and gathers while it waits for it: no run gets
+    /// far without one.
+    pub(crate) fn new(pool: PgPool, places: Arc<Semaphore>, incarnation: Incarnation, lease: Duration) -> Self {
         let (requests, mut inbox) = mpsc::channel::<(Uuid, Reply)>(GROUP * 4);
+        let claims = forgetful(&pool, 1);
         tokio::spawn(async move {
             let (in_hand, mut unheard) = (InHand::default(), Unheard::default());
             let mut group = Vec::with_capacity(GROUP);
@@ -165,9 +169,15 @@ impl Claimer {
                         Err(_) => continue,
                     }
                 }
+                let Ok(_place) = places.acquire().await else { return };
+                while group.len() < GROUP
+                    && let Ok(asked) = inbox.try_recv()
+                {
+                    group.push(asked);
+                }
                 let asked: Vec<Ask> = group.iter().map(|(run_id, _)| Ask { run_id: *run_id, token: draw() }).collect();
                 let held: Vec<Uuid> = in_hand.lock().iter().copied().collect();
-                match heard(claim(&pool, &asked, incarnation.id(), lease, &held)).await {
+                match heard(claim(&claims, &asked, incarnation.id(), lease, &held)).await {
                     Ok(mut claimed) => {
                         for (id, reply) in group.drain(..) {
                             let claimed = claimed.remove(&id).map(|claimed| {

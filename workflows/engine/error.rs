@@ -124,3 +124,8 @@ pub(crate) fn is_outage(error: &sqlx::Error) -> bool {
         _ => false,
     }
 }
+
+/// True when a statement waited for somebody's lock until it was told to wait no longer.
+pub(crate) fn is_lock_timeout(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "55P03")
+}

@@ -8,6 +8,11 @@ use std::{
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use crate::{error::is_lock_timeout, silence::heard};
+
+/// Times that one who leaves tries to give back what it holds.
+const GOODBYES: usize = 4;
+
 /// A row that beats. Dead is who has not beaten within the lease; a dead incarnation's runs are anybody's,
 /// and its id is never used again.
 #[derive(Debug, Clone)]
@@ -113,11 +118,26 @@ impl Incarnation {
         Ok(())
     }
 
-    /// Says goodbye: what this incarnation still holds is ready at once.
+    /// Says goodbye: what this incarnation still holds is ready at once. Somebody may hold a row of it for
+    /// longer than a lock is waited for; they are given some time.
+    ///
+    /// # Errors
+    /// The database's own; then the runs wait until this incarnation is found dead.
     pub async fn leave(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
-        let mut tx = pool.begin().await?;
-        bury(&mut tx, self.id()).await?;
-        tx.commit().await
+        let goodbye = async || {
+            let mut tx = pool.begin().await?;
+            bury(&mut tx, self.id()).await?;
+            tx.commit().await
+        };
+        for _ in 1..GOODBYES {
+            match heard(goodbye()).await {
+                Err(error) if is_lock_timeout(&error) => {
+                    tracing::warn!(worker = %self.id(), "a run it holds is locked by somebody; trying again");
+                }
+                said => return said,
+            }
+        }
+        heard(goodbye()).await
     }
 
     async fn insert(&self, pool: &PgPool) -> Result<(), sqlx::Error> {

@@ -29,6 +29,7 @@ mod leave;
 mod outside;
 pub mod park;
 mod payload;
+pub mod pools;
 pub mod registry;
 pub mod rehearse;
 pub mod retire;

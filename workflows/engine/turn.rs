@@ -129,11 +129,11 @@ impl Engine {
     ) -> Result<Arc<Self>, sqlx::Error> {
         let queues: Vec<String> = registry.queues().iter().map(|queue| (*queue).to_owned()).collect();
         let incarnation = Incarnation::register(&pool, name, &queues).await?;
-        let claimer = Claimer::new(pool.clone(), incarnation.clone(), settings.lease);
         let (lost, found) = mpsc::unbounded_channel();
         tokio::spawn(leave::give_back(pool.clone(), found));
         let outside = Outside::new(settings.calls_inside);
         let places = Arc::new(Semaphore::new(settings.transactions.clamp(1, Semaphore::MAX_PERMITS)));
+        let claimer = Claimer::new(pool.clone(), Arc::clone(&places), incarnation.clone(), settings.lease);
         let means = Arc::new(Means { pool, places, fusion: settings.fusion, rehearses: false, faults, outside });
         Ok(Arc::new(Engine { means, registry, settings, incarnation, claimer, lost, anew: watch::Sender::new(()) }))
     }
