@@ -20,7 +20,7 @@ use std::{
 use engine::{
     Engine, Registry, Settings,
     pools::{beside, forgetful},
-    silence::heard,
+    silence::{SILENCE, heard},
     sweep::sweep,
 };
 use sqlx::{ConnectOptions, PgPool};
@@ -160,7 +160,9 @@ pub async fn run(
     let _ = tokio::join!(keeper, sweeper);
     engine.incarnation().leave(&upkeep).await?;
     // A fetch whose reader has gone goes on at the server, and takes its tickets when it commits.
-    heard(at_rest(&fetching)).await?;
+    if tokio::time::timeout(SILENCE, at_rest(&fetching)).await.is_err() {
+        tracing::warn!("a fetch is still under way; the sweep finds what it takes");
+    }
     heard(names.forget(&upkeep)).await?;
     // What this pool gave back is ready now, not when the next sweep comes round.
     heard(sweep(&upkeep, options.settings.lease)).await?;
@@ -170,12 +172,10 @@ pub async fn run(
 }
 
 /// Returns when no statement of a pool is under way: until then its connection has not come back.
-async fn at_rest(pool: &PgPool) -> Result<(), sqlx::Error> {
-    let mut connections = Vec::new();
-    for _ in 0..pool.options().get_max_connections() {
-        connections.push(pool.acquire().await?);
+async fn at_rest(pool: &PgPool) {
+    while pool.num_idle() < usize::try_from(pool.size()).unwrap_or(usize::MAX) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    Ok(())
 }
 
 /// Transactions that turns may have open at once.

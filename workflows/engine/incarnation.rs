@@ -129,15 +129,15 @@ impl Incarnation {
             bury(&mut tx, self.id()).await?;
             tx.commit().await
         };
-        for _ in 1..GOODBYES {
+        let mut more = 1..GOODBYES;
+        loop {
             match heard(goodbye()).await {
-                Err(error) if is_lock_timeout(&error) => {
+                Err(error) if is_lock_timeout(&error) && more.next().is_some() => {
                     tracing::warn!(worker = %self.id(), "a run it holds is locked by somebody; trying again");
                 }
                 said => return said,
             }
         }
-        heard(goodbye()).await
     }
 
     async fn insert(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
