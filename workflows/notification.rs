@@ -23,7 +23,7 @@ use crate::{
     Shop,
     store::{
         carts::idle::{self, Standing},
-        messages::{self, Outgoing},
+        messages::{self, Outgoing, Skip},
         orders_summary, shipments,
     },
 };
@@ -211,7 +211,8 @@ impl Step for ComposeMessage<'_> {
             Ok(_) => None,
         };
         if let Some(why) = unsendable {
-            messages::skip(tx.conn(), subject_id, event, "EMAIL", &letter.to, why, now).await?;
+            let skip = Skip { subject_id, event, channel: "EMAIL", recipient: &letter.to, why };
+            messages::skip(tx.conn(), &[skip], now).await?;
         }
         let (None, Ok((subject, text))) = (unsendable, letter.text) else { return Ok(None) };
         let id = Uuid::now_v7();

@@ -14,7 +14,8 @@ use crate::{
     Rules,
     store::{
         cancellations::{self, Owed},
-        coupons, inventory, messages,
+        coupons, inventory,
+        messages::{self, Skip},
         order_moves::{self, By, LockedOrder, MoveError},
         payments, shipments,
     },
@@ -105,7 +106,7 @@ impl Step for ReturnInventory {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
         let now = tx.now();
-        coupons::lock_of(tx.conn(), self.order_id).await?;
+        coupons::lock_of(tx.conn(), &[self.order_id]).await?;
         let goods = cancellations::goods(tx.conn(), self.order_id).await?;
         inventory::take_back(tx.conn(), self.order_id, &goods, now).await?;
         Ok(())
@@ -162,8 +163,8 @@ impl Step for NoteTextMessage<'_> {
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
         let now = tx.now();
         if let Some(recipient) = self.recipient {
-            let why = "no SMS channel is configured";
-            messages::skip(tx.conn(), self.order_id.into(), "order.cancelled", "SMS", recipient, why, now).await?;
+            let (subject_id, event, why) = (self.order_id.into(), "order.cancelled", "no SMS channel is configured");
+            messages::skip(tx.conn(), &[Skip { subject_id, event, channel: "SMS", recipient, why }], now).await?;
         }
         Ok(())
     }

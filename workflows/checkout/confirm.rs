@@ -20,8 +20,9 @@ use crate::{
     store::{
         carts::{self, CartLine},
         coupons,
-        inventory::{self, Wanted},
-        messages, orders,
+        inventory::{self, Demand, Wanted},
+        messages::{self, Skip},
+        orders::{self, Confirmation},
         payments::Captured,
     },
 };
@@ -43,7 +44,9 @@ impl Step for ConfirmOrder<'_> {
         let now = tx.now();
         let Request { order_id, terms, .. } = self.request;
         let order_id = *order_id;
-        orders::confirm(tx.conn(), order_id, self.payment, self.details.estimated_delivery, now).await?;
+        let estimated_delivery = self.details.estimated_delivery;
+        let confirmation = Confirmation { order_id, payment: self.payment, estimated_delivery };
+        orders::confirm(tx.conn(), &[confirmation], now).await?;
         if let Some(grace_s) = terms.auto_process_after_s {
             tx.start(Start::<Fulfilment>::new(order_id.to_string(), &FulfilmentRequest { order_id, grace_s })?).await?;
         }
@@ -67,20 +70,22 @@ impl Step for CommitReservation<'_> {
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
         let now = tx.now();
         if !self.quote.coupons.is_empty() {
-            coupons::lock_of(tx.conn(), self.order_id).await?;
+            coupons::lock_of(tx.conn(), &[self.order_id]).await?;
         }
-        let committed = inventory::commit(tx.conn(), self.order_id, now).await?;
-        let expired: Vec<Wanted> =
-            Wanted::of(&self.cart.lines).into_iter().filter(|w| !committed.contains(&w.variant_id)).collect();
-        if expired.is_empty() {
+        let order_id = self.order_id;
+        let committed = inventory::commit(tx.conn(), &[order_id], now).await?;
+        let mut wanted = Wanted::of(&self.cart.lines);
+        wanted.retain(|wanted| !committed.contains(&(order_id, wanted.variant_id)));
+        if wanted.is_empty() {
             return Ok(());
         }
-        let short = inventory::hold(tx.conn(), self.order_id, &expired, now, now + self.hold).await?;
+        let demand = Demand { holder: order_id.into(), wanted, expires_at: now + self.hold };
+        let short = inventory::hold(tx.conn(), &[demand], now).await?.concat();
         if !short.is_empty() {
             let lines = self.cart.lines.iter().filter_map(|line| line.short_of(&short)).collect();
             return Err(Refusal::OutOfStock { lines }.into());
         }
-        inventory::commit(tx.conn(), self.order_id, now).await?;
+        inventory::commit(tx.conn(), &[order_id], now).await?;
         Ok(())
     }
 }
@@ -99,7 +104,7 @@ impl Step for RecordRedemption<'_> {
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
         if !self.quote.coupons.is_empty() {
             let now = tx.now();
-            coupons::redeem(tx.conn(), self.order_id, now).await?;
+            coupons::redeem(tx.conn(), &[self.order_id], now).await?;
         }
         Ok(())
     }
@@ -117,7 +122,7 @@ impl Step for ConvertCart {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
         let (run_id, now) = (tx.run_id(), tx.now());
-        carts::convert(tx.conn(), self.cart_id, run_id, now).await?;
+        carts::convert(tx.conn(), &[(self.cart_id, run_id)], now).await?;
         Ok(())
     }
 }
@@ -134,7 +139,8 @@ impl Step for AppendHistory {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
         let now = tx.now();
-        orders::append_history(tx.conn(), self.order_id, Some("PENDING"), "CONFIRMED", "checkout", None, now).await?;
+        orders::append_history(tx.conn(), &[self.order_id], Some("PENDING"), "CONFIRMED", "checkout", None, now)
+            .await?;
         Ok(())
     }
 }
@@ -212,16 +218,14 @@ impl Step for SendNotifications<'_> {
         }
         let now = tx.now();
         let Request { order_id, contact_email, .. } = self.request;
-        messages::skip(
-            tx.conn(),
-            (*order_id).into(),
-            "order.confirmed",
-            "EMAIL",
-            contact_email,
-            "no e-mail channel is configured",
-            now,
-        )
-        .await?;
+        let skip = Skip {
+            subject_id: (*order_id).into(),
+            event: "order.confirmed",
+            channel: "EMAIL",
+            recipient: contact_email,
+            why: "no e-mail channel is configured",
+        };
+        messages::skip(tx.conn(), &[skip], now).await?;
         Ok(false)
     }
 }

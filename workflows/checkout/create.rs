@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     notification::{Notice, Notification},
-    store::orders::{self, NewOrder},
+    store::orders::{self, NewItems, NewOrder},
 };
 
 /// Box 5: the order row, its payment row, and the first line of its history.
@@ -42,7 +42,7 @@ impl Step for CreateOrder<'_> {
             quote: self.quote,
             estimated_delivery: self.details.estimated_delivery,
         };
-        Ok(orders::create(tx.conn(), order, now).await?)
+        Ok(orders::create(tx.conn(), &[order], now).await?)
     }
 }
 
@@ -60,7 +60,8 @@ impl Step for CreateOrderItems<'_> {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
         let now = tx.now();
-        orders::create_items(tx.conn(), self.order_id, &self.cart.lines, self.quote, now).await?;
+        let items = NewItems { order_id: self.order_id, lines: &self.cart.lines, quote: self.quote };
+        orders::create_items(tx.conn(), &[items], now).await?;
         Ok(())
     }
 }
@@ -79,7 +80,7 @@ impl Step for LinkCoupons<'_> {
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
         if !self.quote.coupons.is_empty() {
             let now = tx.now();
-            orders::link_coupons(tx.conn(), self.order_id, &self.quote.coupons, now).await?;
+            orders::link_coupons(tx.conn(), &[(self.order_id, &self.quote.coupons)], now).await?;
         }
         Ok(())
     }

@@ -169,7 +169,7 @@ impl Step for StorePaymentIntent<'_> {
             gateway: &request.gateway,
             payment: self.intent,
         };
-        Ok(orders::store_intent(tx.conn(), intent, now).await?)
+        Ok(orders::store_intents(tx.conn(), &[intent], now).await?)
     }
 }
 

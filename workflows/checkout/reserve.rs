@@ -1,6 +1,6 @@
 //! Phase 2: the stock is held for ten minutes.
 
-use std::time::Duration;
+use std::{slice, time::Duration};
 
 use chrono::{DateTime, Utc};
 use domain::ids::OrderId;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{accept::Refusal, validate::ValidCart};
 use crate::store::{
     coupons,
-    inventory::{self, Wanted},
+    inventory::{self, Demand, Wanted},
 };
 
 /// The reservations this checkout holds.
@@ -36,14 +36,14 @@ impl Step for ReserveInventory<'_> {
     type Output = Hold;
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Hold, StepError> {
-        let wanted = Wanted::of(&self.cart.lines);
         let (now, expires_at) = (tx.now(), tx.now() + self.hold);
-        let short = inventory::hold(tx.conn(), self.order_id, &wanted, now, expires_at).await?;
+        let demand = Demand { holder: self.order_id.into(), wanted: Wanted::of(&self.cart.lines), expires_at };
+        let short = inventory::hold(tx.conn(), slice::from_ref(&demand), now).await?.concat();
         if !short.is_empty() {
             let lines = self.cart.lines.iter().filter_map(|line| line.short_of(&short)).collect();
             return Err(Refusal::OutOfStock { lines }.into());
         }
-        Ok(Hold { reservations: wanted.into_iter().map(|wanted| wanted.reservation_id).collect(), since: now })
+        Ok(Hold { reservations: demand.wanted.into_iter().map(|wanted| wanted.reservation_id).collect(), since: now })
     }
 }
 
@@ -58,7 +58,7 @@ impl Undo<Hold> for ReleaseInventory {
 
     async fn undo(&self, tx: &mut Tx<'_>, _: &Hold) -> Result<(), StepError> {
         let now = tx.now();
-        coupons::lock_of(tx.conn(), self.order_id).await?;
+        coupons::lock_of(tx.conn(), &[self.order_id]).await?;
         inventory::release(tx.conn(), self.order_id, now).await?;
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::{
     rules::Terms,
     store::{
         carts::{self, CartLine, StoredCart},
-        coupons::{self, Candidate, Customer},
+        coupons::{self, Ask, Candidate, Customer, Hold},
     },
 };
 
@@ -86,11 +86,16 @@ impl Step for ApplyCoupons<'_> {
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Quote, StepError> {
         let (request, now) = (self.request, tx.now());
         let customer = Customer { user_id: request.user_id, email: Some(&request.contact_email) };
-        let candidates = coupons::lock_candidates(tx.conn(), request.cart_id, customer, &request.coupon_codes).await?;
-        let quote = quote(&self.cart.lines, &candidates, request, now)?;
-        if !quote.coupons.is_empty() {
-            coupons::hold(tx.conn(), request.order_id, customer, &quote.coupons, now).await?;
-        }
+        let ask = Ask { cart_id: request.cart_id, customer, codes: &request.coupon_codes };
+        let found = coupons::lock_candidates(tx.conn(), &[ask]).await?.pop().unwrap_or_default();
+        let quote = quote(&self.cart.lines, &found.candidates, request, now)?;
+        let hold = Hold {
+            order_id: request.order_id,
+            user_id: request.user_id,
+            redeemer: found.redeemer.as_deref(),
+            coupons: &quote.coupons,
+        };
+        coupons::hold(tx.conn(), &[hold], now).await?;
         Ok(quote)
     }
 }

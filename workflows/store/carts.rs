@@ -4,6 +4,8 @@ pub mod idle;
 pub mod merging;
 mod open;
 
+use std::collections::{HashMap, hash_map::Entry};
+
 use chrono::{DateTime, Utc};
 use domain::{
     cart::CartStatus,
@@ -210,9 +212,21 @@ impl CartLine {
 
 /// Reads a cart with its lines.
 pub async fn load(conn: &mut PgConnection, cart_id: CartId) -> Result<Option<StoredCart>, sqlx::Error> {
+    Ok(load_many(conn, &[cart_id]).await?.remove(&cart_id))
+}
+
+/// Reads carts with their lines, those that there are. One statement.
+pub async fn load_many(
+    conn: &mut PgConnection,
+    cart_ids: &[CartId],
+) -> Result<HashMap<CartId, StoredCart>, sqlx::Error> {
+    if cart_ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let ids: Vec<Uuid> = cart_ids.iter().copied().map(Uuid::from).collect();
     let rows = sqlx::query!(
         r#"
-        select c.user_id, c.session_hash, c.status, c.currency as "currency!", c.version, c.generation, c.checkout_run_id,
+        select c.id, c.user_id, c.session_hash, c.status, c.currency as "currency!", c.version, c.generation, c.checkout_run_id,
                i.variant_id as "variant_id?", i.quantity as "quantity?", i.price as "price_when_added?",
                v.sku as "sku?", v.price as "price?", v.tax_rate as "tax_rate?", v.variant_name, v.attributes,
                p.id as "product_id?", p.product_name as "product_name?", p.category_id, p.image_url, p.currency as "line_currency?",
@@ -222,26 +236,29 @@ pub async fn load(conn: &mut PgConnection, cart_id: CartId) -> Result<Option<Sto
           left join product_variants v on v.id = i.variant_id
           left join products p on p.id = v.product_id
           left join inventory s on s.variant_id = v.id
-         where c.id = $1
-         order by i.variant_id
+         where c.id = any($1)
+         order by c.id, i.variant_id
         "#,
-        Uuid::from(cart_id)
+        &ids
     )
     .fetch_all(conn)
     .await?;
-    let Some(first) = rows.first() else { return Ok(None) };
-    let mut cart = StoredCart {
-        id: cart_id,
-        user_id: first.user_id.map(UserId::from),
-        session_hash: first.session_hash.clone(),
-        status: first.status.parse().map_err(|_| sqlx::Error::Decode("an unknown cart status".into()))?,
-        currency: first.currency.clone(),
-        version: first.version,
-        generation: first.generation,
-        checkout_run_id: first.checkout_run_id,
-        lines: Vec::with_capacity(rows.len()),
-    };
+    let mut carts = HashMap::with_capacity(cart_ids.len());
     for row in rows {
+        let cart = match carts.entry(CartId::from(row.id)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(StoredCart {
+                id: row.id.into(),
+                user_id: row.user_id.map(UserId::from),
+                session_hash: row.session_hash,
+                status: row.status.parse().map_err(|_| sqlx::Error::Decode("an unknown cart status".into()))?,
+                currency: row.currency,
+                version: row.version,
+                generation: row.generation,
+                checkout_run_id: row.checkout_run_id,
+                lines: Vec::new(),
+            }),
+        };
         let (Some(variant_id), Some(product_id)) = (row.variant_id, row.product_id) else { continue };
         let product_name = row.product_name.unwrap_or_default();
         cart.lines.push(CartLine {
@@ -261,7 +278,7 @@ pub async fn load(conn: &mut PgConnection, cart_id: CartId) -> Result<Option<Sto
             available: u32::try_from(row.available).unwrap_or_default(),
         });
     }
-    Ok(Some(cart))
+    Ok(carts)
 }
 
 /// A locked cart: how to reach its owner, and the engine's time.
@@ -333,18 +350,19 @@ pub async fn hold_for_checkout(conn: &mut PgConnection, cart_id: CartId, run_id:
     .await
 }
 
-/// The cart has become an order.
-pub async fn convert(
-    conn: &mut PgConnection,
-    cart_id: CartId,
-    run_id: Uuid,
-    now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
+/// Each of these carts has become the order of its run.
+pub async fn convert(conn: &mut PgConnection, carts: &[(CartId, Uuid)], now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    if carts.is_empty() {
+        return Ok(());
+    }
+    let (ids, runs): (Vec<Uuid>, Vec<Uuid>) =
+        carts.iter().map(|&(cart_id, run_id)| (Uuid::from(cart_id), run_id)).unzip();
     sqlx::query!(
-        "update carts set status = 'CONVERTED', version = version + 1, updated_at = $3
-          where id = $1 and status = 'CHECKOUT' and checkout_run_id = $2",
-        Uuid::from(cart_id),
-        run_id,
+        "update carts c set status = 'CONVERTED', version = c.version + 1, updated_at = $3
+           from unnest($1::uuid[], $2::uuid[]) as o(cart_id, run_id)
+          where c.id = o.cart_id and c.status = 'CHECKOUT' and c.checkout_run_id = o.run_id",
+        &ids,
+        &runs,
         now
     )
     .execute(conn)

@@ -68,6 +68,27 @@ impl Customer<'static> {
     }
 }
 
+/// A cart that asks for coupons.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// Which.
+    pub cart_id: CartId,
+    /// Whose.
+    pub customer: Customer<'a>,
+    /// The codes typed, besides the coupons on the cart.
+    pub codes: &'a [String],
+}
+
+/// What may apply to a cart that asked, in the order of ids.
+#[derive(Debug, Clone, Default)]
+pub struct Candidates {
+    /// The coupons.
+    pub candidates: Vec<Candidate>,
+    /// Whom a limit per customer binds beside the account, as [`hold`] writes it: what two asks of a set have
+    /// in common if they are one customer's. None where no coupon may apply.
+    pub redeemer: Option<Vec<u8>>,
+}
+
 /// Coupons that may apply to a cart: the codes given, those on the cart, and automatic ones.
 pub async fn candidates(
     conn: &mut PgConnection,
@@ -75,110 +96,163 @@ pub async fn candidates(
     customer: Customer<'_>,
     codes: &[String],
 ) -> Result<Vec<Candidate>, sqlx::Error> {
-    let Customer { user_id, email } = customer;
-    let upper = uppercase(codes);
-    let rows = sqlx::query!(
-        r#"
-        select c.id, c.code, c.kind, c.currency as "currency!", c.value, c.min_order_value, c.max_discount, c.starts_at, c.ends_at,
-               c.usage_limit, c.per_user_limit, c.current_usage_count, c.held_count, c.stackable, c.auto_apply,
-               c.scope, c.scope_ids, c.buy_quantity, c.get_quantity, c.is_active,
-               (select count(*) from coupon_redemption_log l
-                 where l.coupon_id = c.id and l.status in ('HELD', 'SUCCESS')
-                   and (l.user_id = $3 or l.redeemer = coalesce(
-                        coupon_redeemer($4), (select coupon_redeemer(u.email) from users u where u.id = $3)))
-               ) as "redeemed!"
-          from coupons c
-         where upper(c.code) = any($1)
-            or c.id in (select coupon_id from cart_coupons where cart_id = $2)
-            or (c.auto_apply and c.is_active)
-         order by c.id
-        "#,
-        &upper,
-        Uuid::from(cart_id),
-        user_id.map(Uuid::from),
-        email,
-    )
-    .fetch_all(conn)
-    .await?;
-    rows.into_iter()
-        .map(|row| Ok(Candidate { redeemed_by_user: row.redeemed, coupon: coupon!(row) }))
-        .collect::<Result<Vec<_>, sqlx::Error>>()
+    let found = read(conn, &[Ask { cart_id, customer, codes }], None).await?;
+    Ok(found.into_iter().flat_map(|found| found.candidates).collect())
 }
 
-/// The same, their rows locked until the transaction ends. In a statement of their own: what the locks' last
-/// holder has redeemed is visible to no earlier one.
-pub async fn lock_candidates(
-    conn: &mut PgConnection,
-    cart_id: CartId,
-    customer: Customer<'_>,
-    codes: &[String],
-) -> Result<Vec<Candidate>, sqlx::Error> {
+/// The same for each of these carts, in their order, the coupons' rows locked until the transaction ends. They
+/// are read in a statement of their own: what the locks' last holder has redeemed is visible to no earlier one.
+/// What one of these carts is about to hold, the others' numbers do not know of.
+pub async fn lock_candidates(conn: &mut PgConnection, asks: &[Ask<'_>]) -> Result<Vec<Candidates>, sqlx::Error> {
+    if asks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let carts: Vec<Uuid> = asks.iter().map(|ask| ask.cart_id.into()).collect();
+    let codes: Vec<String> = asks.iter().flat_map(|ask| ask.codes).map(|code| uppercase(code)).collect();
     let locked = sqlx::query_scalar!(
         r#"select c.id from coupons c
-            where upper(c.code) = any($1)
-               or c.id in (select coupon_id from cart_coupons where cart_id = $2)
-               or (c.auto_apply and c.is_active)
+            where c.id in (select id from coupons where upper(code) = any($1)
+                 union all select coupon_id from cart_coupons where cart_id = any($2)
+                 union all select id from coupons where auto_apply and is_active)
             order by c.id for update"#,
-        &uppercase(codes),
-        Uuid::from(cart_id)
+        &codes,
+        &carts
     )
     .fetch_all(&mut *conn)
     .await?;
     if locked.is_empty() {
-        return Ok(Vec::new());
+        return Ok(vec![Candidates::default(); asks.len()]);
     }
-    let mut candidates = candidates(conn, cart_id, customer, codes).await?;
     // One that began to apply in between is not locked.
-    candidates.retain(|candidate| locked.contains(&candidate.coupon.id.into()));
-    Ok(candidates)
+    read(conn, asks, Some(&locked)).await
 }
 
-fn uppercase(codes: &[String]) -> Vec<String> {
-    codes.iter().map(|code| code.trim().to_uppercase()).collect()
-}
-
-/// Holds the applied coupons for an order: their rows are locked, and were checked under that lock.
-pub async fn hold(
+/// What may apply to each of these carts, in their order; with `among`, only what is among those coupons.
+async fn read(
     conn: &mut PgConnection,
-    order_id: OrderId,
-    customer: Customer<'_>,
-    coupons: &[AppliedCoupon],
-    now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
-    let ids: Vec<Uuid> = coupons.iter().map(|coupon| coupon.coupon_id.into()).collect();
-    let discounts: Vec<_> = coupons.iter().map(|coupon| coupon.discount).collect();
+    asks: &[Ask<'_>],
+    among: Option<&[Uuid]>,
+) -> Result<Vec<Candidates>, sqlx::Error> {
+    let carts: Vec<Uuid> = asks.iter().map(|ask| ask.cart_id.into()).collect();
+    let users: Vec<Option<Uuid>> = asks.iter().map(|ask| ask.customer.user_id.map(Uuid::from)).collect();
+    let emails: Vec<Option<&str>> = asks.iter().map(|ask| ask.customer.email).collect();
+    let (typed_by, codes): (Vec<i64>, Vec<String>) =
+        (1..).zip(asks).flat_map(|(ask, asked)| asked.codes.iter().map(move |code| (ask, uppercase(code)))).unzip();
+    let rows = sqlx::query!(
+        r#"
+        with asks as materialized (
+            select a.position, a.cart_id, a.user_id,
+                   coalesce(coupon_redeemer(a.email), (select coupon_redeemer(u.email) from users u where u.id = a.user_id)) as redeemer
+              from unnest($1::uuid[], $2::uuid[], $3::text[]) with ordinality as a(cart_id, user_id, email, position)),
+        applies as (
+            select t.position, c.id
+              from unnest($4::bigint[], $5::text[]) as t(position, code) join coupons c on upper(c.code) = t.code
+             union
+            select a.position, k.coupon_id from asks a join cart_coupons k on k.cart_id = a.cart_id
+             union
+            select a.position, c.id from asks a cross join coupons c where c.auto_apply and c.is_active)
+        select a.position as "position!", a.redeemer,
+               c.id, c.code, c.kind, c.currency as "currency!", c.value, c.min_order_value, c.max_discount, c.starts_at, c.ends_at,
+               c.usage_limit, c.per_user_limit, c.current_usage_count, c.held_count, c.stackable, c.auto_apply,
+               c.scope, c.scope_ids, c.buy_quantity, c.get_quantity, c.is_active,
+               (select count(*) from coupon_redemption_log l
+                 where l.coupon_id = c.id and l.status in ('HELD', 'SUCCESS')
+                   and (l.user_id = a.user_id or l.redeemer = a.redeemer)) as "redeemed!"
+          from applies p join asks a using (position) join coupons c on c.id = p.id
+         where $6::uuid[] is null or c.id = any($6)
+         order by a.position, c.id
+        "#,
+        &carts,
+        &users as &[Option<Uuid>],
+        &emails as &[Option<&str>],
+        &typed_by,
+        &codes,
+        among as Option<&[Uuid]>,
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut found = vec![Candidates::default(); asks.len()];
+    for mut row in rows {
+        let position = usize::try_from(row.position).unwrap_or_default();
+        let Some(of) = position.checked_sub(1).and_then(|index| found.get_mut(index)) else { continue };
+        of.redeemer = row.redeemer.take();
+        of.candidates.push(Candidate { redeemed_by_user: row.redeemed, coupon: coupon!(row) });
+    }
+    Ok(found)
+}
+
+fn uppercase(code: &str) -> String {
+    code.trim().to_uppercase()
+}
+
+/// Coupons that an order is to hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Hold<'a> {
+    /// The order.
+    pub order_id: OrderId,
+    /// Who buys; none for a guest.
+    pub user_id: Option<UserId>,
+    /// Whom else a limit per customer binds: [`Candidates::redeemer`].
+    pub redeemer: Option<&'a [u8]>,
+    /// Which, each once.
+    pub coupons: &'a [AppliedCoupon],
+}
+
+/// Holds the applied coupons for their orders: their rows are locked, and were checked under that lock.
+pub async fn hold(conn: &mut PgConnection, holds: &[Hold<'_>], now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    let each: Vec<_> = holds.iter().flat_map(|hold| hold.coupons.iter().map(move |coupon| (hold, coupon))).collect();
+    if each.is_empty() {
+        return Ok(());
+    }
+    let orders: Vec<Uuid> = each.iter().map(|(hold, _)| hold.order_id.into()).collect();
+    let users: Vec<Option<Uuid>> = each.iter().map(|(hold, _)| hold.user_id.map(Uuid::from)).collect();
+    let redeemers: Vec<Option<&[u8]>> = each.iter().map(|(hold, _)| hold.redeemer).collect();
+    let coupons: Vec<Uuid> = each.iter().map(|(_, coupon)| coupon.coupon_id.into()).collect();
+    let discounts: Vec<_> = each.iter().map(|(_, coupon)| coupon.discount).collect();
     sqlx::query!(
-        "with held as (
-            update coupons set held_count = held_count + 1, updated_at = $5 where id = any($3) returning id)
+        "with wanted as (
+            select * from unnest($1::uuid[], $2::uuid[], $3::bytea[], $4::uuid[], $5::numeric[])
+                       as w(order_id, user_id, redeemer, coupon_id, discount)),
+         held as (
+            update coupons c set held_count = c.held_count + n.holds, updated_at = $6
+              from (select coupon_id, count(*)::int as holds from wanted group by coupon_id) n
+             where c.id = n.coupon_id returning c.id)
          insert into coupon_redemption_log
                 (coupon_id, user_id, redeemer, order_id, discount_applied, status, created_at, updated_at)
-         select u.id, $2, coalesce(coupon_redeemer($6), (select coupon_redeemer(email) from users where id = $2)), $1,
-                u.discount, 'HELD', $5, $5
-           from unnest($3::uuid[], $4::numeric[]) as u(id, discount) join held on held.id = u.id",
-        Uuid::from(order_id),
-        customer.user_id.map(Uuid::from),
-        &ids,
+         select w.coupon_id, w.user_id, w.redeemer, w.order_id, w.discount, 'HELD', $6, $6
+           from wanted w join held on held.id = w.coupon_id",
+        &orders,
+        &users as &[Option<Uuid>],
+        &redeemers as &[Option<&[u8]>],
+        &coupons,
         &discounts,
-        now,
-        customer.email
+        now
     )
     .execute(conn)
     .await?;
     Ok(())
 }
 
-/// Locks the coupons an order holds or has used. A checkout takes its coupons before its stock, in one
-/// transaction: whoever is about to touch the stock of an order, and then its coupons, comes here first.
-pub async fn lock_of(conn: &mut PgConnection, order_id: OrderId) -> Result<(), sqlx::Error> {
+/// Locks the coupons that orders hold or have used. A checkout takes its coupons before its stock, in one
+/// transaction: whoever is about to touch the stock of orders, and then their coupons, comes here first.
+pub async fn lock_of(conn: &mut PgConnection, orders: &[OrderId]) -> Result<(), sqlx::Error> {
+    if orders.is_empty() {
+        return Ok(());
+    }
     sqlx::query!(
         "select id from coupons
-          where id in (select coupon_id from coupon_redemption_log where order_id = $1 and status in ('HELD', 'SUCCESS'))
+          where id in (select coupon_id from coupon_redemption_log
+                        where order_id = any($1) and status in ('HELD', 'SUCCESS'))
           order by id for update",
-        Uuid::from(order_id)
+        &uuids(orders)
     )
     .fetch_all(conn)
     .await?;
     Ok(())
+}
+
+fn uuids(orders: &[OrderId]) -> Vec<Uuid> {
+    orders.iter().copied().map(Uuid::from).collect()
 }
 
 /// HELD → RELEASED, once.
@@ -197,14 +271,19 @@ pub async fn release(conn: &mut PgConnection, order_id: OrderId, now: DateTime<U
 }
 
 /// HELD → SUCCESS, once.
-pub async fn redeem(conn: &mut PgConnection, order_id: OrderId, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+pub async fn redeem(conn: &mut PgConnection, orders: &[OrderId], now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    if orders.is_empty() {
+        return Ok(());
+    }
     sqlx::query!(
         "with used as (
             update coupon_redemption_log set status = 'SUCCESS', updated_at = $2
-             where order_id = $1 and status = 'HELD' returning coupon_id)
-         update coupons set held_count = held_count - 1, current_usage_count = current_usage_count + 1, updated_at = $2
-          where id in (select coupon_id from used)",
-        Uuid::from(order_id),
+             where order_id = any($1) and status = 'HELD' returning coupon_id)
+         update coupons c
+            set held_count = c.held_count - n.uses, current_usage_count = c.current_usage_count + n.uses, updated_at = $2
+           from (select coupon_id, count(*)::int as uses from used group by coupon_id) n
+          where c.id = n.coupon_id",
+        &uuids(orders),
         now
     )
     .execute(conn)

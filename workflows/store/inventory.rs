@@ -6,6 +6,8 @@
 
 pub mod low_stock;
 
+use std::collections::{HashMap, HashSet};
+
 use chrono::{DateTime, Utc};
 use domain::ids::{OrderId, VariantId};
 use serde::{Deserialize, Serialize};
@@ -30,6 +32,16 @@ pub enum Holder {
 impl From<OrderId> for Holder {
     fn from(order_id: OrderId) -> Self {
         Holder::Order(order_id)
+    }
+}
+
+impl Holder {
+    /// As the columns `order_id` and `service_reservation_id`.
+    fn columns(self) -> (Option<Uuid>, Option<Uuid>) {
+        match self {
+            Holder::Order(order_id) => (Some(order_id.into()), None),
+            Holder::Service(reservation_id) => (None, Some(reservation_id)),
+        }
     }
 }
 
@@ -58,6 +70,17 @@ impl Wanted {
     }
 }
 
+/// Stock that somebody wants: all of it, or nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Demand {
+    /// Who.
+    pub holder: Holder,
+    /// What, each variant once.
+    pub wanted: Vec<Wanted>,
+    /// Until when.
+    pub expires_at: DateTime<Utc>,
+}
+
 /// A variant of which there is not enough.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Short {
@@ -82,25 +105,72 @@ pub async fn available(conn: &mut PgConnection, variants: &[Uuid]) -> Result<Vec
         .collect())
 }
 
-/// Holds everything wanted, or nothing: then returns what is short. One statement.
+/// Holds for each demand everything it wants, or nothing: then says what is short for it. Answers are in the
+/// demands' order, and so are those served: who is refused takes nothing away from a later one. One statement
+/// where there is enough for all.
+///
+/// # Errors
+/// The database's own.
 pub async fn hold(
     conn: &mut PgConnection,
-    holder: impl Into<Holder>,
-    wanted: &[Wanted],
+    demands: &[Demand],
     now: DateTime<Utc>,
-    expires_at: DateTime<Utc>,
-) -> Result<Vec<Short>, sqlx::Error> {
-    let (order_id, service_reservation_id) = match holder.into() {
-        Holder::Order(order_id) => (Some(Uuid::from(order_id)), None),
-        Holder::Service(reservation_id) => (None, Some(reservation_id)),
-    };
-    let variants: Vec<Uuid> = wanted.iter().map(|w| w.variant_id.into()).collect();
-    let quantities: Vec<i32> = wanted.iter().map(|w| w.quantity).collect();
-    let reservations: Vec<Uuid> = wanted.iter().map(|w| w.reservation_id).collect();
+) -> Result<Vec<Vec<Short>>, sqlx::Error> {
+    let all: Vec<&Demand> = demands.iter().collect();
+    // Of what is not named here there is enough for everybody.
+    let mut left = take(conn, &all, now).await?;
+    if left.is_empty() {
+        return Ok(vec![Vec::new(); demands.len()]);
+    }
+    let answers: Vec<Vec<Short>> = demands.iter().map(|demand| serve(&mut left, &demand.wanted)).collect();
+    let served: Vec<&Demand> =
+        all.into_iter().zip(&answers).filter(|(_, short)| short.is_empty()).map(|(demand, _)| demand).collect();
+    // Their rows have been locked since they were counted.
+    let short = take(conn, &served, now).await?;
+    if short.is_empty() { Ok(answers) } else { Err(sqlx::Error::RowNotFound) }
+}
+
+/// Takes what is wanted from what is `left`, or nothing: then returns what is short.
+fn serve(left: &mut HashMap<VariantId, i64>, wanted: &[Wanted]) -> Vec<Short> {
+    let short: Vec<Short> = wanted
+        .iter()
+        .filter_map(|wanted| Some((wanted.variant_id, *left.get(&wanted.variant_id)?, wanted.quantity)))
+        .filter(|&(_, left, quantity)| left < i64::from(quantity))
+        .map(|(variant_id, left, _)| Short { variant_id, available: u32::try_from(left).unwrap_or_default() })
+        .collect();
+    if short.is_empty() {
+        for wanted in wanted {
+            left.entry(wanted.variant_id).and_modify(|left| *left -= i64::from(wanted.quantity));
+        }
+    }
+    short
+}
+
+/// Takes everything for everybody, or nothing: then returns what there is of each variant that is short of the
+/// sum. Either way the variants' rows are locked from here on.
+async fn take(
+    conn: &mut PgConnection,
+    demands: &[&Demand],
+    now: DateTime<Utc>,
+) -> Result<HashMap<VariantId, i64>, sqlx::Error> {
+    let each: Vec<_> =
+        demands.iter().flat_map(|demand| demand.wanted.iter().map(move |wanted| (demand, wanted))).collect();
+    if each.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let variants: Vec<Uuid> = each.iter().map(|(_, wanted)| wanted.variant_id.into()).collect();
+    let quantities: Vec<i32> = each.iter().map(|(_, wanted)| wanted.quantity).collect();
+    let reservations: Vec<Uuid> = each.iter().map(|(_, wanted)| wanted.reservation_id).collect();
+    let (orders, services): (Vec<Option<Uuid>>, Vec<Option<Uuid>>) =
+        each.iter().map(|(demand, _)| demand.holder.columns()).unzip();
+    let ends: Vec<DateTime<Utc>> = each.iter().map(|(demand, _)| demand.expires_at).collect();
     let short = sqlx::query!(
         r#"
         with wanted as (
-            select * from unnest($1::uuid[], $2::int[], $3::uuid[]) as w(variant_id, quantity, reservation_id)),
+            select * from unnest($1::uuid[], $2::int[], $3::uuid[], $4::uuid[], $5::uuid[], $6::timestamptz[])
+                       as w(variant_id, quantity, reservation_id, order_id, service_reservation_id, expires_at)),
+        sums as (
+            select variant_id, sum(quantity) as quantity from wanted group by variant_id),
         -- Locked in variant order; what is read is what the lock's holder left.
         locked as materialized (
             select i.variant_id, i.available_quantity
@@ -109,29 +179,31 @@ pub async fn hold(
              order by i.variant_id
                for update),
         short as (
-            select w.variant_id, coalesce(l.available_quantity, 0) as available
-              from wanted w left join locked l using (variant_id)
-             where coalesce(l.available_quantity, 0) < w.quantity),
+            select s.variant_id, coalesce(l.available_quantity, 0) as available
+              from sums s left join locked l using (variant_id)
+             where coalesce(l.available_quantity, 0) < s.quantity),
         taken as (
             update inventory i
-               set available_quantity = i.available_quantity - w.quantity,
-                   reserved_quantity = i.reserved_quantity + w.quantity,
-                   version = i.version + 1, updated_at = $5
-              from wanted w
-             where i.variant_id = w.variant_id and not exists (select from short)
-            returning w.reservation_id, i.variant_id, w.quantity, i.available_quantity as left_over, i.low_stock_threshold),
+               set available_quantity = i.available_quantity - s.quantity,
+                   reserved_quantity = i.reserved_quantity + s.quantity,
+                   version = i.version + 1, updated_at = $7
+              from sums s
+             where i.variant_id = s.variant_id and not exists (select from short)
+            returning i.variant_id, s.quantity, i.available_quantity as left_over, i.low_stock_threshold),
         held as (
             insert into inventory_reservations
                 (id, order_id, service_reservation_id, variant_id, quantity_reserved, status, created_at, expires_at)
-            select reservation_id, $4, $7, variant_id, quantity, 'ACTIVE', $5, $6 from taken),
+            select w.reservation_id, w.order_id, w.service_reservation_id, w.variant_id, w.quantity, 'ACTIVE', $7, w.expires_at
+              from wanted w join taken using (variant_id)),
         moved as (
             insert into inventory_movements (variant_id, kind, available_delta, reserved_delta, reservation_id, created_at)
-            select variant_id, 'HOLD', -quantity, quantity, reservation_id, $5 from taken),
-        -- One alert a crossing: only the sale that takes it from above the threshold to at or below it.
+            select w.variant_id, 'HOLD', -w.quantity, w.quantity, w.reservation_id, $7
+              from wanted w join taken using (variant_id)),
+        -- One alert a crossing: only what takes it from above the threshold to at or below it.
         alerted as (
             insert into outbox_events (event_id, event_type, subject, data, occurred_at)
             select gen_random_uuid(), 'inventory.low_stock', variant_id::text,
-                   jsonb_build_object('variantId', variant_id, 'available', left_over, 'threshold', low_stock_threshold), $5
+                   jsonb_build_object('variantId', variant_id, 'available', left_over, 'threshold', low_stock_threshold), $7
               from taken
              where left_over <= low_stock_threshold and left_over + quantity > low_stock_threshold)
         select variant_id as "variant_id!", available as "available!" from short
@@ -139,55 +211,59 @@ pub async fn hold(
         &variants,
         &quantities,
         &reservations,
-        order_id,
+        &orders as &[Option<Uuid>],
+        &services as &[Option<Uuid>],
+        &ends,
         now,
-        expires_at,
-        service_reservation_id,
     )
     .fetch_all(conn)
     .await?;
-    Ok(short
-        .into_iter()
-        .map(|row| Short {
-            variant_id: row.variant_id.into(),
-            available: u32::try_from(row.available).unwrap_or_default(),
-        })
-        .collect())
+    Ok(short.into_iter().map(|row| (row.variant_id.into(), i64::from(row.available))).collect())
 }
 
-/// ACTIVE → CONFIRMED, reserved −q. Returns which variants were committed; the others' holds have expired.
+/// ACTIVE → CONFIRMED, reserved −q. Returns of which orders which variants were committed; the others' holds
+/// have expired.
+///
+/// # Errors
+/// The database's own.
 pub async fn commit(
     conn: &mut PgConnection,
-    order_id: OrderId,
+    orders: &[OrderId],
     now: DateTime<Utc>,
-) -> Result<Vec<VariantId>, sqlx::Error> {
-    let committed = sqlx::query_scalar!(
+) -> Result<HashSet<(OrderId, VariantId)>, sqlx::Error> {
+    if orders.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let ids: Vec<Uuid> = orders.iter().copied().map(Uuid::from).collect();
+    let committed = sqlx::query!(
         r#"
         with confirmed as (
             update inventory_reservations set status = 'CONFIRMED'
-             where order_id = $1 and status = 'ACTIVE'
-            returning id, variant_id, quantity_reserved),
+             where order_id = any($1) and status = 'ACTIVE'
+            returning id, order_id, variant_id, quantity_reserved),
+        units as (
+            select variant_id, sum(quantity_reserved)::int as quantity from confirmed group by variant_id),
         locked as materialized (
             select i.variant_id from inventory i
-             where i.variant_id in (select variant_id from confirmed)
+             where i.variant_id in (select variant_id from units)
              order by i.variant_id
                for update),
         sold as (
             update inventory i
-               set reserved_quantity = i.reserved_quantity - c.quantity_reserved, version = i.version + 1, updated_at = $2
-              from confirmed c join locked l using (variant_id)
-             where i.variant_id = c.variant_id),
+               set reserved_quantity = i.reserved_quantity - u.quantity, version = i.version + 1, updated_at = $2
+              from units u join locked l using (variant_id)
+             where i.variant_id = u.variant_id),
         moved as (
             insert into inventory_movements (variant_id, kind, available_delta, reserved_delta, reservation_id, created_at)
             select variant_id, 'COMMIT', 0, -quantity_reserved, id, $2 from confirmed)
-        select variant_id as "variant_id!" from confirmed
+        select order_id as "order_id!", variant_id as "variant_id!" from confirmed
         "#,
-        Uuid::from(order_id),
+        &ids,
         now
     )
     .fetch_all(conn)
     .await?;
-    Ok(committed.into_iter().map(VariantId::from).collect())
+    Ok(committed.into_iter().map(|row| (row.order_id.into(), row.variant_id.into())).collect())
 }
 
 /// ACTIVE → RELEASED, available +q, reserved −q, once. Also tells the world, if anything was released.

@@ -5,6 +5,17 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+/// Something that has happened.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// To what: an order, a cart, a variant.
+    pub subject: Uuid,
+    /// Its name.
+    pub event_type: &'static str,
+    /// What there is to say about it.
+    pub data: Value,
+}
+
 /// Writes events about one subject, in order, in the transaction that makes them true.
 pub async fn publish(
     conn: &mut PgConnection,
@@ -12,17 +23,28 @@ pub async fn publish(
     events: &[(&'static str, Value)],
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    let types: Vec<String> = events.iter().map(|(event_type, _)| (*event_type).to_owned()).collect();
-    let data: Vec<Value> = events.iter().map(|(_, data)| data.clone()).collect();
+    let events: Vec<Event> =
+        events.iter().map(|(event_type, data)| Event { subject, event_type, data: data.clone() }).collect();
+    publish_many(conn, &events, now).await
+}
+
+/// The same about any subjects, in order.
+pub async fn publish_many(conn: &mut PgConnection, events: &[Event], now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let subjects: Vec<String> = events.iter().map(|event| event.subject.to_string()).collect();
+    let types: Vec<&str> = events.iter().map(|event| event.event_type).collect();
+    let data: Vec<&Value> = events.iter().map(|event| &event.data).collect();
     sqlx::query!(
         "insert into outbox_events (event_id, event_type, subject, data, occurred_at)
-         select gen_random_uuid(), e.event_type, $1, e.data, $2
-           from unnest($3::text[], $4::jsonb[]) with ordinality as e(event_type, data, position)
+         select gen_random_uuid(), e.event_type, e.subject, e.data, $1
+           from unnest($2::text[], $3::text[], $4::jsonb[]) with ordinality as e(subject, event_type, data, position)
           order by e.position",
-        subject.to_string(),
         now,
-        &types,
-        &data
+        &subjects,
+        &types as &[&str],
+        &data as &[&Value]
     )
     .execute(conn)
     .await?;
@@ -72,29 +94,45 @@ pub async fn record_sending(
     Ok(status.as_deref() == Some("SENDING"))
 }
 
-/// Records that a message had no way out on its channel: EMAIL, SMS or PUSH.
-pub async fn skip(
-    conn: &mut PgConnection,
-    subject_id: Uuid,
-    event: &str,
-    channel: &str,
-    recipient: &str,
-    why: &str,
-    now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
-    let id = Uuid::now_v7();
+/// A message that has no way out.
+#[derive(Debug, Clone, Copy)]
+pub struct Skip<'a> {
+    /// What it is about.
+    pub subject_id: Uuid,
+    /// What happened.
+    pub event: &'a str,
+    /// On which channel: EMAIL, SMS or PUSH.
+    pub channel: &'a str,
+    /// To whom.
+    pub recipient: &'a str,
+    /// Why not.
+    pub why: &'a str,
+}
+
+/// Records that these messages had no way out, those that were not recorded before.
+pub async fn skip(conn: &mut PgConnection, skips: &[Skip<'_>], now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    if skips.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = skips.iter().map(|_| Uuid::now_v7()).collect();
+    let subjects: Vec<Uuid> = skips.iter().map(|skip| skip.subject_id).collect();
+    let events: Vec<&str> = skips.iter().map(|skip| skip.event).collect();
+    let channels: Vec<&str> = skips.iter().map(|skip| skip.channel).collect();
+    let recipients: Vec<&str> = skips.iter().map(|skip| skip.recipient).collect();
+    let reasons: Vec<&str> = skips.iter().map(|skip| skip.why).collect();
     sqlx::query!(
         "insert into notifications (id, event, subject_id, channel, recipient, message_id, status, detail, created_at)
-         values ($1, $2, $3, $8, $4, $5, 'SKIPPED', $6, $7)
+         select s.id, s.event, s.subject_id, s.channel, s.recipient, s.id::text, 'SKIPPED', s.why, $1
+           from unnest($2::uuid[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::text[])
+                as s(id, event, subject_id, channel, recipient, why)
          on conflict on constraint notifications_once do nothing",
-        id,
-        event,
-        subject_id,
-        recipient,
-        id.to_string(),
-        why,
         now,
-        channel
+        &ids,
+        &events as &[&str],
+        &subjects,
+        &channels as &[&str],
+        &recipients as &[&str],
+        &reasons as &[&str],
     )
     .execute(conn)
     .await?;

@@ -8,7 +8,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Holder, Short, Wanted, give_back, hold};
+use super::{Demand, Holder, Short, Wanted, give_back, hold};
 use crate::messages;
 
 /// A variant that was asked for by its id or its SKU.
@@ -65,9 +65,11 @@ pub async fn reserve(
         .iter()
         .map(|(&variant_id, &quantity)| Wanted { variant_id, quantity, reservation_id: Uuid::now_v7() })
         .collect();
-    let short = hold(conn, Holder::Service(reservation_id), &wanted, now, expires_at).await?;
+    let demand = Demand { holder: Holder::Service(reservation_id), wanted, expires_at };
+    let short = hold(conn, std::slice::from_ref(&demand), now).await?.concat();
     if short.is_empty() {
-        let items: Vec<_> = wanted
+        let items: Vec<_> = demand
+            .wanted
             .iter()
             .map(|wanted| json!({ "variantId": wanted.variant_id, "quantity": wanted.quantity }))
             .collect();
