@@ -38,6 +38,7 @@ mod repeats_in_parallel;
 mod return_faults;
 mod rules;
 mod server;
+mod sets;
 mod silence;
 mod simulation;
 mod two_rules;

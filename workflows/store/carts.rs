@@ -210,9 +210,60 @@ impl CartLine {
     }
 }
 
+/// A row of a cart and a line of it, if it has any.
+struct Row {
+    id: Uuid,
+    user_id: Option<Uuid>,
+    session_hash: Option<Vec<u8>>,
+    status: String,
+    currency: String,
+    version: i64,
+    generation: i32,
+    checkout_run_id: Option<Uuid>,
+    variant_id: Option<Uuid>,
+    quantity: Option<i32>,
+    price_when_added: Option<Decimal>,
+    sku: Option<String>,
+    price: Option<Decimal>,
+    tax_rate: Option<Decimal>,
+    variant_name: Option<String>,
+    attributes: Option<serde_json::Value>,
+    product_id: Option<Uuid>,
+    product_name: Option<String>,
+    category_id: Option<Uuid>,
+    image_url: Option<String>,
+    line_currency: Option<String>,
+    is_active: Option<bool>,
+    available: i32,
+}
+
+/// The rows of the carts that a condition picks.
+macro_rules! rows_where {
+    ($condition:literal, $carts:expr) => {
+        sqlx::query_as!(
+            Row,
+            r#"
+            select c.id, c.user_id, c.session_hash, c.status, c.currency as "currency!", c.version, c.generation, c.checkout_run_id,
+                   i.variant_id as "variant_id?", i.quantity as "quantity?", i.price as "price_when_added?",
+                   v.sku as "sku?", v.price as "price?", v.tax_rate as "tax_rate?", v.variant_name, v.attributes,
+                   p.id as "product_id?", p.product_name as "product_name?", p.category_id, p.image_url, p.currency as "line_currency?",
+                   (v.is_active and p.is_active) as is_active, coalesce(s.available_quantity, 0) as "available!"
+              from carts c
+              left join cart_items i on i.cart_id = c.id
+              left join product_variants v on v.id = i.variant_id
+              left join products p on p.id = v.product_id
+              left join inventory s on s.variant_id = v.id
+             where "# + $condition + " order by c.id, i.variant_id",
+            $carts
+        )
+    };
+}
+
 /// Reads a cart with its lines.
 pub async fn load(conn: &mut PgConnection, cart_id: CartId) -> Result<Option<StoredCart>, sqlx::Error> {
-    Ok(load_many(conn, &[cart_id]).await?.remove(&cart_id))
+    // Not as a set of one: for an array Postgres plans anew each time.
+    let rows = rows_where!("c.id = $1", Uuid::from(cart_id)).fetch_all(conn).await?;
+    Ok(gather(rows)?.remove(&cart_id))
 }
 
 /// Reads carts with their lines, those that there are. One statement.
@@ -224,26 +275,11 @@ pub async fn load_many(
         return Ok(HashMap::new());
     }
     let ids: Vec<Uuid> = cart_ids.iter().copied().map(Uuid::from).collect();
-    let rows = sqlx::query!(
-        r#"
-        select c.id, c.user_id, c.session_hash, c.status, c.currency as "currency!", c.version, c.generation, c.checkout_run_id,
-               i.variant_id as "variant_id?", i.quantity as "quantity?", i.price as "price_when_added?",
-               v.sku as "sku?", v.price as "price?", v.tax_rate as "tax_rate?", v.variant_name, v.attributes,
-               p.id as "product_id?", p.product_name as "product_name?", p.category_id, p.image_url, p.currency as "line_currency?",
-               (v.is_active and p.is_active) as is_active, coalesce(s.available_quantity, 0) as "available!"
-          from carts c
-          left join cart_items i on i.cart_id = c.id
-          left join product_variants v on v.id = i.variant_id
-          left join products p on p.id = v.product_id
-          left join inventory s on s.variant_id = v.id
-         where c.id = any($1)
-         order by c.id, i.variant_id
-        "#,
-        &ids
-    )
-    .fetch_all(conn)
-    .await?;
-    let mut carts = HashMap::with_capacity(cart_ids.len());
+    gather(rows_where!("c.id = any($1)", &ids).fetch_all(conn).await?)
+}
+
+fn gather(rows: Vec<Row>) -> Result<HashMap<CartId, StoredCart>, sqlx::Error> {
+    let mut carts = HashMap::new();
     for row in rows {
         let cart = match carts.entry(CartId::from(row.id)) {
             Entry::Occupied(known) => known.into_mut(),

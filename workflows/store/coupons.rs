@@ -40,7 +40,7 @@ use domain::{
     pricing::AppliedCoupon,
 };
 use serde::{Deserialize, Serialize};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
 /// A coupon that may apply, and how often this user has it in use.
@@ -108,7 +108,7 @@ pub async fn lock_candidates(conn: &mut PgConnection, asks: &[Ask<'_>]) -> Resul
         return Ok(Vec::new());
     }
     let carts: Vec<Uuid> = asks.iter().map(|ask| ask.cart_id.into()).collect();
-    let codes: Vec<String> = asks.iter().flat_map(|ask| ask.codes).map(|code| uppercase(code)).collect();
+    let codes: Vec<String> = asks.iter().flat_map(|ask| uppercase(ask.codes)).collect();
     let locked = sqlx::query_scalar!(
         r#"select c.id from coupons c
             where c.id in (select id from coupons where upper(code) = any($1)
@@ -127,30 +127,45 @@ pub async fn lock_candidates(conn: &mut PgConnection, asks: &[Ask<'_>]) -> Resul
     read(conn, asks, Some(&locked)).await
 }
 
+/// [`Ask`] as the statement reads it.
+#[derive(Serialize)]
+struct AskRow<'a> {
+    position: usize,
+    cart_id: CartId,
+    user_id: Option<UserId>,
+    email: Option<&'a str>,
+    codes: Vec<String>,
+}
+
 /// What may apply to each of these carts, in their order; with `among`, only what is among those coupons.
 async fn read(
     conn: &mut PgConnection,
     asks: &[Ask<'_>],
     among: Option<&[Uuid]>,
 ) -> Result<Vec<Candidates>, sqlx::Error> {
-    let carts: Vec<Uuid> = asks.iter().map(|ask| ask.cart_id.into()).collect();
-    let users: Vec<Option<Uuid>> = asks.iter().map(|ask| ask.customer.user_id.map(Uuid::from)).collect();
-    let emails: Vec<Option<&str>> = asks.iter().map(|ask| ask.customer.email).collect();
-    let (typed_by, codes): (Vec<i64>, Vec<String>) =
-        (1..).zip(asks).flat_map(|(ask, asked)| asked.codes.iter().map(move |code| (ask, uppercase(code)))).unzip();
+    let asked: Vec<_> = asks
+        .iter()
+        .enumerate()
+        .map(|(position, &Ask { cart_id, customer: Customer { user_id, email }, codes })| AskRow {
+            position,
+            cart_id,
+            user_id,
+            email,
+            codes: uppercase(codes),
+        })
+        .collect();
     let rows = sqlx::query!(
         r#"
         with asks as materialized (
-            select a.position, a.cart_id, a.user_id,
+            select a.position, a.cart_id, a.user_id, a.codes,
                    coalesce(coupon_redeemer(a.email), (select coupon_redeemer(u.email) from users u where u.id = a.user_id)) as redeemer
-              from unnest($1::uuid[], $2::uuid[], $3::text[]) with ordinality as a(cart_id, user_id, email, position)),
+              from jsonb_to_recordset($1) as a(position bigint, cart_id uuid, user_id uuid, email text, codes text[])),
         applies as (
-            select t.position, c.id
-              from unnest($4::bigint[], $5::text[]) as t(position, code) join coupons c on upper(c.code) = t.code
+            select a.position, c.id from asks a, unnest(a.codes) as typed(code) join coupons c on upper(c.code) = typed.code
              union
             select a.position, k.coupon_id from asks a join cart_coupons k on k.cart_id = a.cart_id
              union
-            select a.position, c.id from asks a cross join coupons c where c.auto_apply and c.is_active)
+            select a.position, c.id from asks a, coupons c where c.auto_apply and c.is_active)
         select a.position as "position!", a.redeemer,
                c.id, c.code, c.kind, c.currency as "currency!", c.value, c.min_order_value, c.max_discount, c.starts_at, c.ends_at,
                c.usage_limit, c.per_user_limit, c.current_usage_count, c.held_count, c.stackable, c.auto_apply,
@@ -159,30 +174,27 @@ async fn read(
                  where l.coupon_id = c.id and l.status in ('HELD', 'SUCCESS')
                    and (l.user_id = a.user_id or l.redeemer = a.redeemer)) as "redeemed!"
           from applies p join asks a using (position) join coupons c on c.id = p.id
-         where $6::uuid[] is null or c.id = any($6)
+         where $2::uuid[] is null or c.id = any($2)
          order by a.position, c.id
         "#,
-        &carts,
-        &users as &[Option<Uuid>],
-        &emails as &[Option<&str>],
-        &typed_by,
-        &codes,
+        Json(&asked) as _,
         among as Option<&[Uuid]>,
     )
     .fetch_all(conn)
     .await?;
     let mut found = vec![Candidates::default(); asks.len()];
     for mut row in rows {
-        let position = usize::try_from(row.position).unwrap_or_default();
-        let Some(of) = position.checked_sub(1).and_then(|index| found.get_mut(index)) else { continue };
+        let Some(of) = usize::try_from(row.position).ok().and_then(|position| found.get_mut(position)) else {
+            continue;
+        };
         of.redeemer = row.redeemer.take();
         of.candidates.push(Candidate { redeemed_by_user: row.redeemed, coupon: coupon!(row) });
     }
     Ok(found)
 }
 
-fn uppercase(code: &str) -> String {
-    code.trim().to_uppercase()
+fn uppercase(codes: &[String]) -> Vec<String> {
+    codes.iter().map(|code| code.trim().to_uppercase()).collect()
 }
 
 /// Coupons that an order is to hold.
