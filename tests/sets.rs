@@ -1,22 +1,25 @@
 //! What the shop's SQL does for many orders at a time is what it does for each of them in turn.
 
+use std::{fmt::Debug, ops::Range};
+
 use chrono::{DateTime, Utc};
 use domain::{
-    ids::{CartId, OrderId, OrderNumber, UserId},
+    ids::{CartId, OrderId, OrderNumber},
     money::Money,
     payment::PaymentMethod,
     ports::{GatewayPayment, GatewayPaymentStatus, NextAction},
-    pricing::{AppliedCoupon, Pricing, ShippingMethod},
+    pricing::{AppliedCoupon, Pricing, Quote, ShippingMethod},
 };
 use rust_decimal::Decimal;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use uuid::Uuid;
 use workflows::{
     Rules,
     store::{
         carts::{self, CartLine},
-        coupons::{self, Ask, Customer, Hold},
+        coupons::{self, Ask, Candidates, Customer, Hold},
         inventory::{self, Demand, Wanted},
         messages::{self, Event, Skip},
         orders::{self, Confirmation, NewIntent, NewItems, NewOrder},
@@ -29,13 +32,14 @@ use crate::{
     world::{World, mumbai},
 };
 
-/// What a story answers, and what it leaves in these tables, but for what is drawn anew each time or counts
-/// statements. Afterwards it never happened.
-async fn told<T>(pool: &PgPool, tables: &str, story: impl AsyncFnOnce(&mut PgConnection) -> T) -> (T, Vec<Vec<Value>>) {
-    let mut tx = pool.begin().await.expect("a transaction");
-    let answer = story(&mut tx).await;
-    let mut left = Vec::new();
-    for table in tables.split_whitespace() {
+/// Everything a checkout writes.
+const WRITTEN: &str = "orders order_items order_coupons order_state_history payments payment_attempts carts coupons \
+                       coupon_redemption_log inventory inventory_reservations inventory_movements outbox_events notifications";
+
+/// What is in those tables, but for what is drawn anew each time or counts statements.
+async fn books(conn: &mut PgConnection) -> Vec<Vec<Value>> {
+    let mut books = Vec::new();
+    for table in WRITTEN.split_whitespace() {
         let drawn = match table {
             // One alert a crossing, whoever's it is.
             "outbox_events" => "{id,event_id,xid,data}",
@@ -45,65 +49,77 @@ async fn told<T>(pool: &PgPool, tables: &str, story: impl AsyncFnOnce(&mut PgCon
             _ => "{id}",
         };
         let rows = format!("select to_jsonb(t) - '{drawn}'::text[] as rest from {table} t order by rest");
-        left.push(sqlx::query_scalar(AssertSqlSafe(rows)).fetch_all(&mut *tx).await.expect("the rows"));
+        books.push(sqlx::query_scalar(AssertSqlSafe(rows)).fetch_all(&mut *conn).await.expect("the rows"));
     }
+    books
+}
+
+/// Tells a story of `0..count` as a whole, and of each of them in turn: it answers the same and leaves the same
+/// books. Afterwards it never happened.
+async fn same<T: PartialEq + Debug>(
+    pool: &PgPool,
+    what: &str,
+    count: usize,
+    story: impl AsyncFn(&mut PgConnection, Range<usize>) -> Vec<T>,
+) -> (Vec<T>, Vec<Vec<Value>>) {
+    let mut tx = pool.begin().await.expect("a transaction");
+    let together = (story(&mut tx, 0..count).await, books(&mut tx).await);
     tx.rollback().await.expect("rolled back");
-    (answer, left)
+    let mut tx = pool.begin().await.expect("a transaction");
+    let mut answers = Vec::new();
+    for one in 0..count {
+        answers.extend(story(&mut tx, one..one + 1).await);
+    }
+    let one_by_one = (answers, books(&mut tx).await);
+    tx.rollback().await.expect("rolled back");
+    assert_eq!(together, one_by_one, "{what}");
+    together
 }
 
 fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000, 0).expect("a time")
 }
 
-async fn variants(pool: &PgPool) -> Vec<Uuid> {
-    sqlx::query_scalar("select variant_id from inventory order by variant_id").fetch_all(pool).await.expect("variants")
+fn json(of: impl Serialize) -> Value {
+    serde_json::to_value(of).expect("JSON")
 }
 
 #[tokio::test]
 async fn stock_held_for_many_goes_to_those_who_would_get_it_one_by_one() {
-    let world = World::new().await;
-    let known = variants(&world.pool).await;
+    let World { pool, .. } = World::new().await;
+    let known = sqlx::query_scalar("select variant_id from inventory order by variant_id").fetch_all(&pool).await;
+    let mut variants: Vec<Uuid> = known.expect("variants");
+    variants.push(Uuid::max());
     let (mut lost, mut won) = (0, 0);
-    for seed in 0..200 {
+    for seed in 0..150 {
         let mut dice = Dice::new(seed);
-        let stock: Vec<i32> = known.iter().map(|_| i32::try_from(dice.roll(25)).expect("small")).collect();
+        let mut few = |most| i32::try_from(dice.roll(most)).expect("small");
+        let stock: Vec<i32> = variants.iter().map(|_| few(25)).collect();
         let mut demands = Vec::new();
-        for _ in 0..=dice.roll(8) {
+        for _ in 0..=few(8) {
             let mut wanted = Vec::new();
-            for &variant in known.iter().chain(&[Uuid::max()]) {
-                if dice.roll(if variant.is_max() { 20 } else { 2 }) == 0 {
-                    let quantity = i32::try_from(dice.roll(8) + 1).expect("small");
-                    wanted.push(Wanted { variant_id: variant.into(), quantity, reservation_id: Uuid::now_v7() });
+            for &variant in &variants {
+                if few(if variant.is_max() { 20 } else { 2 }) == 0 {
+                    let (variant_id, reservation_id) = (variant.into(), Uuid::now_v7());
+                    wanted.push(Wanted { variant_id, quantity: few(8) + 1, reservation_id });
                 }
             }
             demands.push(Demand { holder: OrderId::generate().into(), wanted, expires_at: now() });
         }
-        let stock = &stock;
-        let set_stock = async |conn: &mut PgConnection| {
+        let what = format!("seed {seed}: {demands:#?} of {stock:?}");
+        let (answers, _) = same(&pool, &what, demands.len(), async |conn, range| {
             let set = "update inventory i set available_quantity = s.pieces
                          from unnest($1::uuid[], $2::int[]) as s(variant_id, pieces) where i.variant_id = s.variant_id";
-            sqlx::query(set).bind(&known).bind(stock).execute(conn).await.expect("stock");
-        };
-        let tables = "inventory inventory_reservations inventory_movements outbox_events";
-        let together = told(&world.pool, tables, async |conn| {
-            set_stock(conn).await;
-            inventory::hold(conn, &demands, now()).await.expect("held")
-        });
-        let one_by_one = told(&world.pool, tables, async |conn| {
-            set_stock(conn).await;
-            let mut answers = Vec::new();
-            for demand in &demands {
-                answers.extend(inventory::hold(conn, std::slice::from_ref(demand), now()).await.expect("held"));
+            if range.start == 0 {
+                sqlx::query(set).bind(&variants).bind(&stock).execute(&mut *conn).await.expect("stock");
             }
+            let mut answers = inventory::hold(conn, &demands[range], now()).await.expect("held");
+            answers.iter_mut().for_each(|short| short.sort_by_key(|short| short.variant_id));
             answers
-        });
-        let (mut together, mut one_by_one) = (together.await, one_by_one.await);
-        for short in together.0.iter_mut().chain(&mut one_by_one.0) {
-            short.sort_by_key(|short| short.variant_id);
-        }
-        assert_eq!(together, one_by_one, "seed {seed}: {demands:#?} of {stock:?}");
-        lost += together.0.iter().filter(|short| !short.is_empty()).count();
-        won += together.0.iter().filter(|short| short.is_empty()).count();
+        })
+        .await;
+        lost += answers.iter().filter(|short| !short.is_empty()).count();
+        won += answers.iter().filter(|short| short.is_empty()).count();
     }
     assert!(lost > 100 && won > 100, "{lost} lost, {won} won");
 }
@@ -119,7 +135,7 @@ async fn coupons_are_found_and_held_for_many_as_one_by_one() {
     for _ in 0..4 {
         shoppers.push(world.shopper(&[("MOU-001", 1)]).await);
     }
-    // One has a coupon on the cart, two have used some before, and a guest has the address of another.
+    // One has a coupon on the cart, two have used some before, and a guest has the address of one of these.
     let before =
         "with carried as (insert into cart_coupons (cart_id, coupon_id) select $2, id from coupons where code = 'FEW')
                   insert into coupon_redemption_log
@@ -129,60 +145,45 @@ async fn coupons_are_found_and_held_for_many_as_one_by_one() {
     let used: Vec<Uuid> = shoppers[..2].iter().map(|(user, _)| Uuid::from(*user)).collect();
     sqlx::query(before).bind(used).bind(Uuid::from(shoppers[3].1)).execute(&world.pool).await.expect("used");
     let of_another = format!(" {}+shop@EXAMPLE.com", shoppers[0].0);
+    let typed = ["few", " Once ", "SAVE20", "NONE"].map(str::to_owned);
     for seed in 0..50 {
         let mut dice = Dice::new(seed);
-        let asked: Vec<(CartId, Option<UserId>, Vec<String>)> = (0..=dice.roll(6))
+        let asks: Vec<Ask<'_>> = (0..=dice.roll(6))
             .map(|_| {
-                let (user, cart) = dice.pick(&shoppers);
-                let mut codes = vec!["few".to_owned(), " Once ".to_owned(), "SAVE20".to_owned(), "NONE".to_owned()];
-                codes.retain(|_| dice.roll(2) == 0);
-                (cart, (dice.roll(3) > 0).then_some(user), codes)
+                let (user, cart_id) = dice.pick(&shoppers);
+                let user_id = (dice.roll(3) > 0).then_some(user);
+                let customer = Customer { user_id, email: user_id.is_none().then_some(&of_another) };
+                Ask { cart_id, customer, codes: &typed[dice.roll(4)..] }
             })
             .collect();
-        let asks: Vec<Ask<'_>> = asked
-            .iter()
-            .map(|(cart_id, user_id, codes)| {
-                let email = user_id.is_none().then_some(of_another.as_str());
-                Ask { cart_id: *cart_id, customer: Customer { user_id: *user_id, email }, codes }
-            })
-            .collect();
-        let mut conn = world.pool.begin().await.expect("a transaction");
-        let found = coupons::lock_candidates(&mut conn, &asks).await.expect("found");
-        for (ask, found) in asks.iter().zip(&found) {
-            let alone = coupons::lock_candidates(&mut conn, &[*ask]).await.expect("found").remove(0);
+        let what = format!("seed {seed}: {asks:#?}");
+        let (found, _) = same(&world.pool, &what, asks.len(), async |conn, range| {
+            let found = coupons::lock_candidates(conn, &asks[range]).await.expect("found");
+            found.into_iter().map(|Candidates { candidates, redeemer }| (json(candidates), redeemer)).collect()
+        })
+        .await;
+        let mut conn = world.pool.acquire().await.expect("a connection");
+        let mut applied: Vec<Vec<AppliedCoupon>> = Vec::new();
+        for (ask, (candidates, _)) in asks.iter().zip(&found) {
             let free = coupons::candidates(&mut conn, ask.cart_id, ask.customer, ask.codes).await.expect("found");
-            let shown = |found: &[coupons::Candidate]| serde_json::to_value(found).expect("JSON");
-            assert_eq!(shown(&found.candidates), shown(&alone.candidates), "seed {seed}: {ask:?}");
-            assert_eq!(shown(&found.candidates), shown(&free), "seed {seed}: {ask:?}");
-            assert_eq!(found.redeemer, alone.redeemer, "seed {seed}: {ask:?}");
-            let limited: Vec<_> = found.candidates.iter().filter(|c| c.coupon.code == "AUTO").collect();
+            assert_eq!(*candidates, json(&free), "seed {seed}: {ask:?}");
+            let auto = free.iter().find(|found| found.coupon.code == "AUTO").expect("applies by itself");
             let has_used = ask.customer.user_id.is_none_or(|user| shoppers[..2].iter().any(|(used, _)| *used == user));
-            assert!(limited.len() == 1 && limited[0].redeemed_by_user == i64::from(has_used), "seed {seed}: {ask:?}");
+            assert_eq!(auto.redeemed_by_user, i64::from(has_used), "seed {seed}: {ask:?}");
+            let discount = Decimal::from(dice.roll(9) + 1);
+            let coupons = free.into_iter().map(|found| (found.coupon.id, found.coupon.code));
+            applied.push(coupons.map(|(coupon_id, code)| AppliedCoupon { coupon_id, code, discount }).collect());
         }
-        conn.rollback().await.expect("rolled back");
-        let applied: Vec<Vec<AppliedCoupon>> = found
-            .iter()
-            .map(|found| {
-                let one =
-                    |c: &coupons::Candidate| (c.coupon.id, c.coupon.code.clone(), Decimal::from(dice.roll(9) + 1));
-                let all = found.candidates.iter().map(one);
-                all.map(|(coupon_id, code, discount)| AppliedCoupon { coupon_id, code, discount }).collect()
-            })
-            .collect();
-        let order_ids: Vec<OrderId> = asks.iter().map(|_| OrderId::generate()).collect();
         let hold = |index: usize| {
-            let (user_id, redeemer) = (asks[index].customer.user_id, found[index].redeemer.as_deref());
-            Hold { order_id: order_ids[index], user_id, redeemer, coupons: &applied[index] }
+            let (user_id, redeemer) = (asks[index].customer.user_id, found[index].1.as_deref());
+            Hold { order_id: OrderId::generate(), user_id, redeemer, coupons: &applied[index] }
         };
         let holds: Vec<Hold<'_>> = (0..asks.len()).map(hold).collect();
-        let tables = "coupons coupon_redemption_log";
-        let together = told(&world.pool, tables, async |c| coupons::hold(c, &holds, now()).await.expect("held")).await;
-        let one_by_one = told(&world.pool, tables, async |conn| {
-            for hold in &holds {
-                coupons::hold(conn, &[*hold], now()).await.expect("held");
-            }
-        });
-        assert_eq!(together, one_by_one.await, "seed {seed}");
+        same(&world.pool, &what, holds.len(), async |conn, range| {
+            coupons::hold(conn, &holds[range], now()).await.expect("held");
+            Vec::<()>::new()
+        })
+        .await;
     }
 }
 
@@ -192,7 +193,7 @@ struct Sold<'a> {
     lines: &'a [CartLine],
     demand: Demand,
     intent: NewIntent<'a>,
-    captured: Option<&'a Captured>,
+    captured: Option<Captured>,
 }
 
 /// All that checkouts write, from the holds to the message that is not sent.
@@ -209,10 +210,10 @@ async fn sell(conn: &mut PgConnection, sold: &[Sold<'_>]) -> Result<(), sqlx::Er
         Vec::push(&mut items, NewItems { order_id, lines, quote });
         Vec::push(&mut links, (order_id, coupons));
         Vec::push(&mut intents, *intent);
-        Vec::push(&mut confirmations, Confirmation { order_id, payment: *captured, estimated_delivery });
+        Vec::push(&mut confirmations, Confirmation { order_id, payment: captured.as_ref(), estimated_delivery });
         Vec::push(&mut converted, (order.cart_id, order.run_id));
         for event_type in ["order.confirmed", "inventory.committed"] {
-            Vec::push(&mut events, Event { subject, event_type, data: json!({ "orderId": order_id }) });
+            Vec::push(&mut events, Event { subject, event_type, data: json(order_id) });
         }
         let (event, recipient) = ("order.confirmed", order.contact_email);
         Vec::push(&mut skips, Skip { subject_id: subject, event, channel: "EMAIL", recipient, why: "a test" });
@@ -237,91 +238,77 @@ async fn sell(conn: &mut PgConnection, sold: &[Sold<'_>]) -> Result<(), sqlx::Er
     Ok(())
 }
 
-const WRITTEN: &str = "orders order_items order_coupons order_state_history payments payment_attempts carts coupons \
-                       coupon_redemption_log inventory inventory_reservations inventory_movements outbox_events notifications";
-
 #[tokio::test]
 async fn many_orders_are_written_as_one_by_one() {
     let world = World::new().await;
     let mut conn = world.pool.acquire().await.expect("a connection");
-    let wishes: [(&[(&str, i32)], &[&str]); 4] = [
-        (&[("LAP-001", 1), ("MOU-001", 2)], &["SAVE20"]),
-        (&[("MOU-001", 3)], &[]),
-        (&[("LAP-001", 2), ("BAG-001", 1)], &["SAVE20"]),
-        (&[("BAG-001", 5)], &["SAVE20"]),
-    ];
-    let mut wanted = Vec::new();
-    for (number, (lines, codes)) in (0..).zip(wishes) {
-        let (user, cart) = world.shopper(lines).await;
-        let (run_id, codes) = (Uuid::now_v7(), codes.iter().map(|code| (*code).to_owned()).collect::<Vec<_>>());
-        carts::hold_for_checkout(&mut conn, cart, run_id).await.expect("held");
-        let found = coupons::candidates(&mut conn, cart, Customer::of(Some(user)), &codes).await.expect("found");
-        let lines = carts::load(&mut conn, cart).await.expect("loaded").expect("a cart").lines;
+    let (one, none) = (["SAVE20".to_owned()], []);
+    let wishes: [&[(&str, i32)]; 4] =
+        [&[("LAP-001", 1), ("MOU-001", 2)], &[("MOU-001", 3)], &[("LAP-001", 2), ("BAG-001", 1)], &[("BAG-001", 5)]];
+    let mut sold = Vec::new();
+    for (number, lines) in (1..).zip(wishes) {
+        let codes: &[String] = if number == 2 { &none } else { &one };
+        let ((user, cart_id), run_id, id) = (world.shopper(lines).await, Uuid::now_v7(), OrderId::generate());
+        carts::hold_for_checkout(&mut conn, cart_id, run_id).await.expect("held");
+        let found = coupons::candidates(&mut conn, cart_id, Customer::of(Some(user)), codes).await.expect("found");
         let coupons: Vec<_> = found.into_iter().map(|found| found.coupon).collect();
+        let lines = carts::load(&mut conn, cart_id).await.expect("loaded").expect("a cart").lines.leak();
         let inputs: Vec<_> = lines.iter().map(CartLine::input).collect();
         let pricing = Pricing::new(Rules::default().pricing);
         let quote = pricing.quote(&inputs, &coupons, None, ShippingMethod::Standard).expect("a price");
         assert_eq!(quote.coupons.len(), codes.len());
-        let order_id = OrderId::generate();
-        let payment = GatewayPayment {
+        let quote: &Quote = Box::leak(Box::new(quote));
+        let is_paid = lines.len() > 1;
+        let payment: &GatewayPayment = Box::leak(Box::new(GatewayPayment {
             gateway_payment_id: format!("pay_{number}"),
-            order_id,
-            status: GatewayPaymentStatus::Captured,
+            order_id: id,
+            status: GatewayPaymentStatus::RequiresAction,
             amount: Money::rounded(quote.total, quote.currency),
-            captured: quote.total,
+            captured: Decimal::ZERO,
             refunded: Decimal::ZERO,
-            next_action: (number == 1).then(|| NextAction::Redirect { url: "https://pay.example".to_owned() }),
+            next_action: is_paid.then(|| NextAction::Redirect { url: "https://pay.example".to_owned() }),
             failure: None,
-        };
+        }));
         let captured = Captured { gateway_payment_id: payment.gateway_payment_id.clone(), amount: quote.total };
-        let number = OrderNumber::from_sequence(number + 1);
-        wanted.push((user, cart, run_id, order_id, number, lines, quote, payment, captured));
-    }
-    let address = mumbai();
-    let sold = wanted.iter().map(|(user, cart, run_id, order_id, number, lines, quote, payment, captured)| Sold {
-        order: NewOrder {
-            id: *order_id,
-            number,
-            run_id: *run_id,
-            cart_id: *cart,
-            user_id: Some(*user),
+        let (demanded, ordered_with) = (Wanted::of(lines), PaymentMethod::Upi);
+        let order = NewOrder {
+            id,
+            number: Box::leak(Box::new(OrderNumber::from_sequence(number))),
+            run_id,
+            cart_id,
+            user_id: Some(user),
             contact_email: "asha@example.com",
             contact_phone: None,
-            shipping_address: (&address, Some(Uuid::max())),
+            shipping_address: (Box::leak(Box::new(mumbai())), Some(Uuid::max())),
             billing_address: (None, None),
             shipping_method: ShippingMethod::Standard,
-            payment_method: PaymentMethod::Upi,
+            payment_method: ordered_with,
             gateway: Some("scripted"),
             quote,
             estimated_delivery: now().date_naive(),
-        },
-        lines,
-        demand: Demand { holder: (*order_id).into(), wanted: Wanted::of(lines), expires_at: now() },
-        intent: NewIntent {
-            order_id: *order_id,
+        };
+        let intent = NewIntent {
+            order_id: id,
             attempt: 1,
-            idempotency_key: *run_id,
-            method: if lines.len() > 1 { PaymentMethod::Upi } else { PaymentMethod::Wallet },
-            ordered_with: PaymentMethod::Upi,
+            idempotency_key: run_id,
+            method: if is_paid { ordered_with } else { PaymentMethod::Wallet },
+            ordered_with,
             gateway: "scripted",
             payment,
-        },
-        captured: (lines.len() > 1).then_some(captured),
-    });
-    let sold: Vec<Sold<'_>> = sold.collect();
-    let together = told(&world.pool, WRITTEN, async |conn| sell(conn, &sold).await.expect("sold")).await;
-    let one_by_one = told(&world.pool, WRITTEN, async |conn| {
-        for one in sold.chunks(1) {
-            sell(conn, one).await.expect("sold");
-        }
-    });
-    assert_eq!(together, one_by_one.await);
-    assert!(together.1.iter().all(|rows| !rows.is_empty()), "each table has something to compare");
+        };
+        let demand = Demand { holder: id.into(), wanted: demanded, expires_at: now() };
+        sold.push(Sold { order, lines, demand, intent, captured: is_paid.then_some(captured) });
+    }
+    let (_, books) = same(&world.pool, "all of it", sold.len(), async |conn, range| {
+        sell(conn, &sold[range]).await.expect("sold");
+        Vec::<()>::new()
+    })
+    .await;
+    assert!(books.iter().all(|rows| !rows.is_empty()), "each table has something to compare");
 
     let ids: Vec<CartId> = sold.iter().map(|sold| sold.order.cart_id).collect();
     let many = carts::load_many(&mut conn, &ids).await.expect("loaded");
     for id in ids {
-        let one = carts::load(&mut conn, id).await.expect("loaded");
-        assert_eq!(serde_json::to_value(many.get(&id)).expect("JSON"), serde_json::to_value(one).expect("JSON"));
+        assert_eq!(json(many.get(&id)), json(carts::load(&mut conn, id).await.expect("loaded")));
     }
 }

@@ -96,7 +96,7 @@ pub async fn candidates(
     customer: Customer<'_>,
     codes: &[String],
 ) -> Result<Vec<Candidate>, sqlx::Error> {
-    let found = read(conn, &[Ask { cart_id, customer, codes }], None).await?;
+    let found = read(conn, &[Ask { cart_id, customer, codes }]).await?;
     Ok(found.into_iter().flat_map(|found| found.candidates).collect())
 }
 
@@ -123,8 +123,12 @@ pub async fn lock_candidates(conn: &mut PgConnection, asks: &[Ask<'_>]) -> Resul
     if locked.is_empty() {
         return Ok(vec![Candidates::default(); asks.len()]);
     }
+    let mut found = read(conn, asks).await?;
     // One that began to apply in between is not locked.
-    read(conn, asks, Some(&locked)).await
+    for Candidates { candidates, .. } in &mut found {
+        candidates.retain(|candidate| locked.contains(&candidate.coupon.id.into()));
+    }
+    Ok(found)
 }
 
 /// [`Ask`] as the statement reads it.
@@ -137,12 +141,8 @@ struct AskRow<'a> {
     codes: Vec<String>,
 }
 
-/// What may apply to each of these carts, in their order; with `among`, only what is among those coupons.
-async fn read(
-    conn: &mut PgConnection,
-    asks: &[Ask<'_>],
-    among: Option<&[Uuid]>,
-) -> Result<Vec<Candidates>, sqlx::Error> {
+/// What may apply to each of these carts, in their order.
+async fn read(conn: &mut PgConnection, asks: &[Ask<'_>]) -> Result<Vec<Candidates>, sqlx::Error> {
     let asked: Vec<_> = asks
         .iter()
         .enumerate()
@@ -174,11 +174,9 @@ async fn read(
                  where l.coupon_id = c.id and l.status in ('HELD', 'SUCCESS')
                    and (l.user_id = a.user_id or l.redeemer = a.redeemer)) as "redeemed!"
           from applies p join asks a using (position) join coupons c on c.id = p.id
-         where $2::uuid[] is null or c.id = any($2)
          order by a.position, c.id
         "#,
         Json(&asked) as _,
-        among as Option<&[Uuid]>,
     )
     .fetch_all(conn)
     .await?;
