@@ -12,6 +12,7 @@ mod cancellation_faults;
 mod checkout_faults;
 mod checkout_races;
 mod clockwork;
+mod cohorts;
 mod contract;
 mod coupon_rush;
 mod door;

@@ -46,9 +46,13 @@ async fn pay(world: &World, order_id: OrderId, token: &str) -> Result<Uuid, Offe
         token: Some(token.to_owned()),
     };
     let mut tx = world.pool.begin().await.expect("a transaction");
-    let run_id = attempt::offer(&mut tx, offer).await?;
-    tx.commit().await.expect("committed");
-    Ok(run_id)
+    let run_id = attempt::offer(&mut tx, offer).await;
+    // Waited for, so that no lock of it is in the way of the turn that follows.
+    match run_id {
+        Ok(_) => tx.commit().await.expect("committed"),
+        Err(_) => tx.rollback().await.expect("rolled back"),
+    }
+    run_id
 }
 
 async fn bought(world: &World, token: &str) -> Accepted {

@@ -117,29 +117,31 @@ impl Workflow for Checkout {
     type Output = Receipt;
 
     async fn run(&self, flow: &mut Flow, request: Request) -> Result<Receipt> {
-        let shop = &*self.0;
+        let (shop, run_id) = (&self.0, flow.id());
         let order_id = request.order_id;
+        let request = Arc::new(request);
         flow.accepted(UnlockCart { cart_id: request.cart_id });
 
         // PHASE 1 · Pre-checkout validation
         // 1. Validate cart
-        let cart = flow.tx(ValidateCart { request: &request }).undo(Nothing).await?;
+        let cart = Arc::new(flow.tx(ValidateCart { run_id, request: request.clone() }).undo(Nothing).await?);
         // 2. Apply coupons
-        let quote = flow.tx(ApplyCoupons { request: &request, cart: &cart }).undo(ReleaseCoupons { order_id }).await?;
+        let apply = ApplyCoupons { request: request.clone(), cart: cart.clone() };
+        let quote = Arc::new(flow.tx(apply).undo(ReleaseCoupons { order_id }).await?);
         // 3. Collect checkout information
-        let details = flow.tx(CollectDetails { request: &request }).undo(Nothing).await?;
+        let details = flow.tx(CollectDetails { request: request.clone() }).undo(Nothing).await?;
 
         // PHASE 2 · Inventory reservation
         // 4. Reserve inventory
         let hold = request.terms.hold();
-        let reserve = ReserveInventory { cart: &cart, order_id, hold };
+        let reserve = ReserveInventory { order_id, cart: cart.clone(), hold };
         let held = flow.tx(reserve).undo(ReleaseInventory { order_id }).await?;
 
         // PHASE 3 · Order creation: 5. order record, 6. order items, 7. linked coupons commit together
         flow.tx((
-            CreateOrder { request: &request, quote: &quote, details: &details },
-            CreateOrderItems { order_id, cart: &cart, quote: &quote },
-            LinkCoupons { order_id, quote: &quote },
+            CreateOrder { run_id, request: request.clone(), quote: quote.clone(), details: details.clone() },
+            CreateOrderItems { order_id, cart: cart.clone(), quote: quote.clone() },
+            LinkCoupons { order_id, quote: quote.clone() },
         ))
         .undo(CancelOrder { order_id })
         .await?;
@@ -163,7 +165,8 @@ impl Workflow for Checkout {
                     desk: &desk,
                 };
                 let intent = flow.call(initiate).undo(void_or_refund).await?;
-                let store = StorePaymentIntent { request: &request, attempt: &attempt, intent: &intent };
+                let (store, tried) = (request.clone(), attempt.clone());
+                let store = StorePaymentIntent { run_id, request: store, attempt: tried, intent: intent.clone() };
                 flow.tx(store).undo(Nothing).await?;
                 let outcome = match PaymentOutcome::known(&intent) {
                     Some(outcome) => outcome,
@@ -189,31 +192,30 @@ impl Workflow for Checkout {
         }
 
         // PHASE 5 · Order confirmation: once this commits, only forward
-        let payment = payment.as_ref();
         let mut flow = flow
             .point_of_no_return((
                 // 10. Update order status
-                ConfirmOrder { request: &request, payment, details: &details },
+                ConfirmOrder { run_id, request: request.clone(), payment: payment.clone(), details: details.clone() },
                 // 11. Commit inventory reservations
-                CommitReservation { order_id, cart: &cart, quote: &quote, hold },
+                CommitReservation { order_id, cart: cart.clone(), quote: quote.clone(), hold },
                 // 12. Record coupon redemption
-                RecordRedemption { order_id, quote: &quote },
+                RecordRedemption { order_id, quote: quote.clone() },
                 // 13. Mark cart as converted
-                ConvertCart { cart_id: request.cart_id },
+                ConvertCart { run_id, cart_id: request.cart_id },
                 // 14. Create order state history
                 AppendHistory { order_id },
                 // 15. Publish events
-                PublishEvents { request: &request, quote: &quote, cart: &cart, payment },
+                PublishEvents { request: request.clone(), quote, cart, payment },
             ))
             .await?;
         if !earlier.is_empty() {
             flow.start(attempt::refund_of_earlier(&request)).await?;
         }
         // 16. Send notifications
-        if flow.tx(SendNotifications { request: &request, shop }).await? {
+        if flow.tx(SendNotifications { request: request.clone(), has_mailer: shop.mailer.is_some() }).await? {
             flow.start(confirm::order_confirmed(order_id)).await?;
         }
         // 17. Return success response
-        flow.tx(ReadReceipt { request: &request, details: &details, shop }).await
+        flow.tx(ReadReceipt { request, details, shop: shop.clone() }).await
     }
 }

@@ -9,7 +9,7 @@ use domain::{
     payment::PaymentMethod,
     pricing::{PricingError, Quote, ShippingMethod},
 };
-use engine::{Failure, Start, StepError};
+use engine::{Failure, Start};
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -265,16 +265,13 @@ impl Refusal {
     }
 }
 
-impl From<Refusal> for StepError {
+impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        if let Refusal::Database(error) = refusal {
-            return error.into();
-        }
         let failure = Failure::new(refusal.code(), refusal.detail());
-        StepError::Terminal(match refusal.data() {
+        match refusal.data() {
             Some(data) => failure.with(data),
             None => failure,
-        })
+        }
     }
 }
 

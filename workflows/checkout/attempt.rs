@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{ids::OrderId, money::Money, payment::PaymentMethod, ports::GatewayPayment};
-use engine::{Delivery, Failure, Flow, Nothing, Result as FlowResult, Start, Step, StepError, Tx};
+use engine::{Delivery, Failure, Flow, Nothing, Result as FlowResult, SetResult, SetStep, SetTx, Start, done};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -80,7 +80,12 @@ impl Attempt {
             flow.checkpoint().await?;
             return Err(declined);
         }
-        let decline = RecordDecline { order_id: request.order_id, number: self.number, intent, why: &declined.detail };
+        let decline = RecordDecline {
+            order_id: request.order_id,
+            number: self.number,
+            gateway_payment_id: intent.gateway_payment_id.clone(),
+            why: declined.detail.clone(),
+        };
         flow.tx(decline).undo(Nothing).await?;
         flow.wait_until(SIGNAL, window.closes).await?.ok_or(declined)
     }
@@ -124,22 +129,23 @@ fn ask_next(waited: Duration) -> Duration {
 }
 
 /// This attempt is FAILED and said so; the order waits for another.
-struct RecordDecline<'a> {
+struct RecordDecline {
     order_id: OrderId,
     number: u32,
-    intent: &'a GatewayPayment,
-    why: &'a str,
+    gateway_payment_id: String,
+    why: String,
 }
 
-impl Step for RecordDecline<'_> {
+impl SetStep for RecordDecline {
     const NAME: &'static str = "RecordDecline";
     type Output = ();
 
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
+    async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<()> {
         let now = tx.now();
-        let payment_id = &self.intent.gateway_payment_id;
-        attempts::record_decline(tx.conn(), self.order_id, self.number, payment_id, self.why, now).await?;
-        Ok(())
+        for RecordDecline { order_id, number, gateway_payment_id, why } in rows {
+            attempts::record_decline(tx.conn(), *order_id, *number, gateway_payment_id, why, now).await?;
+        }
+        done(rows)
     }
 }
 

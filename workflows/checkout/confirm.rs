@@ -1,16 +1,18 @@
 //! Phase 5: the order is the shopper's. One commit, and the point of no return.
 
+use std::{sync::Arc, time::Duration};
+
 use domain::{
     ids::{CartId, OrderId},
     money::to_wire,
     pricing::Quote,
 };
-use engine::{Result as FlowResult, Start, Step, StepError, Tx};
+use engine::{Result as FlowResult, SetResult, SetStep, SetTx, Start, done};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{
     Receipt, Request,
-    accept::Refusal,
     validate::{Details, ValidCart},
 };
 use crate::{
@@ -21,7 +23,7 @@ use crate::{
         carts::{self, CartLine},
         coupons,
         inventory::{self, Demand, Wanted},
-        messages::{self, Skip},
+        messages::{self, Event, Skip},
         orders::{self, Confirmation},
         payments::Captured,
     },
@@ -30,100 +32,110 @@ use crate::{
 /// Box 10: CONFIRMED, and CAPTURED when money was due now. Where the shop packs by itself, that is due
 /// from here on.
 #[derive(Debug)]
-pub struct ConfirmOrder<'a> {
-    pub(super) request: &'a Request,
-    pub(super) payment: Option<&'a Captured>,
-    pub(super) details: &'a Details,
+pub struct ConfirmOrder {
+    pub(super) run_id: Uuid,
+    pub(super) request: Arc<Request>,
+    pub(super) payment: Option<Captured>,
+    pub(super) details: Details,
 }
 
-impl Step for ConfirmOrder<'_> {
+impl SetStep for ConfirmOrder {
     const NAME: &'static str = "ConfirmOrder";
     type Output = ();
 
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
+    async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<()> {
         let now = tx.now();
-        let Request { order_id, terms, .. } = self.request;
-        let order_id = *order_id;
-        let estimated_delivery = self.details.estimated_delivery;
-        let confirmation = Confirmation { order_id, payment: self.payment, estimated_delivery };
-        orders::confirm(tx.conn(), &[confirmation], now).await?;
-        if let Some(grace_s) = terms.auto_process_after_s {
-            tx.start(Start::<Fulfilment>::new(order_id.to_string(), &FulfilmentRequest { order_id, grace_s })?).await?;
+        let confirmations: Vec<Confirmation<'_>> = rows
+            .iter()
+            .map(|row| Confirmation {
+                order_id: row.request.order_id,
+                payment: row.payment.as_ref(),
+                estimated_delivery: row.details.estimated_delivery,
+            })
+            .collect();
+        orders::confirm(tx.conn(), &confirmations, now).await?;
+        for row in rows {
+            let Request { order_id, terms, .. } = &*row.request;
+            if let Some(grace_s) = terms.auto_process_after_s {
+                let packing = FulfilmentRequest { order_id: *order_id, grace_s };
+                tx.start(row.run_id, Start::<Fulfilment>::new(order_id.to_string(), &packing)?);
+            }
         }
-        Ok(())
+        done(rows)
     }
 }
 
 /// Box 11: reserved −q. A hold that expired meanwhile is taken afresh, or the checkout unwinds.
 #[derive(Debug)]
-pub struct CommitReservation<'a> {
+pub struct CommitReservation {
     pub(super) order_id: OrderId,
-    pub(super) cart: &'a ValidCart,
-    pub(super) quote: &'a Quote,
-    pub(super) hold: std::time::Duration,
+    pub(super) cart: Arc<ValidCart>,
+    pub(super) quote: Arc<Quote>,
+    pub(super) hold: Duration,
 }
 
-impl Step for CommitReservation<'_> {
+impl SetStep for CommitReservation {
     const NAME: &'static str = "CommitReservation";
     type Output = ();
 
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
+    async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<()> {
         let now = tx.now();
-        if !self.quote.coupons.is_empty() {
-            coupons::lock_of(tx.conn(), &[self.order_id]).await?;
+        let orders: Vec<OrderId> = rows.iter().map(|row| row.order_id).collect();
+        coupons::lock_of(tx.conn(), &with_coupons(rows.iter().map(|row| (row.order_id, &*row.quote)))).await?;
+        let committed = inventory::commit(tx.conn(), &orders, now).await?;
+        let expired = |row: &Self| {
+            let mut wanted = Wanted::of(&row.cart.lines);
+            wanted.retain(|wanted| !committed.contains(&(row.order_id, wanted.variant_id)));
+            Demand { holder: row.order_id.into(), wanted, expires_at: now + row.hold }
+        };
+        let demands: Vec<Demand> = rows.iter().map(expired).collect();
+        if demands.iter().all(|demand| demand.wanted.is_empty()) {
+            return done(rows);
         }
-        let order_id = self.order_id;
-        let committed = inventory::commit(tx.conn(), &[order_id], now).await?;
-        let mut wanted = Wanted::of(&self.cart.lines);
-        wanted.retain(|wanted| !committed.contains(&(order_id, wanted.variant_id)));
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        let demand = Demand { holder: order_id.into(), wanted, expires_at: now + self.hold };
-        let short = inventory::hold(tx.conn(), &[demand], now).await?.concat();
-        if !short.is_empty() {
-            let lines = self.cart.lines.iter().filter_map(|line| line.short_of(&short)).collect();
-            return Err(Refusal::OutOfStock { lines }.into());
-        }
-        inventory::commit(tx.conn(), &[order_id], now).await?;
-        Ok(())
+        let short = inventory::hold(tx.conn(), &demands, now).await?;
+        inventory::commit(tx.conn(), &orders, now).await?;
+        Ok(rows.iter().zip(short).map(|(row, short)| Ok(row.cart.all_of(&short)?)).collect())
     }
+}
+
+/// Those orders whose price a coupon has lowered.
+fn with_coupons<'a>(orders: impl Iterator<Item = (OrderId, &'a Quote)>) -> Vec<OrderId> {
+    orders.filter(|(_, quote)| !quote.coupons.is_empty()).map(|(order_id, _)| order_id).collect()
 }
 
 /// Box 12: held coupons are used coupons.
 #[derive(Debug)]
-pub struct RecordRedemption<'a> {
+pub struct RecordRedemption {
     pub(super) order_id: OrderId,
-    pub(super) quote: &'a Quote,
+    pub(super) quote: Arc<Quote>,
 }
 
-impl Step for RecordRedemption<'_> {
+impl SetStep for RecordRedemption {
     const NAME: &'static str = "RecordRedemption";
     type Output = ();
 
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
-        if !self.quote.coupons.is_empty() {
-            let now = tx.now();
-            coupons::redeem(tx.conn(), &[self.order_id], now).await?;
-        }
-        Ok(())
+    async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<()> {
+        let (now, orders) = (tx.now(), with_coupons(rows.iter().map(|row| (row.order_id, &*row.quote))));
+        coupons::redeem(tx.conn(), &orders, now).await?;
+        done(rows)
     }
 }
 
 /// Box 13: the cart has become an order.
 #[derive(Debug)]
 pub struct ConvertCart {
+    pub(super) run_id: Uuid,
     pub(super) cart_id: CartId,
 }
 
-impl Step for ConvertCart {
+impl SetStep for ConvertCart {
     const NAME: &'static str = "ConvertCart";
     type Output = ();
 
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
-        let (run_id, now) = (tx.run_id(), tx.now());
-        carts::convert(tx.conn(), &[(self.cart_id, run_id)], now).await?;
-        Ok(())
+    async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<()> {
+        let (now, carts) = (tx.now(), rows.iter().map(|row| (row.cart_id, row.run_id)).collect::<Vec<_>>());
+        carts::convert(tx.conn(), &carts, now).await?;
+        done(rows)
     }
 }
 
@@ -133,37 +145,41 @@ pub struct AppendHistory {
     pub(super) order_id: OrderId,
 }
 
-impl Step for AppendHistory {
+impl SetStep for AppendHistory {
     const NAME: &'static str = "AppendHistory";
     type Output = ();
 
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
-        let now = tx.now();
-        orders::append_history(tx.conn(), &[self.order_id], Some("PENDING"), "CONFIRMED", "checkout", None, now)
-            .await?;
-        Ok(())
+    async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<()> {
+        let (now, ids) = (tx.now(), rows.iter().map(|row| row.order_id).collect::<Vec<_>>());
+        orders::append_history(tx.conn(), &ids, Some("PENDING"), "CONFIRMED", "checkout", None, now).await?;
+        done(rows)
     }
 }
 
 /// Box 15: what others may build on, in the commit that makes it true. (order.created went out with
 /// the order itself.)
 #[derive(Debug)]
-pub struct PublishEvents<'a> {
-    pub(super) request: &'a Request,
-    pub(super) quote: &'a Quote,
-    pub(super) cart: &'a ValidCart,
-    pub(super) payment: Option<&'a Captured>,
+pub struct PublishEvents {
+    pub(super) request: Arc<Request>,
+    pub(super) quote: Arc<Quote>,
+    pub(super) cart: Arc<ValidCart>,
+    pub(super) payment: Option<Captured>,
 }
 
-impl Step for PublishEvents<'_> {
+impl SetStep for PublishEvents {
     const NAME: &'static str = "PublishEvents";
     type Output = ();
 
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
+    async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<()> {
         let now = tx.now();
-        let events = events_of(self.request, self.quote, &self.cart.lines, self.payment);
-        messages::publish(tx.conn(), self.request.order_id.into(), &events, now).await?;
-        Ok(())
+        let mut events = Vec::with_capacity(rows.len() * 4);
+        for PublishEvents { request, quote, cart, payment } in rows {
+            let subject = request.order_id.into();
+            let told = events_of(request, quote, &cart.lines, payment.as_ref()).into_iter();
+            events.extend(told.map(|(event_type, data)| Event { subject, event_type, data }));
+        }
+        messages::publish_many(tx.conn(), &events, now).await?;
+        done(rows)
     }
 }
 
@@ -203,30 +219,30 @@ fn events_of(
 
 /// Box 16: is there anybody to tell, and a way to? If not, that is recorded here and now.
 #[derive(Debug)]
-pub struct SendNotifications<'a> {
-    pub(super) request: &'a Request,
-    pub(super) shop: &'a Shop,
+pub struct SendNotifications {
+    pub(super) request: Arc<Request>,
+    pub(super) has_mailer: bool,
 }
 
-impl Step for SendNotifications<'_> {
+impl SetStep for SendNotifications {
     const NAME: &'static str = "SendNotifications";
     type Output = bool;
 
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<bool, StepError> {
-        if self.shop.mailer.is_some() {
-            return Ok(true);
-        }
+    async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<bool> {
         let now = tx.now();
-        let Request { order_id, contact_email, .. } = self.request;
-        let skip = Skip {
-            subject_id: (*order_id).into(),
-            event: "order.confirmed",
-            channel: "EMAIL",
-            recipient: contact_email,
-            why: "no e-mail channel is configured",
-        };
-        messages::skip(tx.conn(), &[skip], now).await?;
-        Ok(false)
+        let skipped: Vec<Skip<'_>> = rows
+            .iter()
+            .filter(|row| !row.has_mailer)
+            .map(|row| Skip {
+                subject_id: row.request.order_id.into(),
+                event: "order.confirmed",
+                channel: "EMAIL",
+                recipient: &row.request.contact_email,
+                why: "no e-mail channel is configured",
+            })
+            .collect();
+        messages::skip(tx.conn(), &skipped, now).await?;
+        Ok(rows.iter().map(|row| Ok(row.has_mailer)).collect())
     }
 }
 
@@ -238,23 +254,30 @@ pub(super) fn order_confirmed(order_id: OrderId) -> FlowResult<Start<Notificatio
 
 /// Box 17: what the shopper sees.
 #[derive(Debug)]
-pub struct ReadReceipt<'a> {
-    pub(super) request: &'a Request,
-    pub(super) details: &'a Details,
-    pub(super) shop: &'a Shop,
+pub struct ReadReceipt {
+    pub(super) request: Arc<Request>,
+    pub(super) details: Details,
+    pub(super) shop: Arc<Shop>,
 }
 
-impl Step for ReadReceipt<'_> {
+impl SetStep for ReadReceipt {
     const NAME: &'static str = "ReadReceipt";
     type Output = Receipt;
 
-    async fn run(&self, _: &mut Tx<'_>) -> Result<Receipt, StepError> {
-        Ok(Receipt {
-            order_id: self.request.order_id,
-            order_number: self.request.order_number.clone(),
+    async fn run(_: &mut SetTx<'_>, rows: &[Self]) -> SetResult<Receipt> {
+        Ok(rows.iter().map(|row| Ok(row.receipt())).collect())
+    }
+}
+
+impl ReadReceipt {
+    fn receipt(&self) -> Receipt {
+        let Request { order_id, order_number, .. } = &*self.request;
+        Receipt {
+            order_id: *order_id,
+            order_number: order_number.clone(),
             status: "CONFIRMED".to_owned(),
             estimated_delivery: self.details.estimated_delivery,
-            tracking_url: super::status::tracking_url(&self.shop.rules, &self.request.order_number),
-        })
+            tracking_url: super::status::tracking_url(&self.shop.rules, order_number),
+        }
     }
 }

@@ -1,7 +1,10 @@
 //! Phase 3: the order exists, PENDING.
 
+use std::sync::Arc;
+
 use domain::{ids::OrderId, payment::PaymentMethod, pricing::Quote};
-use engine::{Start, Step, StepError, Tx, Undo};
+use engine::{SetResult, SetStep, SetTx, Start, StepError, Tx, Undo, done};
+use uuid::Uuid;
 
 use super::{
     Request,
@@ -14,22 +17,20 @@ use crate::{
 
 /// Box 5: the order row, its payment row, and the first line of its history.
 #[derive(Debug)]
-pub struct CreateOrder<'a> {
-    pub(super) request: &'a Request,
-    pub(super) quote: &'a Quote,
-    pub(super) details: &'a Details,
+pub struct CreateOrder {
+    pub(super) run_id: Uuid,
+    pub(super) request: Arc<Request>,
+    pub(super) quote: Arc<Quote>,
+    pub(super) details: Details,
 }
 
-impl Step for CreateOrder<'_> {
-    const NAME: &'static str = "CreateOrder";
-    type Output = ();
-
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
-        let (run_id, now, request) = (tx.run_id(), tx.now(), self.request);
-        let order = NewOrder {
+impl CreateOrder {
+    fn order(&self) -> NewOrder<'_> {
+        let request = &*self.request;
+        NewOrder {
             id: request.order_id,
             number: &request.order_number,
-            run_id,
+            run_id: self.run_id,
             cart_id: request.cart_id,
             user_id: request.user_id,
             contact_email: &request.contact_email,
@@ -39,50 +40,62 @@ impl Step for CreateOrder<'_> {
             shipping_method: request.shipping_method,
             payment_method: request.payment_method,
             gateway: (request.payment_method != PaymentMethod::Cod).then_some(request.gateway.as_str()),
-            quote: self.quote,
+            quote: &self.quote,
             estimated_delivery: self.details.estimated_delivery,
-        };
-        Ok(orders::create(tx.conn(), &[order], now).await?)
+        }
+    }
+}
+
+impl SetStep for CreateOrder {
+    const NAME: &'static str = "CreateOrder";
+    type Output = ();
+
+    async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<()> {
+        let (now, orders) = (tx.now(), rows.iter().map(CreateOrder::order).collect::<Vec<_>>());
+        orders::create(tx.conn(), &orders, now).await?;
+        done(rows)
     }
 }
 
 /// Box 6: what was bought, with names and prices as they were.
 #[derive(Debug)]
-pub struct CreateOrderItems<'a> {
+pub struct CreateOrderItems {
     pub(super) order_id: OrderId,
-    pub(super) cart: &'a ValidCart,
-    pub(super) quote: &'a Quote,
+    pub(super) cart: Arc<ValidCart>,
+    pub(super) quote: Arc<Quote>,
 }
 
-impl Step for CreateOrderItems<'_> {
+impl SetStep for CreateOrderItems {
     const NAME: &'static str = "CreateOrderItems";
     type Output = ();
 
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
+    async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<()> {
         let now = tx.now();
-        let items = NewItems { order_id: self.order_id, lines: &self.cart.lines, quote: self.quote };
-        orders::create_items(tx.conn(), &[items], now).await?;
-        Ok(())
+        let items: Vec<NewItems<'_>> = rows
+            .iter()
+            .map(|row| NewItems { order_id: row.order_id, lines: &row.cart.lines, quote: &row.quote })
+            .collect();
+        orders::create_items(tx.conn(), &items, now).await?;
+        done(rows)
     }
 }
 
 /// Box 7: which coupons lowered the price.
 #[derive(Debug)]
-pub struct LinkCoupons<'a> {
+pub struct LinkCoupons {
     pub(super) order_id: OrderId,
-    pub(super) quote: &'a Quote,
+    pub(super) quote: Arc<Quote>,
 }
 
-impl Step for LinkCoupons<'_> {
+impl SetStep for LinkCoupons {
     const NAME: &'static str = "LinkCoupons";
     type Output = ();
 
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
-        if !self.quote.coupons.is_empty() {
-            let now = tx.now();
-            orders::link_coupons(tx.conn(), &[(self.order_id, &self.quote.coupons)], now).await?;
-        }
-        Ok(())
+    async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<()> {
+        let now = tx.now();
+        let links: Vec<_> = rows.iter().map(|row| (row.order_id, row.quote.coupons.as_slice())).collect();
+        orders::link_coupons(tx.conn(), &links, now).await?;
+        done(rows)
     }
 }
 

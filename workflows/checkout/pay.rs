@@ -1,6 +1,6 @@
 //! Phase 4: money. Nothing here runs inside a transaction but the notes it leaves.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use domain::{
@@ -9,8 +9,12 @@ use domain::{
     ports::{GatewayPayment, GatewayPaymentStatus, PaymentRequest},
     pricing::Quote,
 };
-use engine::{Call, CallContext, Deadline, Dependency, Failure, RetryPolicy, Start, Step, StepError, Tx, Undo};
+use engine::{
+    Call, CallContext, Deadline, Dependency, Failure, RetryPolicy, SetResult, SetStep, SetTx, Start, StepError, Tx,
+    Undo, done,
+};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{
     Request,
@@ -148,28 +152,36 @@ impl Call for InitiatePayment<'_> {
 
 /// Box 8, the note: the gateway's payment id, and where the shopper must go.
 #[derive(Debug)]
-pub struct StorePaymentIntent<'a> {
-    pub(super) request: &'a Request,
-    pub(super) attempt: &'a Attempt,
-    pub(super) intent: &'a GatewayPayment,
+pub struct StorePaymentIntent {
+    pub(super) run_id: Uuid,
+    pub(super) request: Arc<Request>,
+    pub(super) attempt: Attempt,
+    pub(super) intent: GatewayPayment,
 }
 
-impl Step for StorePaymentIntent<'_> {
-    const NAME: &'static str = "StorePaymentIntent";
-    type Output = ();
-
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
-        let (request, attempt, now) = (self.request, self.attempt, tx.now());
-        let intent = NewIntent {
+impl StorePaymentIntent {
+    fn intent(&self) -> NewIntent<'_> {
+        let (request, attempt) = (&*self.request, &self.attempt);
+        NewIntent {
             order_id: request.order_id,
             attempt: attempt.number,
-            idempotency_key: CallContext::key(tx.run_id(), InitiatePayment::NAME, attempt.number),
+            idempotency_key: CallContext::key(self.run_id, InitiatePayment::NAME, attempt.number),
             method: attempt.method,
             ordered_with: request.payment_method,
             gateway: &request.gateway,
-            payment: self.intent,
-        };
-        Ok(orders::store_intents(tx.conn(), &[intent], now).await?)
+            payment: &self.intent,
+        }
+    }
+}
+
+impl SetStep for StorePaymentIntent {
+    const NAME: &'static str = "StorePaymentIntent";
+    type Output = ();
+
+    async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<()> {
+        let (now, intents) = (tx.now(), rows.iter().map(StorePaymentIntent::intent).collect::<Vec<_>>());
+        orders::store_intents(tx.conn(), &intents, now).await?;
+        done(rows)
     }
 }
 

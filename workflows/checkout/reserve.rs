@@ -1,17 +1,17 @@
 //! Phase 2: the stock is held for ten minutes.
 
-use std::{slice, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use domain::ids::OrderId;
-use engine::{Step, StepError, Tx, Undo};
+use engine::{SetResult, SetStep, SetTx, StepError, Tx, Undo};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{accept::Refusal, validate::ValidCart};
 use crate::store::{
     coupons,
-    inventory::{self, Demand, Wanted},
+    inventory::{self, Demand, Short, Wanted},
 };
 
 /// The reservations this checkout holds.
@@ -23,27 +23,45 @@ pub struct Hold {
     pub since: DateTime<Utc>,
 }
 
-/// Box 4: available −q, reserved +q for each line, or nothing at all.
+/// Box 4: available −q, reserved +q for each line, or nothing at all. Who comes first is served first.
 #[derive(Debug)]
-pub struct ReserveInventory<'a> {
-    pub(super) cart: &'a ValidCart,
+pub struct ReserveInventory {
     pub(super) order_id: OrderId,
+    pub(super) cart: Arc<ValidCart>,
     pub(super) hold: Duration,
 }
 
-impl Step for ReserveInventory<'_> {
+impl SetStep for ReserveInventory {
     const NAME: &'static str = "ReserveInventory";
     type Output = Hold;
 
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<Hold, StepError> {
-        let (now, expires_at) = (tx.now(), tx.now() + self.hold);
-        let demand = Demand { holder: self.order_id.into(), wanted: Wanted::of(&self.cart.lines), expires_at };
-        let short = inventory::hold(tx.conn(), slice::from_ref(&demand), now).await?.concat();
-        if !short.is_empty() {
-            let lines = self.cart.lines.iter().filter_map(|line| line.short_of(&short)).collect();
-            return Err(Refusal::OutOfStock { lines }.into());
+    async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<Hold> {
+        let now = tx.now();
+        let demands: Vec<Demand> = rows
+            .iter()
+            .map(|row| Demand {
+                holder: row.order_id.into(),
+                wanted: Wanted::of(&row.cart.lines),
+                expires_at: now + row.hold,
+            })
+            .collect();
+        let short = inventory::hold(tx.conn(), &demands, now).await?;
+        let answer = |((row, demand), short): ((&Self, Demand), Vec<Short>)| {
+            row.cart.all_of(&short)?;
+            let reservations = demand.wanted.iter().map(|wanted| wanted.reservation_id).collect();
+            Ok(Hold { reservations, since: now })
+        };
+        Ok(rows.iter().zip(demands).zip(short).map(answer).collect())
+    }
+}
+
+impl ValidCart {
+    /// Refuses a cart of which something is short.
+    pub(super) fn all_of(&self, short: &[Short]) -> Result<(), Refusal> {
+        if short.is_empty() {
+            return Ok(());
         }
-        Ok(Hold { reservations: demand.wanted.into_iter().map(|wanted| wanted.reservation_id).collect(), since: now })
+        Err(Refusal::OutOfStock { lines: self.lines.iter().filter_map(|line| line.short_of(short)).collect() })
     }
 }
 

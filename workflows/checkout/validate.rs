@@ -1,21 +1,24 @@
 //! Phase 1: is there anything to sell, at what price, to where.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use domain::{
     cart::CartStatus,
     coupon::{Coupon, CouponRejection},
-    ids::{CartId, OrderId},
-    pricing::{Destination, Quote},
+    ids::{CartId, CouponId, OrderId, UserId},
+    pricing::{AppliedCoupon, Destination, Quote},
 };
-use engine::{Failure, Step, StepError, Tx, Undo};
+use engine::{Failure, SetResult, SetStep, SetTx, StepError, Tx, Undo};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{Request, accept::Refusal};
 use crate::{
     rules::Terms,
     store::{
         carts::{self, CartLine, StoredCart},
-        coupons::{self, Ask, Candidate, Customer, Hold},
+        coupons::{self, Ask, Candidate, Candidates, Customer, Hold},
     },
 };
 
@@ -29,21 +32,27 @@ pub struct ValidCart {
 
 /// Box 1: the cart is ours, not empty, and everything in it is for sale in that quantity.
 #[derive(Debug)]
-pub struct ValidateCart<'a> {
-    pub(super) request: &'a Request,
+pub struct ValidateCart {
+    pub(super) run_id: Uuid,
+    pub(super) request: Arc<Request>,
 }
 
-impl Step for ValidateCart<'_> {
+impl SetStep for ValidateCart {
     const NAME: &'static str = "ValidateCart";
     type Output = ValidCart;
 
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<ValidCart, StepError> {
-        let run_id = tx.run_id();
-        let Some(cart) = carts::load(tx.conn(), self.request.cart_id).await? else {
-            return Err(Failure::new("cart-not-found", "the cart no longer exists").into());
-        };
-        if cart.status != CartStatus::Checkout || cart.checkout_run_id != Some(run_id) {
-            return Err(Failure::new("cart-not-active", "the cart is not held by this checkout").into());
+    async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<ValidCart> {
+        let ids: Vec<CartId> = rows.iter().map(|row| row.request.cart_id).collect();
+        let mut carts = carts::load_many(tx.conn(), &ids).await?;
+        Ok(rows.iter().map(|row| row.check(carts.remove(&row.request.cart_id))).collect())
+    }
+}
+
+impl ValidateCart {
+    fn check(&self, cart: Option<StoredCart>) -> Result<ValidCart, Failure> {
+        let cart = cart.ok_or_else(|| Failure::new("cart-not-found", "the cart no longer exists"))?;
+        if cart.status != CartStatus::Checkout || cart.checkout_run_id != Some(self.run_id) {
+            return Err(Failure::new("cart-not-active", "the cart is not held by this checkout"));
         }
         check_cart(&cart, &self.request.terms)?;
         Ok(ValidCart { lines: cart.lines })
@@ -74,29 +83,73 @@ pub(super) fn check_cart(cart: &StoredCart, terms: &Terms) -> Result<(), Refusal
 
 /// Box 2: prices the cart with its coupons, holds those coupons, and compares with what the shopper saw.
 #[derive(Debug)]
-pub struct ApplyCoupons<'a> {
-    pub(super) request: &'a Request,
-    pub(super) cart: &'a ValidCart,
+pub struct ApplyCoupons {
+    pub(super) request: Arc<Request>,
+    pub(super) cart: Arc<ValidCart>,
 }
 
-impl Step for ApplyCoupons<'_> {
+impl ApplyCoupons {
+    fn ask(&self) -> Ask<'_> {
+        let Request { cart_id, user_id, contact_email, coupon_codes, .. } = &*self.request;
+        let customer = Customer { user_id: *user_id, email: Some(contact_email) };
+        Ask { cart_id: *cart_id, customer, codes: coupon_codes }
+    }
+}
+
+impl SetStep for ApplyCoupons {
     const NAME: &'static str = "ApplyCoupons";
     type Output = Quote;
 
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<Quote, StepError> {
-        let (request, now) = (self.request, tx.now());
-        let customer = Customer { user_id: request.user_id, email: Some(&request.contact_email) };
-        let ask = Ask { cart_id: request.cart_id, customer, codes: &request.coupon_codes };
-        let found = coupons::lock_candidates(tx.conn(), &[ask]).await?.pop().unwrap_or_default();
-        let quote = quote(&self.cart.lines, &found.candidates, request, now)?;
-        let hold = Hold {
-            order_id: request.order_id,
-            user_id: request.user_id,
-            redeemer: found.redeemer.as_deref(),
-            coupons: &quote.coupons,
-        };
-        coupons::hold(tx.conn(), &[hold], now).await?;
-        Ok(quote)
+    async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<Quote> {
+        let now = tx.now();
+        let asks: Vec<Ask<'_>> = rows.iter().map(ApplyCoupons::ask).collect();
+        let mut found = coupons::lock_candidates(tx.conn(), &asks).await?;
+        let mut taken = Taken::default();
+        let mut quotes = Vec::with_capacity(rows.len());
+        for (row, found) in rows.iter().zip(&mut found) {
+            taken.count_in(row.request.user_id, found);
+            let quote = quote(&row.cart.lines, &found.candidates, &row.request, now);
+            if let Ok(quote) = &quote {
+                taken.add(row.request.user_id, found.redeemer.as_deref(), &quote.coupons);
+            }
+            quotes.push(quote);
+        }
+        let holds: Vec<Hold<'_>> = rows
+            .iter()
+            .zip(&found)
+            .zip(&quotes)
+            .filter_map(|((row, found), quote)| {
+                let Request { order_id, user_id, .. } = *row.request;
+                let coupons = quote.as_ref().ok()?.coupons.as_slice();
+                Some(Hold { order_id, user_id, redeemer: found.redeemer.as_deref(), coupons })
+            })
+            .collect();
+        coupons::hold(tx.conn(), &holds, now).await?;
+        Ok(quotes.into_iter().map(|quote| quote.map_err(Failure::from)).collect())
+    }
+}
+
+/// What the rows before have taken of coupons that are limited: whoever comes first is served first.
+#[derive(Default)]
+struct Taken {
+    holds: Vec<(CouponId, Option<UserId>, Option<Vec<u8>>)>,
+}
+
+impl Taken {
+    /// Tells the coupons of what was taken since they were read.
+    fn count_in(&self, user_id: Option<UserId>, found: &mut Candidates) {
+        let Candidates { candidates, redeemer } = found;
+        for Candidate { coupon, redeemed_by_user } in candidates {
+            for (_, user, other) in self.holds.iter().filter(|(id, ..)| *id == coupon.id) {
+                coupon.held_count += 1;
+                let is_same = user.is_some() && *user == user_id || other.is_some() && other == redeemer;
+                *redeemed_by_user += i64::from(is_same);
+            }
+        }
+    }
+
+    fn add(&mut self, user_id: Option<UserId>, redeemer: Option<&[u8]>, coupons: &[AppliedCoupon]) {
+        self.holds.extend(coupons.iter().map(|coupon| (coupon.coupon_id, user_id, redeemer.map(<[u8]>::to_vec))));
     }
 }
 
@@ -195,18 +248,18 @@ pub struct Details {
 
 /// Box 3: addresses and methods came with the request; what follows from them is settled here.
 #[derive(Debug)]
-pub struct CollectDetails<'a> {
-    pub(super) request: &'a Request,
+pub struct CollectDetails {
+    pub(super) request: Arc<Request>,
 }
 
-impl Step for CollectDetails<'_> {
+impl SetStep for CollectDetails {
     const NAME: &'static str = "CollectDetails";
     type Output = Details;
 
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<Details, StepError> {
-        let days = self.request.terms.delivery_days;
+    async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<Details> {
         let today = tx.now().date_naive();
-        Ok(Details { estimated_delivery: today.checked_add_days(Days::new(days.into())).unwrap_or(today) })
+        let after = |days: u16| today.checked_add_days(Days::new(days.into())).unwrap_or(today);
+        Ok(rows.iter().map(|row| Ok(Details { estimated_delivery: after(row.request.terms.delivery_days) })).collect())
     }
 }
 

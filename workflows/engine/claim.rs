@@ -8,15 +8,17 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::{
     Failure,
+    cohort::SET,
+    commit::Fence,
     incarnation::Incarnation,
     journal::{Entry, unreadable},
-    pools::forgetful,
+    pools::Own,
     silence::heard,
     start::ticket_id,
 };
@@ -46,6 +48,8 @@ pub(crate) struct Claimed {
     /// Why its journal, or why it unwinds, cannot be read.
     pub(crate) unreadable: Option<Failure>,
     pub(crate) clock: Clock,
+    /// Travels among so many at most.
+    pub(crate) among: usize,
 }
 
 /// The engine's clock as read at the claim, carried on by a monotonic one.
@@ -151,7 +155,7 @@ impl Claimer {
     /// far without one.
     pub(crate) fn new(pool: PgPool, places: Arc<Semaphore>, incarnation: Incarnation, lease: Duration) -> Self {
         let (requests, mut inbox) = mpsc::channel::<(Uuid, Reply)>(GROUP * 4);
-        let claims = forgetful(&pool, 1);
+        let mut own = Own::forgetful(&pool);
         tokio::spawn(async move {
             let (in_hand, mut unheard) = (InHand::default(), Unheard::default());
             let mut group = Vec::with_capacity(GROUP);
@@ -177,7 +181,13 @@ impl Claimer {
                 }
                 let asked: Vec<Ask> = group.iter().map(|(run_id, _)| Ask { run_id: *run_id, token: draw() }).collect();
                 let held: Vec<Uuid> = in_hand.lock().iter().copied().collect();
-                match heard(claim(&claims, &asked, incarnation.id(), lease, &held)).await {
+                let claimed = async {
+                    let mut connection = own.take().await?;
+                    let claimed = heard(claim(&mut connection, &asked, incarnation.id(), lease, &held)).await?;
+                    own.keep(connection);
+                    Ok::<_, sqlx::Error>(claimed)
+                };
+                match claimed.await {
                     Ok(mut claimed) => {
                         for (id, reply) in group.drain(..) {
                             let claimed = claimed.remove(&id).map(|claimed| {
@@ -230,7 +240,7 @@ fn draw() -> Uuid {
 /// Only a ticket that is still as it was fetched is deleted: one that was renewed meanwhile stands for
 /// a wake-up this claim has not seen.
 async fn claim(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     asked: &[Ask],
     owner: Uuid,
     lease: Duration,
@@ -297,9 +307,30 @@ async fn claim(
         ids.iter().min().copied().unwrap_or_default(),
         ids.iter().max().copied().unwrap_or_default(),
     )
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().map(|row| (row.id, row.into())).collect())
+}
+
+/// Reads a claimed run again, for whoever still has it.
+pub(crate) async fn again(pool: &PgPool, fence: Fence) -> Result<Option<Claimed>, sqlx::Error> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"
+        select r.id, r.workflow, r.version, r.status, r.input, r.claim_token as "token!", r.attempt,
+               r.crashes, r.forward_only, r.cancel_requested, r.failure, r.created_at, engine.now() as "now!",
+               (select json_agg(json_build_object('seq', j.seq, 'kind', j.kind, 'name', j.name,
+                                                  'output', j.output, 'recorded_at', j.recorded_at) order by j.seq)
+                  from engine.journal j where j.run_id = $1) as journal
+          from engine.runs r
+         where r.id = $1 and engine.holds(r.claim_token, $2)
+        "#,
+        fence.run_id,
+        fence.token
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(Claimed::from))
 }
 
 /// A run and its journal as they are read.
@@ -343,6 +374,7 @@ impl From<Row> for Claimed {
             journal,
             unreadable,
             clock: Clock::new(row.now),
+            among: SET,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The verbs a flow is written with.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, fmt, marker::PhantomData, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use serde::{Serialize, de::DeserializeOwned};
@@ -9,15 +9,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use uuid::Uuid;
 
 use crate::{
-    Failure, Forward, Result, RetryPolicy, StepError, Tx, Undo,
+    Failure, Forward, Result, RetryPolicy, Undo,
     claim::Claimed,
+    cohort::{Cohorts, Seat},
     fault::{Fault, Faults, Point, label},
-    group::{Ran, Steps, Stopped, decode_one},
+    group::{Carried, Halt, Steps, decode_one},
     journal::{Entry, Kind, Pending, Replay, unreadable},
     outside::Outside,
-    payload::encode,
+    payload::{encode, rough_size},
     registry::Workflow,
-    silence::{SILENCE, heard},
+    silence::heard,
     start::Start,
     turn::Exit,
     undo::Registered,
@@ -29,6 +30,8 @@ pub(crate) struct Means {
     /// One for each transaction that flows may have open at once. Who waits for one waits for others'
     /// statements, not for a database that may be away: that shows at the pool.
     pub(crate) places: Arc<Semaphore>,
+    /// Where runs wait that share one.
+    pub(crate) cohorts: Arc<Cohorts>,
     /// Adjacent `tx` steps share a commit.
     pub(crate) fusion: bool,
     /// Journals are only read: a flow goes no further than its own.
@@ -75,6 +78,10 @@ pub struct Flow {
     pub(crate) replay: Replay,
     /// Opened by the first `tx` after a commit, closed by the next commit.
     pub(crate) tx: Option<Open>,
+    /// The same for steps that are carried out for many; never both.
+    pub(crate) seat: Option<Seat>,
+    /// What it was started with, in bytes, roughly.
+    pub(crate) weight: usize,
     pub(crate) pending: Vec<Pending>,
     pub(crate) starts: Vec<Start<()>>,
     pub(crate) undos: Vec<Registered>,
@@ -102,23 +109,24 @@ impl fmt::Debug for Flow {
 
 /// A step waiting to be told what undoes it.
 #[must_use = "a step does nothing until it is told what undoes it: `.undo(..)`, or `.undo(Nothing)`"]
-pub struct Stepping<'f, G> {
+pub struct Stepping<'f, G, K> {
     flow: &'f mut Flow,
     steps: G,
+    marker: PhantomData<fn() -> K>,
 }
 
-impl<G> fmt::Debug for Stepping<'_, G> {
+impl<G, K> fmt::Debug for Stepping<'_, G, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Stepping")
     }
 }
 
-impl<G: Steps> Stepping<'_, G> {
+impl<K, G: Steps<K>> Stepping<'_, G, K> {
     /// Carries the step out, and registers what takes it back should the run fail later.
     pub async fn undo<U: Undo<G::Output>>(self, undo: U) -> Result<G::Output> {
-        let Stepping { flow, steps } = self;
+        let Stepping { flow, steps, .. } = self;
         let output =
-            flow.carry_out(&steps, Kind::Tx, |seq, output| Registered::new::<G::Output, U>(seq, undo, output)).await?;
+            flow.carry_out(steps, Kind::Tx, |seq, output| Registered::new::<G::Output, U>(seq, undo, output)).await?;
         flow.after_tx().await?;
         Ok(output)
     }
@@ -148,8 +156,10 @@ impl Flow {
             cancel: run.cancel_requested.clone(),
             means,
             replay,
+            weight: rough_size(&run.input),
             run,
             tx: None,
+            seat: None,
             pending: Vec::new(),
             starts: Vec::new(),
             undos: Vec::new(),
@@ -185,14 +195,14 @@ impl Flow {
 
     /// One step, or a tuple that commits together: SQL and journal in one commit. Adjacent ones may
     /// share a commit; if one fails before it, those never happened.
-    pub fn tx<G: Steps>(&mut self, steps: G) -> Stepping<'_, G> {
-        Stepping { flow: self, steps }
+    pub fn tx<K, G: Steps<K>>(&mut self, steps: G) -> Stepping<'_, G, K> {
+        Stepping { flow: self, steps, marker: PhantomData }
     }
 
     /// A `tx` after which the run only goes forward: once it commits nothing is undone, and a step
     /// that keeps failing parks the run. If it fails, the run unwinds.
-    pub async fn point_of_no_return<G: Steps>(&mut self, steps: G) -> Result<Forward<'_>> {
-        self.carry_out(&steps, Kind::NoReturn, |_, _| None).await?;
+    pub async fn point_of_no_return<K, G: Steps<K>>(&mut self, steps: G) -> Result<Forward<'_>> {
+        self.carry_out(steps, Kind::NoReturn, |_, _| None).await?;
         self.forward = true;
         self.after_tx().await?;
         Ok(Forward(self))
@@ -243,9 +253,9 @@ impl Flow {
 
     /// Runs the steps, or reads what they returned, and registers what takes them back: it is told the
     /// position of the last one, by which the undo is known on every replay, and what they returned.
-    async fn carry_out<G: Steps>(
+    async fn carry_out<K, G: Steps<K>>(
         &mut self,
-        steps: &G,
+        steps: G,
         kind: Kind,
         undo: impl FnOnce(i32, &serde_json::Value) -> Option<Registered> + Send,
     ) -> Result<G::Output> {
@@ -283,39 +293,34 @@ impl Flow {
         self.leave(Exit::Stuck(failure)).await
     }
 
-    async fn carry_out_now<G: Steps>(
+    async fn carry_out_now<K, G: Steps<K>>(
         &mut self,
-        steps: &G,
+        steps: G,
         kind: Kind,
         undo: impl FnOnce(i32, &serde_json::Value) -> Option<Registered> + Send,
     ) -> Result<G::Output> {
-        self.open().await;
-        let means = Arc::clone(&self.means);
-        let mut ran = Ran { faults: means.faults.as_deref(), outputs: Vec::new() };
-        let now = self.now();
-        let result = match self.tx.as_mut() {
-            Some(Open { tx, .. }) => {
-                let mut tx = Tx { conn: tx, run_id: self.run.id, now, failure: None };
-                // Slow steps are failed attempts, and counted; that the database is away shows when this
-                // attempt cannot be written down.
-                let ran = tokio::time::timeout(SILENCE, steps.run(&mut tx, &mut ran)).await;
-                let name = G::names().first().copied().unwrap_or_default();
-                ran.unwrap_or_else(|elapsed| Err(Stopped::Error(name, StepError::Retry(Box::new(elapsed)))))
-            }
-            None => Err(Stopped::Crash),
-        };
-        match result {
-            Ok(output) => {
-                let mut outputs = Vec::with_capacity(ran.outputs.len());
-                for (name, json) in ran.outputs {
+        match steps.carry_out(self).await {
+            Ok(Carried { output, entries }) => {
+                let mut outputs = Vec::with_capacity(entries.len());
+                for (name, json) in entries {
                     outputs.push(json.clone());
                     self.journal(kind, name, Some(json));
                 }
                 self.undos.extend(undo(self.next_seq - 1, &together(outputs)));
                 Ok(output)
             }
-            Err(Stopped::Crash) => self.leave(Exit::Crashed).await,
-            Err(Stopped::Error(name, error)) => self.step_failed(name, error, &RetryPolicy::default()).await,
+            Err(halt) => self.halted(halt).await,
+        }
+    }
+
+    /// What becomes of a run whose steps did not come to their end.
+    pub(crate) async fn halted<T>(&mut self, halt: Halt) -> Result<T> {
+        match halt {
+            Halt::Failed(name, error) => self.step_failed(name, error, &RetryPolicy::default()).await,
+            Halt::Crash => self.leave(Exit::Crashed).await,
+            Halt::Again(among) => self.leave(Exit::Again { among }).await,
+            Halt::Outage => self.leave(Exit::Outage).await,
+            Halt::Fails(failure) => Err(failure),
         }
     }
 

@@ -16,7 +16,7 @@ impl Forward<'_> {
     }
 
     /// As [`Flow::tx`]; a step that keeps failing parks the run.
-    pub async fn tx<G: Steps>(&mut self, steps: G) -> Result<G::Output> {
+    pub async fn tx<K, G: Steps<K>>(&mut self, steps: G) -> Result<G::Output> {
         self.0.tx(steps).undo(crate::Nothing).await
     }
 

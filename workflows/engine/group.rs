@@ -5,14 +5,25 @@ use std::future::Future;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    Failure, Step, StepError, Tx,
+    Failure, Flow, SetStep, SetTx, Step, StepError, Tx,
     fault::{Fault, Faults, Point},
+    flow::Open,
     journal::unreadable,
     payload::encode,
+    silence::SILENCE,
 };
 
-/// One step, or a tuple of steps that always share a commit. Each has its own journal entry.
-pub trait Steps: Send + Sync {
+/// Marks steps that a run carries out by itself, in a transaction of its own.
+#[derive(Debug)]
+pub enum Alone {}
+
+/// Marks steps that are carried out for many runs at once.
+#[derive(Debug)]
+pub enum InSets {}
+
+/// One step, or a tuple of steps that always share a commit. Each has its own journal entry. All of a
+/// tuple are of one kind; which, the compiler finds out.
+pub trait Steps<Kind>: Send {
     /// What they return together.
     type Output: DeserializeOwned + Send + Sync + 'static;
 
@@ -20,89 +31,346 @@ pub trait Steps: Send + Sync {
     fn names() -> Vec<&'static str>;
 
     #[doc(hidden)]
-    fn run(&self, tx: &mut Tx<'_>, ran: &mut Ran<'_>) -> impl Future<Output = Result<Self::Output, Stopped>> + Send;
+    fn decode(outputs: Vec<serde_json::Value>) -> Result<Self::Output, Failure>;
 
     #[doc(hidden)]
-    fn decode(outputs: Vec<serde_json::Value>) -> Result<Self::Output, Failure>;
+    fn carry_out(self, flow: &mut Flow) -> impl Future<Output = Result<Carried<Self::Output>, Halt>> + Send;
 }
 
-/// How a group was interrupted.
+/// What steps have returned, and what the journal keeps of it.
 #[derive(Debug)]
 #[doc(hidden)]
-pub enum Stopped {
-    Error(&'static str, StepError),
-    Crash,
+pub struct Carried<O> {
+    pub(crate) output: O,
+    pub(crate) entries: Vec<(&'static str, serde_json::Value)>,
 }
 
-/// What the steps of a group have returned so far.
+/// Why steps did not come to their end.
+#[derive(Debug)]
 #[doc(hidden)]
-pub struct Ran<'a> {
-    pub(crate) faults: Option<&'a dyn Faults>,
-    pub(crate) outputs: Vec<(&'static str, serde_json::Value)>,
-}
-
-impl Ran<'_> {
-    async fn step<S: Step>(&mut self, step: &S, tx: &mut Tx<'_>) -> Result<S::Output, Stopped> {
-        let stopped = |error| Stopped::Error(S::NAME, error);
-        let mut twice = false;
-        match self.faults.and_then(|faults| faults.at(Point::Before, S::NAME)) {
-            None | Some(Fault::Unreadable | Fault::Panic) => {}
-            Some(Fault::Crash) => return Err(Stopped::Crash),
-            Some(Fault::Fail(failure)) => return Err(stopped(failure.into())),
-            Some(Fault::Retry) => return Err(stopped(StepError::Retry("injected".into()))),
-            Some(Fault::Twice) => twice = true,
-        }
-        if twice {
-            // Audited: a constant.
-            sqlx::query("savepoint first").execute(tx.conn()).await.map_err(|e| stopped(e.into()))?;
-            step.run(tx).await.map_err(stopped)?;
-            sqlx::query("rollback to savepoint first").execute(tx.conn()).await.map_err(|e| stopped(e.into()))?;
-        }
-        let output = step.run(tx).await.map_err(stopped)?;
-        if let Some(Fault::Crash) = self.faults.and_then(|faults| faults.at(Point::After, S::NAME)) {
-            return Err(Stopped::Crash);
-        }
-        self.outputs.push((S::NAME, encode(S::NAME, &output).map_err(|failure| stopped(failure.into()))?));
-        Ok(output)
-    }
+pub enum Halt {
+    /// One of them failed.
+    Failed(&'static str, StepError),
+    /// A test has killed this turn.
+    Crash,
+    /// What they had in hand has been rolled back for another run's sake; they go again, among so many.
+    Again(usize),
+    /// The database is away.
+    Outage,
+    /// The run fails for what had to be done before them.
+    Fails(Failure),
 }
 
 pub(crate) fn decode_one<T: DeserializeOwned>(name: &str, output: serde_json::Value) -> Result<T, Failure> {
     serde_json::from_value(output).map_err(|error| unreadable(name, error))
 }
 
-impl<S: Step> Steps for S {
+/// What a test does to a step before it runs, if it does not end it: run it once, or twice.
+fn before(faults: Option<&dyn Faults>, name: &'static str) -> Result<bool, Halt> {
+    match faults.and_then(|faults| faults.at(Point::Before, name)) {
+        None | Some(Fault::Unreadable | Fault::Panic) => Ok(false),
+        Some(Fault::Twice) => Ok(true),
+        Some(Fault::Crash) => Err(Halt::Crash),
+        Some(Fault::Fail(failure)) => Err(Halt::Failed(name, failure.into())),
+        Some(Fault::Retry) => Err(Halt::Failed(name, StepError::Retry("injected".into()))),
+    }
+}
+
+fn after(faults: Option<&dyn Faults>, name: &'static str) -> Result<(), Halt> {
+    match faults.and_then(|faults| faults.at(Point::After, name)) {
+        Some(Fault::Crash) => Err(Halt::Crash),
+        None | Some(Fault::Fail(_) | Fault::Retry | Fault::Twice | Fault::Unreadable | Fault::Panic) => Ok(()),
+    }
+}
+
+async fn savepoint(conn: &mut sqlx::PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("savepoint first").execute(conn).await.map(|_| ())
+}
+
+async fn back_to_savepoint(conn: &mut sqlx::PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("rollback to savepoint first").execute(conn).await.map(|_| ())
+}
+
+// --- steps of one run ---
+
+/// What the steps of a group have returned so far.
+struct Ran<'a> {
+    faults: Option<&'a dyn Faults>,
+    entries: Vec<(&'static str, serde_json::Value)>,
+}
+
+impl Ran<'_> {
+    async fn step<S: Step>(&mut self, step: &S, tx: &mut Tx<'_>) -> Result<S::Output, Halt> {
+        let failed = |error| Halt::Failed(S::NAME, error);
+        if before(self.faults, S::NAME)? {
+            savepoint(tx.conn()).await.map_err(|error| failed(error.into()))?;
+            step.run(tx).await.map_err(failed)?;
+            back_to_savepoint(tx.conn()).await.map_err(|error| failed(error.into()))?;
+        }
+        let output = step.run(tx).await.map_err(failed)?;
+        after(self.faults, S::NAME)?;
+        self.entries.push((S::NAME, encode(S::NAME, &output).map_err(|failure| failed(failure.into()))?));
+        Ok(output)
+    }
+}
+
+/// Carries out steps in the run's own transaction. Slow ones are failed attempts, and counted; that the
+/// database is away shows when the attempt cannot be written down.
+macro_rules! alone {
+    ($flow:ident, $first:expr, $ran:ident, $tx:ident, $run:expr) => {{
+        if $flow.seat.is_some() {
+            $flow.flush().await.map_err(Halt::Fails)?;
+        }
+        $flow.open().await;
+        let (means, now) = (std::sync::Arc::clone(&$flow.means), $flow.now());
+        let Some(Open { tx, .. }) = $flow.tx.as_mut() else { return Err(Halt::Outage) };
+        let mut own = Tx { conn: tx, run_id: $flow.run.id, now, failure: None };
+        let mut $ran = Ran { faults: means.faults.as_deref(), entries: Vec::new() };
+        let $tx = &mut own;
+        let output = match tokio::time::timeout(SILENCE, async { Ok::<_, Halt>($run) }).await {
+            Ok(output) => output?,
+            Err(elapsed) => return Err(Halt::Failed($first, StepError::Retry(Box::new(elapsed)))),
+        };
+        Ok(Carried { output, entries: $ran.entries })
+    }};
+}
+
+impl<S: Step> Steps<Alone> for S {
     type Output = S::Output;
 
     fn names() -> Vec<&'static str> {
         vec![S::NAME]
     }
 
-    async fn run(&self, tx: &mut Tx<'_>, ran: &mut Ran<'_>) -> Result<S::Output, Stopped> {
-        ran.step(self, tx).await
+    fn decode(outputs: Vec<serde_json::Value>) -> Result<S::Output, Failure> {
+        decode_one(S::NAME, outputs.into_iter().next().unwrap_or_default())
+    }
+
+    async fn carry_out(self, flow: &mut Flow) -> Result<Carried<S::Output>, Halt> {
+        alone!(flow, S::NAME, ran, tx, ran.step(&self, tx).await?)
+    }
+}
+
+// --- steps of many runs ---
+
+/// A step of a set, or a tuple of them: what one run hands in.
+pub(crate) trait Rows: Sized + Send + 'static {
+    /// What one run gets back.
+    type Output: Send + 'static;
+
+    /// One result a row, in their order; or how all of them were stopped.
+    fn run(
+        rows: Vec<Self>,
+        tx: &mut SetTx<'_>,
+        faults: Option<&dyn Faults>,
+    ) -> impl Future<Output = Result<Vec<RowResult<Self::Output>>, Stopped>> + Send;
+}
+
+/// What became of a row: what its run gets back, or why it was refused before anything was written for it.
+pub(crate) type RowResult<O> = Result<Carried<O>, (&'static str, Failure)>;
+
+/// How a set was stopped: what it wrote must be rolled back.
+#[derive(Debug)]
+pub(crate) enum Stopped {
+    /// By one of its rows.
+    By(usize, Halt),
+    /// By one of them, and nobody knows which.
+    BySome(&'static str, StepError),
+}
+
+/// The rows of a set that have not been refused, while one step after the other is carried out for them.
+struct Going {
+    /// Which rows they are.
+    at: Vec<usize>,
+    entries: Vec<Vec<(&'static str, serde_json::Value)>>,
+    refused: Vec<(usize, (&'static str, Failure))>,
+}
+
+impl Going {
+    fn new(rows: usize) -> Self {
+        Going { at: (0..rows).collect(), entries: (0..rows).map(|_| Vec::new()).collect(), refused: Vec::new() }
+    }
+
+    /// Carries out one step for all of them. Of a row that is refused by the first step nothing is written,
+    /// and only it drops out: `None`. What an earlier step has written for a row can be taken back only
+    /// with the whole transaction.
+    async fn step<S: SetStep>(
+        &mut self,
+        rows: Vec<S>,
+        tx: &mut SetTx<'_>,
+        faults: Option<&dyn Faults>,
+    ) -> Result<Vec<Option<S::Output>>, Stopped> {
+        let is_first = self.entries.iter().all(Vec::is_empty);
+        let (mut kept, mut asked, mut twice) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()), false);
+        let mut outputs: Vec<Option<S::Output>> = rows.iter().map(|_| None).collect();
+        for (place, row) in rows.into_iter().enumerate() {
+            let at = self.at[place];
+            match before(faults, S::NAME) {
+                Ok(again) => {
+                    twice |= again;
+                    kept.push(row);
+                    asked.push(place);
+                }
+                Err(Halt::Failed(name, StepError::Terminal(failure))) if is_first => {
+                    self.refused.push((at, (name, failure)));
+                }
+                Err(halt) => return Err(Stopped::By(at, halt)),
+            }
+        }
+        if kept.is_empty() {
+            return Ok(outputs);
+        }
+        let all = |error: StepError| match asked.as_slice() {
+            [one] => Stopped::By(self.at[*one], Halt::Failed(S::NAME, error)),
+            _ => Stopped::BySome(S::NAME, error),
+        };
+        if twice {
+            savepoint(tx.conn()).await.map_err(|error| all(error.into()))?;
+            let starts = tx.starts.len();
+            S::run(tx, &kept).await.map_err(all)?;
+            tx.starts.truncate(starts);
+            back_to_savepoint(tx.conn()).await.map_err(|error| all(error.into()))?;
+        }
+        let results = S::run(tx, &kept).await.map_err(all)?;
+        if results.len() != kept.len() {
+            return Err(all(StepError::Retry("a step must return one result a row".into())));
+        }
+        for (place, result) in asked.iter().copied().zip(results) {
+            let at = self.at[place];
+            match result {
+                Ok(output) => {
+                    after(faults, S::NAME).map_err(|halt| Stopped::By(at, halt))?;
+                    let json = encode(S::NAME, &output)
+                        .map_err(|failure| Stopped::By(at, Halt::Failed(S::NAME, failure.into())))?;
+                    self.entries[at].push((S::NAME, json));
+                    outputs[place] = Some(output);
+                }
+                Err(failure) if is_first => self.refused.push((at, (S::NAME, failure))),
+                Err(failure) => return Err(Stopped::By(at, Halt::Failed(S::NAME, failure.into()))),
+            }
+        }
+        Ok(outputs)
+    }
+
+    /// What each row came to, in the order of the rows.
+    fn results<O>(mut self, outputs: Vec<O>) -> Vec<RowResult<O>> {
+        let mut results: Vec<(usize, RowResult<O>)> =
+            self.refused.into_iter().map(|(at, refusal)| (at, Err(refusal))).collect();
+        for (at, output) in self.at.into_iter().zip(outputs) {
+            results.push((at, Ok(Carried { output, entries: std::mem::take(&mut self.entries[at]) })));
+        }
+        results.sort_by_key(|(at, _)| *at);
+        results.into_iter().map(|(_, result)| result).collect()
+    }
+}
+
+impl<S: SetStep> Rows for S {
+    type Output = S::Output;
+
+    async fn run(
+        rows: Vec<S>,
+        tx: &mut SetTx<'_>,
+        faults: Option<&dyn Faults>,
+    ) -> Result<Vec<RowResult<S::Output>>, Stopped> {
+        let mut going = Going::new(rows.len());
+        let outputs = going.step(rows, tx, faults).await?;
+        let mut kept = outputs.iter().map(Option::is_some);
+        going.at.retain(|_| kept.next().unwrap_or_default());
+        Ok(going.results(outputs.into_iter().flatten().collect()))
+    }
+}
+
+impl<S: SetStep> Steps<InSets> for S {
+    type Output = S::Output;
+
+    fn names() -> Vec<&'static str> {
+        vec![S::NAME]
     }
 
     fn decode(outputs: Vec<serde_json::Value>) -> Result<S::Output, Failure> {
         decode_one(S::NAME, outputs.into_iter().next().unwrap_or_default())
     }
+
+    async fn carry_out(self, flow: &mut Flow) -> Result<Carried<S::Output>, Halt> {
+        flow.in_set(self).await
+    }
 }
 
 macro_rules! tuple {
-    ($($S:ident $i:tt),+) => {
-        impl<$($S: Step),+> Steps for ($($S,)+) {
-            type Output = ($($S::Output,)+);
+    ($first:ident $first_i:tt $(, $S:ident $i:tt)+) => {
+        impl<$first: Step $(, $S: Step)+> Steps<Alone> for ($first, $($S,)+) {
+            type Output = ($first::Output, $($S::Output,)+);
 
             fn names() -> Vec<&'static str> {
-                vec![$($S::NAME),+]
-            }
-
-            async fn run(&self, tx: &mut Tx<'_>, ran: &mut Ran<'_>) -> Result<Self::Output, Stopped> {
-                Ok(($(ran.step(&self.$i, tx).await?,)+))
+                vec![$first::NAME $(, $S::NAME)+]
             }
 
             fn decode(outputs: Vec<serde_json::Value>) -> Result<Self::Output, Failure> {
                 let mut outputs = outputs.into_iter();
-                Ok(($(decode_one::<$S::Output>($S::NAME, outputs.next().unwrap_or_default())?,)+))
+                Ok((
+                    decode_one::<$first::Output>($first::NAME, outputs.next().unwrap_or_default())?,
+                    $(decode_one::<$S::Output>($S::NAME, outputs.next().unwrap_or_default())?,)+
+                ))
+            }
+
+            async fn carry_out(self, flow: &mut Flow) -> Result<Carried<Self::Output>, Halt> {
+                alone!(flow, $first::NAME, ran, tx, (
+                    ran.step(&self.$first_i, tx).await?,
+                    $(ran.step(&self.$i, tx).await?,)+
+                ))
+            }
+        }
+
+        #[allow(non_snake_case)] // each row's step has its type's name
+        impl<$first: SetStep $(, $S: SetStep)+> Rows for ($first, $($S,)+) {
+            type Output = ($first::Output, $($S::Output,)+);
+
+            async fn run(
+                rows: Vec<Self>,
+                tx: &mut SetTx<'_>,
+                faults: Option<&dyn Faults>,
+            ) -> Result<Vec<RowResult<Self::Output>>, Stopped> {
+                let mut going = Going::new(rows.len());
+                let (mut $first, $(mut $S),+) = (Vec::with_capacity(rows.len()), $(Vec::<$S>::with_capacity(rows.len())),+);
+                for row in rows {
+                    $first.push(row.$first_i);
+                    $($S.push(row.$i);)+
+                }
+                let outputs = going.step($first, tx, faults).await?;
+                // Those that the first has refused are not in the others.
+                let kept: Vec<bool> = outputs.iter().map(Option::is_some).collect();
+                retain(&mut going.at, &kept);
+                $(retain(&mut $S, &kept);)+
+                let $first: Vec<_> = outputs.into_iter().flatten().collect();
+                $(let $S = going.step($S, tx, faults).await?;)+
+                let mut outputs = Vec::with_capacity($first.len());
+                let ($(mut $S,)+) = ($($S.into_iter().flatten(),)+);
+                for $first in $first {
+                    if let ($(Some($S),)+) = ($($S.next(),)+) {
+                        outputs.push(($first, $($S,)+));
+                    }
+                }
+                Ok(going.results(outputs))
+            }
+        }
+
+        impl<$first: SetStep $(, $S: SetStep)+> Steps<InSets> for ($first, $($S,)+) {
+            type Output = ($first::Output, $($S::Output,)+);
+
+            fn names() -> Vec<&'static str> {
+                vec![$first::NAME $(, $S::NAME)+]
+            }
+
+            fn decode(outputs: Vec<serde_json::Value>) -> Result<Self::Output, Failure> {
+                let mut outputs = outputs.into_iter();
+                Ok((
+                    decode_one::<$first::Output>($first::NAME, outputs.next().unwrap_or_default())?,
+                    $(decode_one::<$S::Output>($S::NAME, outputs.next().unwrap_or_default())?,)+
+                ))
+            }
+
+            async fn carry_out(self, flow: &mut Flow) -> Result<Carried<Self::Output>, Halt> {
+                flow.in_set(self).await
             }
         }
     };
@@ -114,3 +382,8 @@ tuple!(A 0, B 1, C 2, D 3, E 4);
 tuple!(A 0, B 1, C 2, D 3, E 4, F 5);
 tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6);
 tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
+
+fn retain<T>(all: &mut Vec<T>, kept: &[bool]) {
+    let mut kept = kept.iter().copied();
+    all.retain(|_| kept.next().unwrap_or_default());
+}

@@ -10,13 +10,13 @@ use tokio::sync::mpsc;
 use crate::{
     Engine, Failure, Flow,
     claim::Claimed,
-    commit::{self, Fence, Fenced, Rest},
+    commit::{self, Fence, Rest},
     journal::{Kind, Pending},
     payload::legible,
     retry,
     silence::heard,
     sweep::engine_now,
-    turn::{Exit, Turn},
+    turn::{Again, Came, Exit, Turn},
 };
 
 /// Between two looks of a run whose workflow nobody here knows.
@@ -24,7 +24,7 @@ const UNKNOWN: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// Leaves the run the way its exit says.
-    pub(crate) async fn after(self: &Arc<Self>, mut flow: Flow, exit: Exit) -> Turn {
+    pub(crate) async fn after(self: &Arc<Self>, mut flow: Flow, exit: Exit) -> Came {
         flow.roll_back();
         let (fence, now) = (flow.fence(), flow.now());
         match exit {
@@ -33,6 +33,7 @@ impl Engine {
             Exit::Outage | Exit::Refused => {
                 let _ = self.lost.send(fence);
             }
+            Exit::Again { among } => return Err(Again { among }),
             Exit::Retry { step, error, policy } => {
                 let attempt = flow.run.attempt.saturating_add(1);
                 let failed = u32::try_from(attempt).unwrap_or(1);
@@ -71,35 +72,35 @@ impl Engine {
                 return self.park(fence, failure, &entries, now).await;
             }
         }
-        Turn::Resting
+        Ok(Turn::Resting)
     }
 
-    pub(crate) async fn park(&self, fence: Fence, failure: Failure, entries: &[Pending], now: DateTime<Utc>) -> Turn {
+    pub(crate) async fn park(&self, fence: Fence, failure: Failure, entries: &[Pending], now: DateTime<Utc>) -> Came {
         tracing::error!(run = %fence.run_id, %failure, "parked: an operator must look");
         metrics::counter!("cart_engine_runs_stuck_total").increment(1);
         self.leave_at(fence, Rest::Stuck { failure }, entries, now).await;
-        Turn::Resting
+        Ok(Turn::Resting)
     }
 
     /// Another worker of the pool may know the workflow: the run goes back, for a while, and says so.
-    pub(crate) async fn give_back_unknown(&self, claimed: &Claimed) -> Turn {
+    pub(crate) async fn give_back_unknown(&self, claimed: &Claimed) -> Came {
         let Claimed { workflow, version, .. } = claimed;
         tracing::warn!(run = %claimed.id, workflow, version, "this worker does not know the workflow");
         metrics::counter!("cart_engine_unknown_workflows_total").increment(1);
         let now = claimed.clock.now();
         let needs = format!("a worker that knows {workflow}/v{version}");
         self.leave_at(Fence::of(claimed), Rest::Unknown { wake_at: now + UNKNOWN, needs }, &[], now).await;
-        Turn::Resting
+        Ok(Turn::Resting)
     }
 
     async fn leave_at(&self, fence: Fence, rest: Rest, entries: &[Pending], now: DateTime<Utc>) {
         let written = async {
             let mut conn = self.means.pool.acquire().await?;
-            commit::rest(&mut conn, fence, entries, &rest, now).await
+            commit::rest_one(&mut conn, fence, entries, &rest, now).await
         };
         match heard(written).await {
-            Ok(Fenced::Written { .. }) => {}
-            Ok(Fenced::Refused) => {
+            Ok(true) => {}
+            Ok(false) => {
                 fence.note_refusal();
                 let _ = self.lost.send(fence);
             }
@@ -130,7 +131,7 @@ pub(crate) async fn give_back(pool: PgPool, mut lost: mpsc::UnboundedReceiver<Fe
             let released = async {
                 let now = engine_now(&pool).await?;
                 let mut conn = pool.acquire().await?;
-                commit::rest(&mut conn, fence.whatever_is_written(), &[], &Rest::Released, now).await
+                commit::rest_one(&mut conn, fence.whatever_is_written(), &[], &Rest::Released, now).await
             };
             if heard(released).await.is_err() {
                 kept.push(fence);

@@ -6,7 +6,8 @@
 //! parked in plain sight with its reason.
 //!
 //! How to read it: [`flow`] has the verbs a flow is written with, [`turn`] drives one run from claim
-//! to rest, `unwind` takes it back, `commit` is the fenced statement behind all of them, `claim` and
+//! to rest, `cohort` carries many through one transaction, `unwind` takes a run back, `commit` is the fenced
+//! statement behind all of them, `claim` and
 //! [`sweep`] decide who works on what, [`mod@start`] and [`mod@signal`] are how the rest of the house talks
 //! to runs.
 //!
@@ -16,6 +17,7 @@
 pub mod backlog;
 mod call;
 mod claim;
+mod cohort;
 mod commit;
 pub mod error;
 pub mod fault;
@@ -56,7 +58,7 @@ pub use registry::{Registry, Workflow};
 pub use retry::RetryPolicy;
 pub use signal::{Delivery, cancel, signal};
 pub use start::{Start, Started, start};
-pub use step::{Call, CallContext, Deadline, Nothing, Step, Tx, Undo};
+pub use step::{Call, CallContext, Deadline, Nothing, SetResult, SetStep, SetTx, Step, Tx, Undo, done};
 pub use turn::{Engine, Settings};
 
 /// What a flow returns: its output, or the failure that makes it unwind.
@@ -69,6 +71,8 @@ pub mod limits {
 
     /// Largest input, output or signal, in bytes of JSON, roughly: escapes are not counted.
     pub const PAYLOAD_BYTES: usize = 1024 * 1024;
+    /// What the runs of a set were started with, together, in bytes: more do not travel together.
+    pub const SET_BYTES: usize = 1024 * 1024;
     /// Longest business key of a run, and longest key of a signal, in bytes: an index must hold it.
     pub const KEY_BYTES: usize = 1_024;
     /// Text of a failure that is kept, in bytes; the rest is cut off.

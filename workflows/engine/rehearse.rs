@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::{
     Failure, Flow, Registry,
     claim::{Claimed, Row},
+    cohort::Cohorts,
     flow::Means,
     outside::Outside,
     turn::{Exit, Played, play},
@@ -67,6 +68,7 @@ pub async fn rehearse(
     let means = Arc::new(Means {
         pool: pool.clone(),
         places: Arc::new(Semaphore::new(1)),
+        cohorts: Cohorts::new(1, 1),
         fusion: true,
         rehearses: true,
         faults: None,
@@ -96,7 +98,13 @@ async fn replay(means: &Arc<Means>, registry: &Registry, run: Claimed) -> Result
         Ok(Played::Left(Exit::Stuck(failure))) => Err(failure),
         // Each of these comes of something tried, and a rehearsal tries nothing.
         Ok(Played::Left(
-            Exit::Resting | Exit::Retry { .. } | Exit::PutOff { .. } | Exit::Refused | Exit::Outage | Exit::Crashed,
+            Exit::Resting
+            | Exit::Retry { .. }
+            | Exit::PutOff { .. }
+            | Exit::Again { .. }
+            | Exit::Refused
+            | Exit::Outage
+            | Exit::Crashed,
         )) => Err(Failure::new("failed", "the replay left its journal")),
         Err(_) => Err(Failure::new("failed", format!("the replay does not end within {PATIENCE:?}"))),
     }

@@ -18,10 +18,10 @@ pub const SILENCE: Duration = Duration::from_secs(12);
 const ACQUIRE: Duration = Duration::from_secs(5);
 
 /// How long a connection may take to say that it is there.
-const ECHO: Duration = Duration::from_secs(2);
+pub(crate) const ECHO: Duration = Duration::from_secs(2);
 
 /// A connection that was used so recently is handed out unasked.
-const FRESH: Duration = Duration::from_secs(1);
+pub(crate) const FRESH: Duration = Duration::from_secs(1);
 
 /// What the database answers; an outage when it says nothing for [`SILENCE`].
 ///
@@ -29,6 +29,11 @@ const FRESH: Duration = Duration::from_secs(1);
 /// The statement's own, or [`io::ErrorKind::TimedOut`].
 pub async fn heard<T>(statement: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
     tokio::time::timeout(SILENCE, statement).await.unwrap_or_else(|_| Err(silent()))
+}
+
+/// The same for a new connection, which a caller does not wait for longer than for one of a pool.
+pub(crate) async fn connected<T>(opening: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    tokio::time::timeout(ACQUIRE, opening).await.unwrap_or_else(|_| Err(silent()))
 }
 
 fn silent() -> sqlx::Error {
@@ -49,7 +54,7 @@ pub fn careful(options: PgPoolOptions) -> PgPoolOptions {
 }
 
 /// An error makes the pool close the connection without a farewell, for which it would wait.
-async fn echo(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+pub(crate) async fn echo(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     use sqlx::Connection as _;
     match tokio::time::timeout(ECHO, connection.ping()).await {
         Ok(answered) => answered.map(|()| true),

@@ -140,6 +140,66 @@ pub async fn start_at<W>(
     Err(sqlx::Error::RowNotFound)
 }
 
+/// Starts runs that nobody waits to hear of: one statement for all of them. One whose key has been used
+/// before is the run that has it.
+pub(crate) async fn start_all(
+    conn: &mut PgConnection,
+    starts: &[&Start<()>],
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    if starts.is_empty() {
+        return Ok(());
+    }
+    // Whoever else starts the same keys takes them in the same order.
+    let mut starts = starts.to_vec();
+    starts.sort_unstable_by(|a, b| (a.workflow, &a.key).cmp(&(b.workflow, &b.key)));
+    let ids: Vec<Uuid> = starts.iter().map(|start| start.run_id).collect();
+    let workflows: Vec<String> = starts.iter().map(|start| start.workflow.to_owned()).collect();
+    let versions: Vec<i32> = starts.iter().map(|start| start.version).collect();
+    let queues: Vec<String> = starts.iter().map(|start| start.queue.to_owned()).collect();
+    let keys: Vec<String> = starts.iter().map(|start| start.key.clone()).collect();
+    let parents: Vec<Option<Uuid>> = starts.iter().map(|start| start.parent_id).collect();
+    let inputs: Vec<serde_json::Value> = starts.iter().map(|start| start.input.clone()).collect();
+    let forward_only: Vec<bool> = starts.iter().map(|start| start.forward_only).collect();
+    let tickets: Vec<String> = starts.iter().map(|start| ticket_id(start.run_id)).collect();
+    let bodies: Vec<Vec<u8>> = starts.iter().map(|start| ticket_body(start.run_id)).collect();
+    sqlx::query!(
+        r#"
+        with given as (
+            select * from unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::text[], $6::uuid[], $7::jsonb[], $8::bool[],
+                                 $9::text[], $10::bytea[])
+                as g(id, workflow, version, queue, run_key, parent_id, input, forward_only, ticket, body)),
+        new_key as (
+            insert into engine.run_keys (workflow, run_key, run_id) select workflow, run_key, id from given
+            on conflict do nothing
+            returning run_id),
+        new_run as (
+            insert into engine.runs
+                (id, workflow, version, queue, run_key, parent_id, input, forward_only, wake_at, created_at, updated_at)
+            select g.id, g.workflow, g.version, g.queue, g.run_key, g.parent_id, g.input, g.forward_only,
+                   $11::timestamptz + make_interval(secs => $12), $11, $11
+              from given g join new_key k on k.run_id = g.id)
+        insert into apalis.jobs (id, job_type, job, status, run_at)
+        select g.ticket, g.queue, g.body, 'Pending', now() from given g join new_key k on k.run_id = g.id
+        "#,
+        &ids,
+        &workflows,
+        &versions,
+        &queues,
+        &keys,
+        &parents as &[Option<Uuid>],
+        &inputs,
+        &forward_only,
+        &tickets,
+        &bodies,
+        now,
+        UNTOUCHED_SECS,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// A ticket's id is its run's: a run has at most one ticket, and no second index is needed to say so.
 pub(crate) fn ticket_id(run_id: Uuid) -> String {
     Ulid::from_bytes(*run_id.as_bytes()).to_string()

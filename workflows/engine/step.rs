@@ -25,6 +25,35 @@ pub trait Step: Send + Sync {
     fn run(&self, tx: &mut Tx<'_>) -> impl Future<Output = Result<Self::Output, StepError>> + Send;
 }
 
+/// A step for many runs at once: one statement for all of them, one run being the special case. Each run
+/// hands in a row, the step as it stands there with all that it needs; the rows of whoever is ready are
+/// carried out together, and commit together with their journals.
+pub trait SetStep: Sized + Send + Sync + 'static {
+    /// The name in the journal. A shipped name never changes meaning: rename it instead.
+    const NAME: &'static str;
+    /// What it returns to each run; journalled, and given back on a replay.
+    type Output: Serialize + DeserializeOwned + Send + Sync + 'static;
+
+    /// Does it for all rows, and returns one result a row in their order: an output, or why that row alone
+    /// is refused, and then nothing has been written for it. May run more than once, but only one run ever
+    /// commits.
+    ///
+    /// # Errors
+    /// What stops everybody. Unless there is only one row, each is tried again, in ever smaller sets.
+    fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> impl Future<Output = SetResult<Self::Output>> + Send;
+}
+
+/// One result a row, or what stops all of them.
+pub type SetResult<O> = Result<Vec<Result<O, Failure>>, StepError>;
+
+/// The result of a step that has done what it does for every row, and returns nothing.
+///
+/// # Errors
+/// None.
+pub fn done<S>(rows: &[S]) -> SetResult<()> {
+    Ok(rows.iter().map(|_| Ok(())).collect())
+}
+
 /// Something done outside Postgres: no transaction is open meanwhile, and it may run more than once.
 pub trait Call: Send + Sync {
     /// The name in the journal.
@@ -154,5 +183,35 @@ impl Tx<'_> {
     pub async fn start<W: Workflow>(&mut self, start: Start<W>) -> Result<Started, StepError> {
         let start = start.child_of(self.run_id);
         crate::start::start_at(self.conn, &start, self.now).await.map_err(StepError::from)
+    }
+}
+
+/// The open transaction of many runs, as a step for many sees it.
+pub struct SetTx<'a> {
+    pub(crate) conn: &'a mut PgConnection,
+    pub(crate) now: DateTime<Utc>,
+    pub(crate) starts: &'a mut Vec<Start<()>>,
+}
+
+impl fmt::Debug for SetTx<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SetTx")
+    }
+}
+
+impl SetTx<'_> {
+    /// The connection; what it executes commits with the rows or not at all.
+    pub fn conn(&mut self) -> &mut PgConnection {
+        self.conn.deref_mut()
+    }
+
+    /// Now, on the engine's clock (which development may move): the same for all rows.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.now
+    }
+
+    /// Starts a child of the run `parent`, in the commit of this step.
+    pub fn start<W: Workflow>(&mut self, parent: Uuid, start: Start<W>) {
+        self.starts.push(start.child_of(parent).untyped());
     }
 }

@@ -177,7 +177,18 @@ impl TestWorker {
         faults: Option<Arc<dyn Faults>>,
     ) -> Result<Self, sqlx::Error> {
         let settings = Settings { fusion, ..Settings::default() };
-        Ok(TestWorker { engine: Engine::with_faults(pool.clone(), registry, settings, "test", faults).await? })
+        Ok(TestWorker { engine: Engine::with_faults(pool.clone(), registry, settings, "test", faults, 1).await? })
+    }
+
+    /// The same, whose sets wait a moment until so many runs travel together.
+    pub async fn in_cohorts(
+        pool: &PgPool,
+        registry: Registry,
+        of: usize,
+        faults: Option<Arc<dyn Faults>>,
+    ) -> Result<Self, sqlx::Error> {
+        let settings = Settings { sets: 1, calls_inside: of.max(8), ..Settings::default() };
+        Ok(TestWorker { engine: Engine::with_faults(pool.clone(), registry, settings, "test", faults, of).await? })
     }
 
     /// Its engine.
@@ -219,6 +230,35 @@ impl TestWorker {
             self.turn(run_id).await?;
         }
         Ok(turns)
+    }
+
+    /// As [`TestWorker::drain`], but everything that is due gets its turn at the same time.
+    pub async fn drain_together(&self, rounds: usize) -> Result<usize, Arc<sqlx::Error>> {
+        let pool = self.engine.pool();
+        for given in 0..rounds {
+            let wait = sqlx::query_scalar!(
+                r#"select min(case when status in ('WAITING', 'RETRYING', 'COMPENSATING')
+                                   then extract(epoch from wake_at - engine.now())::float8 else 0 end)
+                     from engine.runs where status <> 'STUCK' and wake_at < 'infinity'"#
+            )
+            .fetch_one(pool)
+            .await?;
+            let Some(wait) = wait else { return Ok(given) };
+            if wait > 0.0 {
+                advance_clock(pool, Duration::from_secs_f64(wait + 0.001)).await?;
+            }
+            let due = sqlx::query_scalar!(
+                r#"select id from engine.runs where status <> 'STUCK' and wake_at < 'infinity'
+                      and (status not in ('WAITING', 'RETRYING', 'COMPENSATING') or wake_at <= engine.now())
+                    order by wake_at limit 256"#
+            )
+            .fetch_all(pool)
+            .await?;
+            // It moves what it writes tickets for.
+            sweep(pool, self.engine.settings().lease).await?;
+            futures::future::try_join_all(due.into_iter().map(|run_id| self.turn(run_id))).await?;
+        }
+        Ok(rounds)
     }
 
     /// The process dies: its incarnation is struck off, as the sweep would after the lease.

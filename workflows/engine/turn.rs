@@ -11,15 +11,17 @@ use uuid::Uuid;
 
 use crate::{
     Failure, Flow, Registry, RetryPolicy,
-    claim::{Claimed, Claimer},
-    commit::Fence,
+    claim::{self, Claimed, Claimer},
+    cohort::Cohorts,
+    commit::{Fence, Write},
     fault::Faults,
     flow::Means,
     incarnation::Incarnation,
     leave,
     outside::Outside,
     registry::Erased,
-    work::{Unwritten, Write},
+    silence::heard,
+    work::Unwritten,
 };
 
 /// How the engine behaves. Every field has a limit's default.
@@ -40,6 +42,9 @@ pub struct Settings {
     pub calls_inside: usize,
     /// Transactions that turns may have open at the same time: fewer than the pool has connections.
     pub transactions: usize,
+    /// Transactions besides, and connections, for steps that are carried out for many runs at once. The
+    /// fewer, the more runs gather for each.
+    pub sets: usize,
 }
 
 impl Default for Settings {
@@ -52,6 +57,7 @@ impl Default for Settings {
             sweep: Duration::from_millis(250),
             calls_inside: 8,
             transactions: 16,
+            sets: 2,
         }
     }
 }
@@ -88,6 +94,9 @@ pub(crate) enum Exit {
     PutOff { step: &'static str, why: String, until: DateTime<Utc> },
     /// Somebody else has the run, or its journal is not what this turn knows of it.
     Refused,
+    /// What this turn had in hand was rolled back for another run's sake. Nothing has failed; it goes
+    /// again, among so many at most.
+    Again { among: usize },
     /// The database is away; what this turn held must be given back when it returns.
     Outage,
     /// A test has killed this turn.
@@ -109,6 +118,15 @@ pub enum Turn {
     Resting,
 }
 
+/// A turn that was rolled back for another run's sake goes again, among so many at most.
+#[derive(Debug)]
+pub(crate) struct Again {
+    pub(crate) among: usize,
+}
+
+/// How far a turn has come.
+pub(crate) type Came = Result<Turn, Again>;
+
 impl Engine {
     /// An engine for this process. Must be called inside a Tokio runtime.
     pub async fn new(
@@ -117,7 +135,7 @@ impl Engine {
         settings: Settings,
         name: &str,
     ) -> Result<Arc<Self>, sqlx::Error> {
-        Engine::with_faults(pool, registry, settings, name, None).await
+        Engine::with_faults(pool, registry, settings, name, None, 1).await
     }
 
     pub(crate) async fn with_faults(
@@ -126,6 +144,7 @@ impl Engine {
         settings: Settings,
         name: &str,
         faults: Option<Arc<dyn Faults>>,
+        gathers: usize,
     ) -> Result<Arc<Self>, sqlx::Error> {
         let queues: Vec<String> = registry.queues().iter().map(|queue| (*queue).to_owned()).collect();
         let incarnation = Incarnation::register(&pool, name, &queues).await?;
@@ -134,7 +153,9 @@ impl Engine {
         let outside = Outside::new(settings.calls_inside);
         let places = Arc::new(Semaphore::new(settings.transactions.clamp(1, Semaphore::MAX_PERMITS)));
         let claimer = Claimer::new(pool.clone(), Arc::clone(&places), incarnation.clone(), settings.lease);
-        let means = Arc::new(Means { pool, places, fusion: settings.fusion, rehearses: false, faults, outside });
+        let cohorts = Cohorts::new(settings.sets, gathers);
+        let fusion = settings.fusion;
+        let means = Arc::new(Means { pool, places, cohorts, fusion, rehearses: false, faults, outside });
         Ok(Arc::new(Engine { means, registry, settings, incarnation, claimer, lost, anew: watch::Sender::new(()) }))
     }
 
@@ -169,13 +190,28 @@ impl Engine {
     /// Answers a ticket: claims the run and carries it as far as it goes. Errors are the database's.
     pub async fn resume(self: &Arc<Self>, run_id: Uuid) -> Result<Turn, Arc<sqlx::Error>> {
         let mut anew = self.anew.subscribe();
-        let Some((claimed, _held)) = self.claimer.claim(run_id).await? else { return Ok(Turn::Idle) };
+        let Some((mut claimed, _held)) = self.claimer.claim(run_id).await? else { return Ok(Turn::Idle) };
         let workflow = claimed.workflow.clone();
-        let turn = tokio::select! {
-            biased;
-            turn = self.turn(claimed) => turn,
-            // Dropped wherever it stands, as by a crash.
-            _ = anew.changed() => Turn::Resting,
+        let turn = loop {
+            let fence = Fence::of(&claimed);
+            let turn = tokio::select! {
+                biased;
+                turn = self.turn(claimed) => turn,
+                // Dropped wherever it stands, as by a crash.
+                _ = anew.changed() => Ok(Turn::Resting),
+            };
+            let Again { among } = match turn {
+                Ok(turn) => break turn,
+                Err(again) => again,
+            };
+            // From its journal, as if it had just been claimed.
+            claimed = match heard(claim::again(&self.means.pool, fence)).await {
+                Ok(Some(claimed)) => Claimed { among, ..claimed },
+                Ok(None) | Err(_) => {
+                    let _ = self.lost.send(fence);
+                    break Turn::Resting;
+                }
+            };
         };
         if let Turn::Ended(status) = turn {
             metrics::counter!("cart_engine_runs_ended_total", "workflow" => workflow, "status" => status).increment(1);
@@ -183,7 +219,7 @@ impl Engine {
         Ok(turn)
     }
 
-    async fn turn(self: &Arc<Self>, claimed: Claimed) -> Turn {
+    async fn turn(self: &Arc<Self>, claimed: Claimed) -> Came {
         let Some(code) = self.registry.get(&claimed.workflow, claimed.version) else {
             return self.give_back_unknown(&claimed).await;
         };
@@ -220,7 +256,7 @@ impl Engine {
         }
     }
 
-    async fn panicked(self: &Arc<Self>, mut flow: Flow, error: String) -> Turn {
+    async fn panicked(self: &Arc<Self>, mut flow: Flow, error: String) -> Came {
         tracing::error!(run = %flow.run.id, %error, "a flow panicked");
         if !flow.begun {
             // It never said what its accepting transaction would be taken back by.
@@ -235,11 +271,11 @@ impl Engine {
         self.unwind(flow, Failure::new("panicked", error)).await
     }
 
-    async fn complete(self: &Arc<Self>, mut flow: Flow, output: Value) -> Turn {
+    async fn complete(self: &Arc<Self>, mut flow: Flow, output: Value) -> Came {
         let settles = !flow.run.forward_only;
-        let write = Write::Finish { status: "COMPLETED", output: Some(&output), failure: None };
+        let write = Write::Finish { status: "COMPLETED", output: Some(output), failure: None };
         match flow.write(write, settles).await {
-            Ok(()) => Turn::Ended("COMPLETED"),
+            Ok(()) => Ok(Turn::Ended("COMPLETED")),
             Err(Unwritten::Cancelled(why)) => {
                 let failure = flow.fail(Failure::cancelled(&why));
                 self.unwind(flow, failure).await

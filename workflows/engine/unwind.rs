@@ -7,27 +7,30 @@ use serde_json::json;
 
 use crate::{
     Engine, Failure, Flow, RetryPolicy, StepError, Tx,
-    commit::Rest,
+    commit::{Rest, Write},
     fault::{Fault, Point},
     flow::Open,
     journal::{Kind, Pending, Undone},
     silence::SILENCE,
-    turn::{Exit, Turn, panic_text},
+    turn::{Came, Exit, Turn, panic_text},
     undo::Registered,
-    work::{Unwritten, Write},
+    work::Unwritten,
 };
 
 impl Engine {
     /// Runs the undos of what was committed, in reverse, then ends the run; what cannot be undone parks it
     /// once all else is.
-    pub(crate) async fn unwind(self: &Arc<Self>, mut flow: Flow, failure: Failure) -> Turn {
-        flow.roll_back();
+    pub(crate) async fn unwind(self: &Arc<Self>, mut flow: Flow, failure: Failure) -> Came {
+        // What others share commits with them, and is undone then.
+        let at_once = !flow.fused || flow.is_bound();
+        if !flow.is_bound() {
+            flow.roll_back();
+        }
         if flow.run.forward_only {
             return self.after(flow, Exit::Stuck(failure)).await;
         }
         // Cancelling a run that unwinds changes nothing; failing twice keeps the first reason.
         let failure = flow.run.failure.clone().unwrap_or(failure);
-        let at_once = !flow.fused;
         if let Err(exit) = flow.give_up(&failure, at_once).await {
             return self.after(flow, exit).await;
         }
@@ -42,9 +45,9 @@ impl Engine {
             Err(exit) => return self.after(flow, exit).await,
         }
         let status = if failure.is_cancelled() { "CANCELLED" } else { "FAILED" };
-        match flow.write(Write::Finish { status, output: None, failure: Some(&failure) }, false).await {
-            Ok(()) => Turn::Ended(status),
-            Err(Unwritten::Cancelled(_)) => Turn::Resting,
+        match flow.write(Write::Finish { status, output: None, failure: Some(failure.clone()) }, false).await {
+            Ok(()) => Ok(Turn::Ended(status)),
+            Err(Unwritten::Cancelled(_)) => Ok(Turn::Resting),
             Err(Unwritten::Exit(exit)) => self.after(flow, exit).await,
         }
     }

@@ -1,6 +1,9 @@
 //! Sleeping without a worker.
 
-use std::time::Duration;
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
 use serde::{Serialize, de::DeserializeOwned};
@@ -8,10 +11,10 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
-    Call, Flow, Result, RetryPolicy, StepError,
+    Call, Flow, Result, SetTx,
     commit::{Fence, Rest},
-    flow::Open,
-    group::decode_one,
+    fault::Faults,
+    group::{Carried, Halt, RowResult, Rows, Stopped, decode_one},
     journal::Kind,
     payload::encode,
     silence,
@@ -126,30 +129,29 @@ impl Flow {
     /// A run's row is the last lock of a transaction: whoever talks to a run has taken what it is about
     /// before. So whenever it was locked here, it is let go of before the flow goes on to other locks.
     async fn hear(&mut self, signal: &str, deadline: DateTime<Utc>) -> Result<Option<serde_json::Value>> {
-        self.open().await;
-        let (fence, now) = (self.fence(), self.now());
-        let heard = match self.tx.as_mut() {
-            Some(Open { tx, .. }) => silence::heard(hear(tx, fence, signal, now)).await,
-            None => Ok(Heard::Refused),
+        let now = self.now();
+        let hearing = Hearing { fence: self.fence(), signal: signal.to_owned() };
+        let heard = match self.in_set(hearing).await {
+            Ok(carried) => carried.output,
+            Err(halt) => return self.halted(halt).await,
         };
         match heard {
-            Ok(Heard::Refused) => self.leave(Exit::Refused).await,
-            Ok(Heard::AtOnce(payload)) => {
+            Heard::Refused => self.leave(Exit::Refused).await,
+            Heard::AtOnce(payload) => {
                 self.journal(Kind::Signal, signal, Some(payload.clone()));
                 Ok(Some(payload))
             }
-            Ok(Heard::Locked(payload)) => {
+            Heard::Locked(payload) => {
                 self.journal(Kind::Signal, signal, Some(payload.clone()));
                 self.flush().await?;
                 Ok(Some(payload))
             }
-            Ok(Heard::Nothing) if now >= deadline => {
+            Heard::Nothing if now >= deadline => {
                 self.journal(Kind::Signal, signal, None);
                 self.flush().await?;
                 Ok(Some(serde_json::Value::Null))
             }
-            Ok(Heard::Nothing) => Ok(None),
-            Err(error) => self.step_failed("wait", StepError::from(error), &RetryPolicy::default()).await,
+            Heard::Nothing => Ok(None),
         }
     }
 
@@ -168,6 +170,12 @@ struct Began {
     is_new: bool,
 }
 
+/// What a run asks that waits.
+struct Hearing {
+    fence: Fence,
+    signal: String,
+}
+
 enum Heard {
     /// It had come, and nothing but the signal is locked.
     AtOnce(serde_json::Value),
@@ -179,36 +187,84 @@ enum Heard {
     Refused,
 }
 
-/// What has come is taken without the run's row. Only if nothing has, it is locked, as senders do; then,
-/// in a statement (and so a snapshot) of its own, the signals again: whoever comes second sees what the
-/// first did.
-async fn hear(conn: &mut PgConnection, fence: Fence, signal: &str, now: DateTime<Utc>) -> Result<Heard, sqlx::Error> {
-    if let Some(payload) = take(conn, fence.run_id, signal, now).await? {
-        return Ok(Heard::AtOnce(payload));
+/// What has come is taken without the runs' rows. Only of those for which nothing has, they are locked, as
+/// senders do; then, in a statement (and so a snapshot) of its own, the signals again: whoever comes second
+/// sees what the first did.
+impl Rows for Hearing {
+    type Output = Heard;
+
+    async fn run(
+        rows: Vec<Self>,
+        tx: &mut SetTx<'_>,
+        _: Option<&dyn Faults>,
+    ) -> std::result::Result<Vec<RowResult<Heard>>, Stopped> {
+        let now = tx.now();
+        let heard = silence::heard(hear(tx.conn(), &rows, now)).await.map_err(|error| match rows.len() {
+            1 => Stopped::By(0, Halt::Failed("wait", error.into())),
+            _ => Stopped::BySome("wait", error.into()),
+        })?;
+        Ok(heard.into_iter().map(|output| Ok(Carried { output, entries: Vec::new() })).collect())
     }
-    if !fence.hold(&mut *conn).await? {
-        fence.note_refusal();
-        return Ok(Heard::Refused);
-    }
-    Ok(take(conn, fence.run_id, signal, now).await?.map_or(Heard::Nothing, Heard::Locked))
 }
 
+async fn hear(conn: &mut PgConnection, rows: &[Hearing], now: DateTime<Utc>) -> Result<Vec<Heard>, sqlx::Error> {
+    let all: Vec<&Hearing> = rows.iter().collect();
+    let mut at_once = take(conn, &all, now).await?;
+    let unheard: Vec<&Hearing> = rows.iter().filter(|row| !at_once.contains_key(&row.fence.run_id)).collect();
+    let (mut held, mut late) = (HashSet::new(), HashMap::new());
+    if !unheard.is_empty() {
+        held = hold(conn, &unheard).await?;
+        late = take(conn, &unheard, now).await?;
+    }
+    let heard = |row: &Hearing| {
+        let run_id = row.fence.run_id;
+        if let Some(payload) = at_once.remove(&run_id) {
+            return Heard::AtOnce(payload);
+        }
+        if !held.contains(&run_id) {
+            row.fence.note_refusal();
+            return Heard::Refused;
+        }
+        late.remove(&run_id).map_or(Heard::Nothing, Heard::Locked)
+    };
+    Ok(rows.iter().map(heard).collect())
+}
+
+/// Locks the rows of those runs that are still this worker's.
+async fn hold(conn: &mut PgConnection, rows: &[&Hearing]) -> Result<HashSet<Uuid>, sqlx::Error> {
+    let (runs, tokens): (Vec<Uuid>, Vec<Uuid>) = rows.iter().map(|row| (row.fence.run_id, row.fence.token)).unzip();
+    let held = sqlx::query_scalar!(
+        "select r.id from engine.runs r join unnest($1::uuid[], $2::uuid[]) as u(id, token) on r.id = u.id
+          where engine.holds(r.claim_token, u.token)
+          order by r.id for update of r",
+        &runs,
+        &tokens
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(held.into_iter().collect())
+}
+
+/// Takes the first signal of each run's name that has come.
 async fn take(
     conn: &mut PgConnection,
-    run_id: Uuid,
-    signal: &str,
+    rows: &[&Hearing],
     now: DateTime<Utc>,
-) -> Result<Option<serde_json::Value>, sqlx::Error> {
-    sqlx::query_scalar!(
-        "update engine.signals set consumed_at = $3
-          where id = (select id from engine.signals
-                       where run_id = $1 and name = $2 and consumed_at is null
-                       order by id limit 1)
-         returning payload",
-        run_id,
-        signal,
+) -> Result<HashMap<Uuid, serde_json::Value>, sqlx::Error> {
+    let runs: Vec<Uuid> = rows.iter().map(|row| row.fence.run_id).collect();
+    let signals: Vec<String> = rows.iter().map(|row| row.signal.clone()).collect();
+    let taken = sqlx::query!(
+        "update engine.signals s set consumed_at = $3
+           from unnest($1::uuid[], $2::text[]) as u(run_id, name)
+          where s.id = (select id from engine.signals
+                         where run_id = u.run_id and name = u.name and consumed_at is null
+                         order by id limit 1)
+         returning s.run_id, s.payload",
+        &runs,
+        &signals,
         now,
     )
-    .fetch_optional(conn)
-    .await
+    .fetch_all(conn)
+    .await?;
+    Ok(taken.into_iter().map(|row| (row.run_id, row.payload)).collect())
 }

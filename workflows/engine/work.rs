@@ -5,14 +5,14 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     Failure, Flow, Result, RetryPolicy, StepError,
-    commit::{self, Fence, Fenced, Rest},
+    cohort::{SET, Sealed, Seat},
+    commit::{self, Fence, Rest, Write, Writing},
     error::is_outage,
     fault::{Fault, Point},
     flow::Open,
     journal::{Kind, Pending},
     limits,
     silence::heard,
-    start::start_at,
     turn::Exit,
 };
 
@@ -57,16 +57,27 @@ impl Flow {
         Err(self.fail(failure))
     }
 
-    /// From here on every verb returns this failure; what had not committed never happened.
+    /// From here on every verb returns this failure; what had not committed never happened. What others
+    /// share does: it commits with them, and is undone.
     pub(crate) fn fail(&mut self, failure: Failure) -> Failure {
-        self.roll_back();
+        if !self.is_bound() {
+            self.roll_back();
+        }
         self.failure = Some(failure.clone());
         failure
+    }
+
+    /// What this run has in hand cannot be rolled back without what others have.
+    pub(crate) fn is_bound(&self) -> bool {
+        self.seat.as_ref().is_some_and(Seat::is_bound)
     }
 
     pub(crate) fn roll_back(&mut self) {
         // Dropping a transaction rolls it back before its connection is used again.
         self.tx = None;
+        if let Some(seat) = self.seat.take() {
+            seat.leave();
+        }
         self.starts.clear();
         let kept = self.pending.iter().position(|p| p.kind.bound_to_transaction()).unwrap_or(self.pending.len());
         self.pending.truncate(kept);
@@ -117,7 +128,7 @@ impl Flow {
     }
 
     pub(crate) async fn after_tx(&mut self) -> Result<()> {
-        if !self.fused && self.tx.is_some() {
+        if !self.fused {
             self.flush().await?;
         }
         Ok(())
@@ -125,7 +136,7 @@ impl Flow {
 
     /// Commits what is pending and goes on.
     pub(crate) async fn flush(&mut self) -> Result<()> {
-        if self.tx.is_none() && self.pending.is_empty() && self.starts.is_empty() {
+        if self.tx.is_none() && self.seat.is_none() && self.pending.is_empty() && self.starts.is_empty() {
             return Ok(());
         }
         self.commit(Rest::Onward { forward_only: self.forward }).await
@@ -145,45 +156,66 @@ impl Flow {
     }
 
     /// Writes what is pending under the fence. With `settles`, a request to cancel that came first wins.
-    pub(crate) async fn write(&mut self, write: Write<'_>, settles: bool) -> std::result::Result<(), Unwritten> {
+    pub(crate) async fn write(&mut self, write: Write, settles: bool) -> std::result::Result<(), Unwritten> {
         let last = self.pending.last().map(|p| p.name.clone()).unwrap_or_default();
         self.fault(Point::BeforeCommit, &last)?;
-        let (fence, now) = (self.fence(), self.now());
-        if self.tx.is_none() && (settles || !self.starts.is_empty()) {
-            self.tx = Some(self.means.begin().await.map_err(Unwritten::database)?);
-        }
-        let written = match self.tx.as_mut() {
-            Some(Open { tx, .. }) => {
-                for start in &self.starts {
-                    heard(start_at(tx, start, now)).await.map_err(Unwritten::database)?;
-                }
-                heard(write.execute(tx, fence, &self.pending, now)).await.map_err(Unwritten::database)?
-            }
-            None => {
-                let _place = self.means.place().await.map_err(Unwritten::database)?;
-                let mut conn = self.means.pool.acquire().await.map_err(Unwritten::database)?;
-                heard(write.execute(&mut conn, fence, &self.pending, now)).await.map_err(Unwritten::database)?
-            }
+        let writing = Writing {
+            fence: self.fence(),
+            entries: self.pending.clone(),
+            starts: std::mem::take(&mut self.starts),
+            write,
+            now: self.now(),
+            settles: settles && !self.run.forward_only,
         };
-        match written {
-            Fenced::Refused => {
-                self.tx = None;
-                fence.note_refusal();
-                return Err(Unwritten::Exit(Exit::Refused));
-            }
-            Fenced::Written { cancel: Some(why) } if settles && !self.run.forward_only => {
-                return Err(Unwritten::Cancelled(why));
-            }
-            Fenced::Written { cancel } => self.cancel = cancel,
+        let sealed = match self.seat.take() {
+            Some(seat) => seat.commit(writing).await,
+            None => self.seal_alone(writing).await,
+        };
+        match sealed {
+            Sealed::Committed { cancel } => self.cancel = cancel,
+            Sealed::Denied => return Err(Unwritten::Exit(Exit::Refused)),
+            Sealed::Cancelled(why) => return Err(Unwritten::Cancelled(why)),
+            Sealed::Broken(error) => return Err(Unwritten::database(error)),
+            Sealed::Again(among) => return Err(Unwritten::Exit(Exit::Again { among })),
+            Sealed::Outage => return Err(Unwritten::Exit(Exit::Outage)),
         }
-        if let Some(open) = self.tx.take() {
-            open.commit().await.map_err(Unwritten::database)?;
-        }
-        self.starts.clear();
         self.pending.clear();
         self.committed_seq = self.next_seq;
         self.run.attempt = 0;
+        self.run.among = SET;
         self.fault(Point::AfterCommit, &last)
+    }
+
+    /// Writes in the run's own transaction, or without one what a single statement can.
+    async fn seal_alone(&mut self, writing: Writing) -> Sealed {
+        let sealed = async {
+            if self.tx.is_none() && (writing.settles || !writing.starts.is_empty()) {
+                self.tx = Some(self.means.begin().await?);
+            }
+            let writings = std::slice::from_ref(&writing);
+            let mut written = match self.tx.as_mut() {
+                Some(Open { tx, .. }) => heard(commit::write(tx, &[], writings)).await?,
+                None => {
+                    let _place = self.means.place().await?;
+                    let mut conn = self.means.pool.acquire().await?;
+                    heard(commit::write(&mut conn, &[], writings)).await?
+                }
+            };
+            let cancel = match written.remove(&writing.fence.run_id) {
+                None => {
+                    self.tx = None;
+                    writing.fence.note_refusal();
+                    return Ok(Sealed::Denied);
+                }
+                Some(Some(why)) if writing.settles => return Ok(Sealed::Cancelled(why)),
+                Some(cancel) => cancel,
+            };
+            if let Some(open) = self.tx.take() {
+                open.commit().await?;
+            }
+            Ok(Sealed::Committed { cancel })
+        };
+        sealed.await.unwrap_or_else(Sealed::Broken)
     }
 
     fn fault(&self, point: Point, step: &str) -> std::result::Result<(), Unwritten> {
@@ -215,29 +247,6 @@ impl Flow {
 
     pub(crate) fn next_seq(&self) -> i32 {
         self.next_seq
-    }
-}
-
-/// The two shapes a fenced write has.
-pub(crate) enum Write<'a> {
-    Rest(Rest),
-    Finish { status: &'static str, output: Option<&'a serde_json::Value>, failure: Option<&'a Failure> },
-}
-
-impl Write<'_> {
-    async fn execute(
-        &self,
-        conn: &mut sqlx::PgConnection,
-        fence: Fence,
-        pending: &[Pending],
-        now: DateTime<Utc>,
-    ) -> Result<Fenced, sqlx::Error> {
-        match self {
-            Write::Rest(rest) => commit::rest(conn, fence, pending, rest, now).await,
-            Write::Finish { status, output, failure } => {
-                commit::finish(conn, fence, pending, status, *output, *failure, now).await
-            }
-        }
     }
 }
 
