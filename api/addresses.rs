@@ -14,10 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
-use workflows::store::{
-    self,
-    addresses::{self, MAX_ADDRESSES, SavedAddress},
-};
+use workflows::store::addresses::{self, MAX_ADDRESSES, SavedAddress};
 
 use crate::{
     caller::Caller,
@@ -218,7 +215,7 @@ async fn create(
         let detail = format!("At most {MAX_ADDRESSES} addresses can be saved; delete one first.");
         return Err(ApiError::conflict("too-many-addresses", detail));
     }
-    let now = store::now(write.conn()).await?;
+    let now = engine::now(write.conn()).await?;
     let new = SavedAddress {
         id: AddressId::generate(),
         address,
@@ -274,7 +271,7 @@ async fn change(
     let mut tx = state.pool.begin().await?;
     addresses::count_locked(&mut tx, user_id).await?;
     let before = find(&mut tx, user_id, &id).await?;
-    let now = store::now(&mut tx).await?;
+    let now = engine::now(&mut *tx).await?;
     let old = before.address;
     let address = Address {
         recipient_name: body.recipient_name.unwrap_or(old.recipient_name),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use axum::http::StatusCode;
-use engine::{Workflow as _, backlog::backlog};
+use engine::{Workflow as _, inspect::backlog};
 use sqlx::PgConnection;
 use workflows::checkout::Checkout;
 

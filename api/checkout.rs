@@ -21,7 +21,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 use workflows::checkout::{
     accept::{self, Accepted, Refusal, Sought},
-    status::{self, CheckoutStatus, CheckoutView},
+    status::{self, CheckoutStatus, CheckoutView, Shown},
 };
 
 use self::body::CheckoutBody;
@@ -72,7 +72,7 @@ impl FromRequestParts<AppState> for Buyer {
 struct AcceptedView {
     workflow_id: Uuid,
     /// RUNNING, or what has become of an equal request made before.
-    status: String,
+    status: &'static str,
     /// Of the order to be: it cannot be read until the run has written it.
     order_id: Uuid,
     order_number: String,
@@ -94,7 +94,7 @@ impl From<Accepted> for AcceptedView {
         let Accepted { workflow_id, order_id, order_number, status } = accepted;
         AcceptedView {
             workflow_id,
-            status,
+            status: status.as_str(),
             order_id: order_id.into(),
             order_number: order_number.into(),
             links: Links {
@@ -240,9 +240,9 @@ async fn show(
 
 fn stage_of(view: &CheckoutView) -> Stage {
     match view.status {
-        "COMPLETED" | "FAILED" | "CANCELLED" => Stage::Ended,
-        "WAITING_PAYMENT" => Stage::AwaitsPayment,
-        _ => Stage::Running,
+        Shown::Completed | Shown::Failed | Shown::Cancelled => Stage::Ended,
+        Shown::WaitingPayment => Stage::AwaitsPayment,
+        Shown::Running => Stage::Running,
     }
 }
 
@@ -274,7 +274,7 @@ async fn give_up(
     let now = visible(&state, &caller, &workflow_id).await?.view;
     match delivery {
         Delivery::Delivered | Delivery::Duplicate => Ok((StatusCode::ACCEPTED, axum::Json(now))),
-        Delivery::Finished if now.status != "COMPLETED" => Ok((StatusCode::ACCEPTED, axum::Json(now))),
+        Delivery::Finished if now.status != Shown::Completed => Ok((StatusCode::ACCEPTED, axum::Json(now))),
         Delivery::Finished | Delivery::Refused | Delivery::Invalid => {
             Err(ApiError::conflict("checkout-not-cancellable", "The order is confirmed; cancel the order instead.")
                 .with("orderId", now.order_id.to_string()))
@@ -357,7 +357,7 @@ mod tests {
             workflow_id,
             order_id: Uuid::from_u128(8).into(),
             order_number: domain::ids::OrderNumber::from_sequence(1),
-            status: "RUNNING".to_owned(),
+            status: Shown::Running,
         });
         let view = serde_json::to_value(view).expect("JSON");
         assert_eq!(
@@ -387,7 +387,7 @@ mod tests {
         };
         let view = CheckoutView {
             workflow_id: Uuid::from_u128(7),
-            status: "RUNNING",
+            status: Shown::Running,
             step: None,
             delayed: true,
             order_id: order.order_id,

@@ -2,6 +2,7 @@
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use domain::{ids::OrderId, money::to_wire, payment::PaymentMethod, text::line_problem};
+use engine::RunStatus;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -124,7 +125,7 @@ async fn process(
     let mut write = begun!(Write::begin(&state, &caller, Some(key)).await?);
     let offer = Offer { order_id, amount, method, token: Some(token) };
     let workflow_id = attempt::offer(write.conn(), offer).await?;
-    write.answer(StatusCode::ACCEPTED, &PaymentRun { workflow_id, status: "RUNNING" }).await
+    write.answer(StatusCode::ACCEPTED, &PaymentRun { workflow_id, status: RunStatus::Running.as_str() }).await
 }
 
 impl From<ClaimError> for ApiError {
@@ -173,5 +174,5 @@ async fn give_back(
     let workflow_id = pay_back::accept(write.conn(), order_id, amount, &caller.key()?, &reason).await?;
     let details = serde_json::json!({ "amount": amount.to_string(), "workflowId": workflow_id });
     write.note("payment.refund", &format!("order:{order_id}"), Some(&reason), &details).await?;
-    write.answer(StatusCode::ACCEPTED, &PaymentRun { workflow_id, status: "RUNNING" }).await
+    write.answer(StatusCode::ACCEPTED, &PaymentRun { workflow_id, status: RunStatus::Running.as_str() }).await
 }

@@ -10,10 +10,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 use workflows::{
     order_return::desk::{self, Decision, ReturnRefusal},
-    store::{
-        self,
-        returns::{self, ReturnHead},
-    },
+    store::returns::{self, ReturnHead},
 };
 
 use crate::{
@@ -121,7 +118,7 @@ async fn request(
     let items = pieces(body.items)?;
     let mut write = begun!(change.begin(&state).await?);
     let order = change.lock(&mut write, OrderId::from(order.id)).await?;
-    let now = store::now(write.conn()).await?;
+    let now = engine::now(write.conn()).await?;
     let return_id = desk::request(write.conn(), &state.shop.rules, &order, &items, &reason, now).await?;
     let head = returns::find(write.conn(), return_id).await?.ok_or(ReturnRefusal::NotFound)?;
     write.answer(StatusCode::CREATED, &ReturnView::from(head)).await
@@ -238,7 +235,7 @@ async fn decide(
     let body = body.map(|Json(body)| body).unwrap_or_default();
     let note = optional_reason(body.reason)?;
     let mut write = begun!(change.begin(state).await?);
-    let now = store::now(write.conn()).await?;
+    let now = engine::now(write.conn()).await?;
     let view = ReturnView::from(desk::decide(write.conn(), id, decision, note.as_deref(), now).await?);
     let action = match decision {
         Decision::Approve => "return.approve",

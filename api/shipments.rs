@@ -10,7 +10,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 use workflows::{
     fulfilment::{self, LineName, ShipRefusal},
-    store::{self, order_moves::LockedOrder, orders_read},
+    store::{order_moves::LockedOrder, orders_read},
 };
 
 use crate::{
@@ -206,7 +206,7 @@ async fn report(
     let not_found = || ApiError::not_found("shipment-not-found", "There is no such shipment.");
     let id = Uuid::parse_str(&id).map_err(|_| not_found())?;
     let mut write = begun!(change.begin(&state).await?);
-    let now = store::now(write.conn()).await?;
+    let now = engine::now(write.conn()).await?;
     let reported = fulfilment::report(write.conn(), id, body.status, now).await?.ok_or_else(not_found)?;
     let answer = answer(write.conn(), &reported.order, id).await?;
     let details = json!({

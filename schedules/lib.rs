@@ -11,7 +11,7 @@ use std::{collections::HashMap, fmt, str::FromStr, time::Duration};
 
 use chrono::{DateTime, Utc};
 use cron::Schedule as Cron;
-use engine::{Failure, Start, Workflow, silence::heard, start::start_at};
+use engine::{Failure, Start, Workflow, silence::heard, start_at};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use workflows::{

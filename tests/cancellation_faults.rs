@@ -137,7 +137,7 @@ async fn assert_taken_back(world: &World, story: Story, played: &Played, when: &
     let last = (Some("CONFIRMED".to_owned()), "CANCELLED".to_owned(), "user:somebody".to_owned());
     assert_eq!(history, [last], "{when}");
     let run = inspect::run(&world.pool, played.run_id).await.expect("a run").expect("a run");
-    assert_eq!(run.status, "COMPLETED", "{when}");
+    assert_eq!(run.status.as_str(), "COMPLETED", "{when}");
     let eta = if story == Story::Cash { serde_json::Value::Null } else { "5-7 business days".into() };
     let output = run.output.expect("an output");
     assert_eq!((&output["status"], &output["refundETA"]), (&"CANCELLED".into(), &eta), "{when}");
@@ -253,7 +253,7 @@ async fn a_step_that_fails_for_good_parks_the_run_and_the_promise_holds_until_it
             doomed.drain(50).await.expect("drained");
             doomed.die().await.expect("dead");
             let run = inspect::run(&world.pool, accepted.workflow_id).await.expect("a run").expect("a run");
-            assert_eq!(run.status, "STUCK", "{when}");
+            assert_eq!(run.status.as_str(), "STUCK", "{when}");
             assert_eq!(world.order_status(bought.order_id.into()).await.as_deref(), Some("CONFIRMED"), "{when}");
             assert_eq!(stock(&world).await, sold, "{when}");
             assert_nothing_leaves(&world, &bought, &when).await;
@@ -262,7 +262,7 @@ async fn a_step_that_fails_for_good_parks_the_run_and_the_promise_holds_until_it
             assert_eq!(first, again, "{when}: the same promise");
 
             let mut conn = world.pool.acquire().await.expect("a connection");
-            engine::unpark(&mut conn, accepted.workflow_id, "an operator", "mended").await.expect("let go on");
+            engine::park::unpark(&mut conn, accepted.workflow_id, "an operator", "mended").await.expect("let go on");
             drop(conn);
             let healthy = world.worker(fusion, None).await;
             healthy.drain(50).await.expect("drained");
@@ -282,7 +282,7 @@ fn promise(accepted: &Accepted) -> (Uuid, &str, Decimal) {
 async fn assert_nothing_leaves(world: &World, bought: &Bought, when: &str) {
     let mut tx = world.pool.begin().await.expect("a transaction");
     let mut order = order_moves::lock(&mut tx, bought.order_id).await.expect("locked").expect("an order");
-    let now = engine::sweep::engine_now(&mut *tx).await.expect("the time");
+    let now = engine::now(&mut *tx).await.expect("the time");
     let label = ParcelLabel { courier_service: "Blue Dart".to_owned(), tracking_number: "BD1".to_owned() };
     let packed = fulfilment::ship(&mut tx, &mut order, None, &label, "user:packer", now).await;
     assert!(matches!(packed, Err(ShipRefusal::BeingCancelled)), "{when}: {packed:?}");
@@ -316,7 +316,7 @@ async fn a_step_that_fails_for_good_after_the_point_of_no_return_parks_the_run_a
             let accepted = cancel(&world, &bought, Actor::Customer).await.expect("accepted");
             world.worker(fusion, Some(Arc::new(Always(step)))).await.drain(50).await.expect("drained");
             let run = inspect::run(&world.pool, accepted.workflow_id).await.expect("a run").expect("a run");
-            assert_eq!(run.status, "STUCK", "{step}, fusion {fusion}");
+            assert_eq!(run.status.as_str(), "STUCK", "{step}, fusion {fusion}");
             assert_eq!(world.order_status(bought.order_id.into()).await.as_deref(), Some("CANCELLED"), "{step}");
         }
     }
@@ -406,7 +406,7 @@ async fn an_accepted_cancellation_wins_over_the_warehouse_the_clock_and_an_opera
         if is_packed {
             let mut tx = world.pool.begin().await.expect("a transaction");
             let mut order = order_moves::lock(&mut tx, bought.order_id).await.expect("locked").expect("an order");
-            let now = engine::sweep::engine_now(&mut *tx).await.expect("the time");
+            let now = engine::now(&mut *tx).await.expect("the time");
             let label = ParcelLabel { courier_service: "Blue Dart".to_owned(), tracking_number: "BD1".to_owned() };
             fulfilment::ship(&mut tx, &mut order, None, &label, "user:packer", now).await.expect("packed");
             tx.commit().await.expect("committed");

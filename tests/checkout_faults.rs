@@ -289,7 +289,7 @@ async fn a_forward_only_step_that_fails_parks_the_run_and_keeps_the_order() {
             worker.drain(50).await.expect("drained");
             assert_eq!(world.order_status(accepted.order_id.into()).await.as_deref(), Some("CONFIRMED"), "{step}");
             let run = engine::inspect::run(&world.pool, accepted.workflow_id).await.expect("a run").expect("a run");
-            assert_eq!(run.status, "STUCK", "{step}, fusion {fusion}");
+            assert_eq!(run.status.as_str(), "STUCK", "{step}, fusion {fusion}");
         }
     }
 }

@@ -15,6 +15,7 @@ use rust_decimal::Decimal;
 use uuid::Uuid;
 use workflows::checkout::{
     accept::{Accepted, AddressChoice, Order},
+    status::Shown,
     webhook,
 };
 
@@ -91,7 +92,7 @@ async fn a_payment_captured_for_a_run_that_is_parked_while_it_unwinds_goes_back(
     let worker = world.worker(false, Some(Arc::new(Hopeless))).await;
     worker.drain(50).await.expect("drained");
     let run = inspect::run(&world.pool, accepted.workflow_id).await.expect("a run").expect("a run");
-    assert_eq!(run.status, "STUCK");
+    assert_eq!(run.status.as_str(), "STUCK");
     assert_eq!(world.gateway.net(accepted.order_id), Decimal::ZERO, "the first payment has gone back");
     let payment = world.gateway.payments(accepted.order_id).remove(0);
     assert_eq!(captured(&world, &accepted, &payment).await, "STARTED_REFUND");
@@ -203,7 +204,7 @@ async fn word_of_another_payment_neither_confirms_nor_fails_a_checkout() {
     captured(&world, &accepted, &another).await;
     worker.turn(accepted.workflow_id).await.expect("a turn");
     let run = inspect::run(&world.pool, accepted.workflow_id).await.expect("a run").expect("a run");
-    assert_eq!(run.status, "WAITING", "its own payment has not been heard of");
+    assert_eq!(run.status.as_str(), "WAITING", "its own payment has not been heard of");
 
     let approved = world.gateway.approve(accepted.order_id).expect("its own payment");
     captured(&world, &accepted, &approved).await;
@@ -242,5 +243,5 @@ async fn a_cart_that_was_bought_long_ago_still_answers_with_its_order() {
     world.healthy().await.drain(50).await.expect("drained");
     sqlx::query("delete from engine.finished_runs").execute(&world.pool).await.expect("forgotten");
     let again = world.checkout(user, cart, "tok_ok").await.expect("the same");
-    assert_eq!(again, Accepted { status: "COMPLETED".to_owned(), ..accepted });
+    assert_eq!(again, Accepted { status: Shown::Completed, ..accepted });
 }

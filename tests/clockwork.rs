@@ -13,8 +13,7 @@ mod ten_days;
 use std::time::Duration;
 
 use engine::{
-    Start, Workflow, inspect,
-    sweep::sweep,
+    Start, Workflow, inspect, sweep,
     testing::{TestWorker, advance_clock},
 };
 use serde_json::Value;
@@ -46,7 +45,7 @@ impl World {
         let run_id = start::<W>(&self.pool).await;
         self.healthy().await.turn(run_id).await.expect("a turn");
         let run = inspect::run(&self.pool, run_id).await.expect("a run").expect("a run");
-        assert_eq!(run.status, "COMPLETED", "{}: {:?}", W::NAME, run.failure);
+        assert_eq!(run.status.as_str(), "COMPLETED", "{}: {:?}", W::NAME, run.failure);
         run.output.unwrap_or_default()
     }
 

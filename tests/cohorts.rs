@@ -366,7 +366,7 @@ async fn whatever_befalls_one_the_others_go_on() {
                     Fate::Cancelled => ("CANCELLED", 0),
                     Fate::Refused | Fate::Poisonous => ("FAILED", 0),
                 };
-                assert_eq!(run.status, status, "{many}: a run that is {fate:?}");
+                assert_eq!(run.status.as_str(), status, "{many}: a run that is {fate:?}");
                 assert_eq!(lab.tallied(run_id).await, tallied, "{many}: a run that is {fate:?}");
                 let attempts: i64 =
                     sqlx::query_scalar("select count(*) from engine.journal where run_id = $1 and kind = 'ATTEMPT'")

@@ -19,7 +19,7 @@ use std::{
 
 use engine::{
     Call, CallContext, Failure, Flow, Nothing, Registry, Result, Start, Step, StepError, Tx, Undo, Workflow, inspect,
-    sweep::sweep,
+    sweep,
     testing::{BadMemory, Fault, Faults, Once, Point, TestWorker, advance_clock, trace},
 };
 use serde::{Deserialize, Serialize};
@@ -135,7 +135,7 @@ impl Lab {
     }
 
     async fn status(&self, run_id: Uuid) -> String {
-        inspect::run(&self.pool, run_id).await.expect("a run").expect("a run").status
+        inspect::run(&self.pool, run_id).await.expect("a run").expect("a run").status.to_string()
     }
 
     async fn send(&self, run_id: Uuid, key: &str, word: &str) -> engine::Delivery {
@@ -291,7 +291,7 @@ async fn a_signal_wakes_a_waiting_run_and_a_deadline_ends_the_wait() {
     worker.drain(20).await.expect("drained");
     for (run_id, output) in [(heard, Some(serde_json::json!("hello"))), (unheard, Some(serde_json::Value::Null))] {
         let run = inspect::run(&lab.pool, run_id).await.expect("a run").expect("a run");
-        assert_eq!(run.status, "COMPLETED");
+        assert_eq!(run.status.as_str(), "COMPLETED");
         assert!(run.output == output || (run.output.is_none() && output == Some(serde_json::Value::Null)));
     }
 }
@@ -438,6 +438,6 @@ async fn a_journal_of_another_program_parks_the_run() {
     lab.send(run_id, "1", "hello").await;
     worker.turn(run_id).await.expect("a turn");
     let run = inspect::run(&lab.pool, run_id).await.expect("a run").expect("a run");
-    assert_eq!(run.status, "STUCK");
+    assert_eq!(run.status.as_str(), "STUCK");
     assert_eq!(run.failure.expect("a reason")["code"], "journal-diverged");
 }

@@ -155,6 +155,50 @@ fn modules_use_downwards_only() {
     }
 }
 
+/// The tables that are the engine's own.
+const ENGINE_TABLES: &[&str] =
+    &["engine.runs", "engine.finished_runs", "engine.journal", "engine.signals", "engine.run_keys"];
+
+/// Whose SQL names them all the same: the engine, tests, what measures it, and statements that join them to
+/// the shop's tables and must see both at the same moment.
+const MAY_NAME_ENGINE_TABLES: &[&str] = &[
+    "tests",
+    "workers/cli/bench",
+    "workflows/checkout/status.rs",
+    "workflows/engine",
+    "workflows/store/reconciliation.rs",
+    "workflows/store/refunds/held.rs",
+];
+
+#[test]
+fn the_engines_tables_are_its_own() {
+    let mut folders = ["api", "migrations", "schedules", "tests", "workers", "workflows"].map(str::to_owned).to_vec();
+    let (mut files, mut found) = (0, Vec::new());
+    while let Some(folder) = folders.pop() {
+        if MAY_NAME_ENGINE_TABLES.contains(&folder.as_str()) {
+            continue;
+        }
+        for entry in std::fs::read_dir(root().join(&folder)).expect("a folder") {
+            let entry = entry.expect("an entry");
+            let path = format!("{folder}/{}", entry.file_name().to_string_lossy());
+            if entry.path().is_dir() {
+                folders.push(path);
+            } else if path.ends_with(".rs") && !MAY_NAME_ENGINE_TABLES.contains(&path.as_str()) {
+                let text = std::fs::read_to_string(entry.path()).expect("a file");
+                found.extend(
+                    ENGINE_TABLES
+                        .iter()
+                        .filter(|table| text.contains(**table))
+                        .map(|table| format!("{path} names {table}: ask `engine::run` or `engine::inspect`")),
+                );
+                files += 1;
+            }
+        }
+    }
+    assert!(files > 100, "{files} files");
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
 #[test]
 fn the_top_level_is_exactly_the_agreed_list() {
     let output = Command::new("git").args(["ls-files"]).current_dir(root()).output().expect("git ls-files");

@@ -30,7 +30,7 @@ use workflows::{
     fulfilment::{self, ShipRefusal},
     pay_back,
     reservation_expiry::ReservationExpiry,
-    store::{self, order_moves, refunds::ClaimError},
+    store::{order_moves, refunds::ClaimError},
 };
 
 use self::driver::{Dice, action, every_seed, interleave};
@@ -188,7 +188,7 @@ async fn expiry_and_payment_have_one_winner() {
 async fn pack(world: &World, order_id: OrderId) {
     let mut tx = world.pool.begin().await.expect("a transaction");
     let Some(mut order) = order_moves::lock(&mut tx, order_id).await.expect("an answer") else { return };
-    let now = store::now(&mut tx).await.expect("the time");
+    let now = engine::now(&mut *tx).await.expect("the time");
     let label = ParcelLabel { courier_service: "Blue Dart".to_owned(), tracking_number: "BD1".to_owned() };
     match fulfilment::ship(&mut tx, &mut order, None, &label, "user:staff", now).await {
         Ok(_) => tx.commit().await.expect("committed"),
@@ -216,7 +216,7 @@ async fn courier_says(world: &World, order_id: OrderId, status: ShipmentStatus) 
         .expect("the parcels");
     for parcel in parcels {
         let mut tx = world.pool.begin().await.expect("a transaction");
-        let now = store::now(&mut tx).await.expect("the time");
+        let now = engine::now(&mut *tx).await.expect("the time");
         match fulfilment::report(&mut tx, parcel, status, now).await {
             Ok(_) => tx.commit().await.expect("committed"),
             Err(

@@ -69,7 +69,7 @@ async fn an_unknown_run_and_one_that_has_ended_are_told_apart() {
         ] {
             let fits = match &refused {
                 Err(OperationError::Unknown(id)) => !is_known && *id == run_id,
-                Err(OperationError::Ended { status, .. }) => is_known && status == "COMPLETED",
+                Err(OperationError::Ended { status, .. }) => is_known && status.as_str() == "COMPLETED",
                 Ok(_) | Err(_) => false,
             };
             assert!(fits, "{refused:?}");

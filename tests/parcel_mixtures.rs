@@ -17,7 +17,7 @@ use workflows::{
     checkout::accept::Order,
     fulfilment::{self, LineName, ShipRefusal, call_off},
     order_return::desk::{self, Decision},
-    store::{self, order_moves, returns},
+    store::{order_moves, returns},
 };
 
 use crate::world::{STOCK, World, order};
@@ -63,7 +63,7 @@ macro_rules! locked {
         let mut $tx = $story.world.pool.begin().await.expect("a transaction");
         #[allow(unused_mut)]
         let mut $order = order_moves::lock(&mut $tx, $story.order_id).await.expect("an answer").expect("an order");
-        let $now = store::now(&mut $tx).await.expect("the time");
+        let $now = engine::now(&mut *$tx).await.expect("the time");
     };
 }
 
@@ -79,7 +79,7 @@ impl Story<'_> {
 
     async fn report(&self, parcel: Uuid, status: ShipmentStatus) {
         let mut tx = self.world.pool.begin().await.expect("a transaction");
-        let now = store::now(&mut tx).await.expect("the time");
+        let now = engine::now(&mut *tx).await.expect("the time");
         match fulfilment::report(&mut tx, parcel, status, now).await {
             Ok(_) => tx.commit().await.expect("committed"),
             Err(refusal) => panic!("{}: {status}: {refusal}", self.name),

@@ -81,7 +81,7 @@ async fn play(world: &World, fusion: bool, faults: Option<Arc<dyn Faults>>) -> A
     first.die().await.expect("dead");
     for _ in 0..20 {
         let run = inspect::run(&world.pool, accepted.workflow_id).await.expect("a run").expect("a run");
-        if run.waiting_for.as_deref() == Some(attempt::SIGNAL) && run.status == "WAITING" {
+        if run.waiting_for.as_deref() == Some(attempt::SIGNAL) && run.status.as_str() == "WAITING" {
             break;
         }
         healthy.turn(accepted.workflow_id).await.expect("a turn");

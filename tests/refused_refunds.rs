@@ -9,7 +9,7 @@ use domain::{
     order::Actor,
     refund::{InvalidRefundTransition, RefundStatus},
 };
-use engine::sweep::advance_clock;
+use engine::testing::advance_clock;
 use rust_decimal::Decimal;
 use uuid::Uuid;
 use workflows::{

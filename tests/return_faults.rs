@@ -19,7 +19,7 @@ use workflows::{
     checkout::accept::Order,
     fulfilment::{self, LineName},
     order_return::desk::{self, Decision, ReturnRefusal},
-    store::{self, order_moves, order_moves::By, returns},
+    store::{order_moves, order_moves::By, returns},
 };
 
 use crate::world::{STOCK, World, order};
@@ -65,7 +65,7 @@ pub async fn delivered(world: &World, cash: bool) -> OrderId {
     let healthy = world.healthy().await;
     healthy.drain(50).await.expect("drained");
     let mut tx = world.pool.begin().await.expect("a transaction");
-    let now = store::now(&mut tx).await.expect("the time");
+    let now = engine::now(&mut *tx).await.expect("the time");
     let mut order = order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
     for to in [OrderStatus::Processing, OrderStatus::Shipped, OrderStatus::Delivered] {
         let by = By { actor: "a test", reason: None, metadata: None };
@@ -94,7 +94,7 @@ async fn begin(world: &World, story: Story) -> Played<'_> {
         items.push((LineName::Variant("LAP-001".to_owned()), 1));
     }
     let mut tx = world.pool.begin().await.expect("a transaction");
-    let now = store::now(&mut tx).await.expect("the time");
+    let now = engine::now(&mut *tx).await.expect("the time");
     let order = order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
     let return_id =
         desk::request(&mut tx, &world.shop.rules, &order, &items, "too heavy", now).await.expect("asked for");
@@ -105,7 +105,7 @@ async fn begin(world: &World, story: Story) -> Played<'_> {
 
 async fn decide(played: &Played<'_>, decision: Decision) {
     let mut tx = played.world.pool.begin().await.expect("a transaction");
-    let now = store::now(&mut tx).await.expect("the time");
+    let now = engine::now(&mut *tx).await.expect("the time");
     desk::decide(&mut tx, played.return_id, decision, None, now).await.expect("decided");
     tx.commit().await.expect("committed");
 }
@@ -264,7 +264,7 @@ async fn a_step_that_fails_for_good_owes_nothing_or_parks() {
             }
             worker.drain(60).await.expect("drained");
             let run = inspect::run(&world.pool, played.run_id).await.expect("an answer").expect("a run");
-            assert_eq!(run.status, ends, "{step}, fusion {fusion}");
+            assert_eq!(run.status.as_str(), ends, "{step}, fusion {fusion}");
             if ends == "FAILED" {
                 assert_eq!(status(&played).await, "REJECTED", "{step}, fusion {fusion}");
                 world.assert_books(step).await;
@@ -331,7 +331,7 @@ async fn nobody_can_stop_a_return_whose_goods_were_received_and_one_that_is_stop
     let asked = begin(&world, Story::Part).await;
     engine::cancel(&mut conn, asked.run_id, "an operator").await.expect("an answer");
     let mut tx = world.pool.begin().await.expect("a transaction");
-    let now = store::now(&mut tx).await.expect("the time");
+    let now = engine::now(&mut *tx).await.expect("the time");
     let refused = desk::decide(&mut tx, asked.return_id, Decision::Approve, None, now).await.expect_err("withdrawn");
     assert!(matches!(refused, ReturnRefusal::Withdrawn), "{refused}");
     tx.rollback().await.expect("rolled back");
@@ -351,7 +351,7 @@ async fn of_an_order_with_parcels_only_pieces_that_arrived_may_be_returned() {
     let order_id = world.checkout(user, cart, "tok_ok").await.expect("accepted").order_id;
     world.healthy().await.drain(50).await.expect("drained");
     let mut tx = world.pool.begin().await.expect("a transaction");
-    let now = store::now(&mut tx).await.expect("the time");
+    let now = engine::now(&mut *tx).await.expect("the time");
     let mut order = order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
     let label = ParcelLabel { courier_service: "Blue Dart".to_owned(), tracking_number: "BD1".to_owned() };
     let mouse = [(LineName::Variant("MOU-001".to_owned()), 1)];
@@ -378,7 +378,7 @@ async fn two_returns_of_one_order_that_meet_give_back_each_piece_once() {
     let order_id = delivered(&world, false).await;
     let ask = async |sku: &str, quantity| {
         let mut tx = world.pool.begin().await.expect("a transaction");
-        let now = store::now(&mut tx).await.expect("the time");
+        let now = engine::now(&mut *tx).await.expect("the time");
         let order = order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
         let items = [(LineName::Variant(sku.to_owned()), quantity)];
         let id = desk::request(&mut tx, &world.shop.rules, &order, &items, "too heavy", now).await.expect("asked for");

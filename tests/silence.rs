@@ -132,7 +132,7 @@ async fn a_lost_webhook_costs_seconds() {
     worker.turn(accepted.workflow_id).await.expect("a turn");
     world.gateway.approve(accepted.order_id).expect("approved, and nobody is told");
     let run = until_ended(&world, &worker, accepted.workflow_id).await;
-    assert_eq!(run.status, "COMPLETED");
+    assert_eq!(run.status.as_str(), "COMPLETED");
     let waited = confirmed_at(&world, &accepted).await - run.created_at;
     assert!(!nightly() || waited < TimeDelta::seconds(15), "{waited}");
     assert_eq!(world.gateway.looks(), 1);
@@ -147,11 +147,11 @@ async fn asking_holds_no_worker_changes_nothing_and_leaves_the_journal_as_it_was
     worker.turn(accepted.workflow_id).await.expect("a turn");
     let waiting = trace(&world.pool, accepted.workflow_id).await.expect("a trace");
     let mut asked = Vec::new();
-    let began = engine::sweep::engine_now(&world.pool).await.expect("the time");
+    let began = engine::now(&world.pool).await.expect("the time");
     while asked.len() < 10 {
         assert_eq!(trace(&world.pool, accepted.workflow_id).await.expect("a trace"), waiting);
         worker.drain(1).await.expect("a turn");
-        let now = engine::sweep::engine_now(&world.pool).await.expect("the time");
+        let now = engine::now(&world.pool).await.expect("the time");
         assert_eq!(world.gateway.looks(), asked.len() + 1, "a turn, a question");
         asked.push((now - began).num_seconds());
     }

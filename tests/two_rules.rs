@@ -21,7 +21,6 @@ use workflows::{
     fulfilment::{self, LineName},
     order_return::desk::{self, Decision},
     store::{
-        self,
         order_moves::{self, By},
         returns,
     },
@@ -196,7 +195,7 @@ async fn a_return_waits_and_pays_as_when_it_was_asked_for() {
     deliver(&world, order_id).await;
     worker.drain(50).await.expect("drained");
     let mut tx = world.pool.begin().await.expect("a transaction");
-    let now = store::now(&mut tx).await.expect("the time");
+    let now = engine::now(&mut *tx).await.expect("the time");
     let order = order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
     let items = [(LineName::Variant("LAP-001".to_owned()), 1)];
     let rules = &world.shop.rules;
@@ -210,7 +209,7 @@ async fn a_return_waits_and_pays_as_when_it_was_asked_for() {
     }
     for decision in [Decision::Approve, Decision::Receive] {
         let mut tx = world.pool.begin().await.expect("a transaction");
-        let now = store::now(&mut tx).await.expect("the time");
+        let now = engine::now(&mut *tx).await.expect("the time");
         desk::decide(&mut tx, return_id, decision, None, now).await.expect("decided");
         tx.commit().await.expect("committed");
     }
@@ -226,7 +225,7 @@ async fn a_return_waits_and_pays_as_when_it_was_asked_for() {
 
 async fn deliver(world: &World, order_id: OrderId) {
     let mut tx = world.pool.begin().await.expect("a transaction");
-    let now = store::now(&mut tx).await.expect("the time");
+    let now = engine::now(&mut *tx).await.expect("the time");
     let mut order = order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
     for to in [OrderStatus::Processing, OrderStatus::Shipped, OrderStatus::Delivered] {
         let by = By { actor: "a test", reason: None, metadata: None };

@@ -200,7 +200,7 @@ impl World {
 
     /// How a run stands.
     pub async fn status(&self, run_id: Uuid) -> String {
-        inspect::run(&self.pool, run_id).await.expect("an answer").expect("a run").status
+        inspect::run(&self.pool, run_id).await.expect("an answer").expect("a run").status.to_string()
     }
 
     /// (available, reserved) of a variant.

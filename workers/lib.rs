@@ -21,7 +21,7 @@ use engine::{
     Engine, Registry, Settings,
     pools::{beside, forgetful},
     silence::{SILENCE, heard},
-    sweep::sweep,
+    sweep,
 };
 use sqlx::{ConnectOptions, PgPool};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};

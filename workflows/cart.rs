@@ -318,7 +318,7 @@ impl HeldCart {
     async fn unmade(conn: &mut PgConnection, shop: &Shop, owner: &Owner) -> Result<Self, CartRefusal> {
         let id = carts::next_id(conn, owner).await?;
         let candidates = candidates(conn, id, Customer::of(owner.user_id()), &[]).await?;
-        let now = engine::sweep::engine_now(conn).await?;
+        let now = engine::now(conn).await?;
         Ok(HeldCart::new(empty(owner, shop, id, 0), candidates, Stamp::default(), now))
     }
 

@@ -4,9 +4,9 @@
 //! Whoever offers these to people, be it a command line or a page, comes here.
 
 use engine::{
-    Delivery, Unparked, Workflow as _,
-    inspect::{self, Standing},
-    park,
+    Delivery, RunStatus, Workflow as _,
+    park::{self, Unparked},
+    run::{self, Glance},
 };
 use serde::Deserialize as _;
 use serde_json::{Value, json};
@@ -80,7 +80,7 @@ pub enum OperationError {
         /// Which.
         run_id: Uuid,
         /// COMPLETED, FAILED or CANCELLED.
-        status: String,
+        status: RunStatus,
     },
     /// Only a parked run can be let go on.
     #[error("run {run_id} is not parked: it is {status}")]
@@ -88,7 +88,7 @@ pub enum OperationError {
         /// Which.
         run_id: Uuid,
         /// Where it stands.
-        status: String,
+        status: RunStatus,
     },
     /// Nothing of it has failed.
     #[error("run {run_id} waits for no other attempt: it is {status}")]
@@ -96,7 +96,7 @@ pub enum OperationError {
         /// Which.
         run_id: Uuid,
         /// Where it stands.
-        status: String,
+        status: RunStatus,
     },
     /// It only goes forward.
     #[error("run {0} has passed its point of no return, and cannot be cancelled any more")]
@@ -148,7 +148,7 @@ pub async fn retry(conn: &mut PgConnection, run_id: Uuid, operator: Operator<'_>
         match park::unpark(conn, run_id, operator.by, operator.reason).await? {
             Unparked::Resumed => Done::GoesOn,
             Unparked::NotParked | Unparked::Unknown => {
-                let Standing { status, .. } = living(conn, run_id).await?;
+                let Glance { status, .. } = living(conn, run_id).await?;
                 return Err(OperationError::NothingToRetry { run_id, status });
             }
         }
@@ -165,7 +165,7 @@ pub async fn resume(conn: &mut PgConnection, run_id: Uuid, operator: Operator<'_
     match park::unpark(conn, run_id, operator.by, operator.reason).await? {
         Unparked::Resumed => {}
         Unparked::NotParked | Unparked::Unknown => {
-            let Standing { status, .. } = living(conn, run_id).await?;
+            let Glance { status, .. } = living(conn, run_id).await?;
             return Err(OperationError::NotParked { run_id, status });
         }
     }
@@ -243,9 +243,9 @@ pub async fn signal(
 }
 
 /// Where a living run stands.
-async fn living(conn: &mut PgConnection, run_id: Uuid) -> Result<Standing, OperationError> {
-    match inspect::standing(conn, run_id).await? {
-        Some(run) if !run.has_ended => Ok(run),
+async fn living(conn: &mut PgConnection, run_id: Uuid) -> Result<Glance, OperationError> {
+    match run::glance(conn, run_id).await? {
+        Some(run) if !run.status.has_ended() => Ok(run),
         Some(run) => Err(OperationError::Ended { run_id, status: run.status }),
         None => Err(OperationError::Unknown(run_id)),
     }

@@ -26,7 +26,7 @@ pub async fn accept(
     by: &str,
     reason: &str,
 ) -> Result<Uuid, ClaimError> {
-    let now = engine::sweep::engine_now(&mut *conn).await?;
+    let now = engine::now(&mut *conn).await?;
     let mut order = order_moves::lock(conn, order_id).await?.ok_or(ClaimError::OrderNotFound)?;
     if order.cancellation_run_id.is_some() {
         return Err(ClaimError::BeingCancelled);

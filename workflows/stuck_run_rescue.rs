@@ -8,8 +8,8 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::notification::StaffReport;
 use engine::{
-    Failure, Flow, Nothing, Result, Start, Step, StepError, Tx, Unparked, Workflow,
-    park::{self, Parked},
+    Failure, Flow, Nothing, Result, Start, Step, StepError, Tx, Workflow, codes,
+    park::{self, Parked, Unparked},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -33,7 +33,13 @@ const TIMES: i64 = 5;
 const BY: &str = "system:stuck_run_rescue";
 
 /// Reasons that may pass by themselves. All others say what is wrong, and will go on saying it.
-const PASSING: [&str; 5] = ["step-failed", "crash-limit", "journal-diverged", "journal-unreadable", "input-unreadable"];
+const PASSING: [&str; 5] = [
+    codes::STEP_FAILED,
+    codes::CRASH_LIMIT,
+    codes::JOURNAL_DIVERGED,
+    codes::JOURNAL_UNREADABLE,
+    codes::INPUT_UNREADABLE,
+];
 
 /// What a rescue did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

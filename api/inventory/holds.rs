@@ -10,10 +10,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
-use workflows::store::{
-    self,
-    inventory::services::{self, Let},
-};
+use workflows::store::inventory::services::{self, Let};
 
 use super::variant_not_found;
 use crate::{
@@ -102,7 +99,7 @@ async fn reserve(
         // At most 200 × 999.
         *units.entry(*variant_id).or_default() += i32::try_from(item.quantity).unwrap_or(i32::MAX);
     }
-    let now = store::now(write.conn()).await?;
+    let now = engine::now(write.conn()).await?;
     let reservation = Reservation { reservation_id: Uuid::now_v7(), expires_at: now + TimeDelta::seconds(ttl_seconds) };
     let Reservation { reservation_id, expires_at } = reservation;
     let short = services::reserve(write.conn(), reservation_id, api_key_id, &units, now, expires_at).await?;
@@ -177,7 +174,7 @@ async fn release(
 ) -> Result<Json<Released>, ApiError> {
     let api_key_id = caller.require_scope(Scope::Inventory)?;
     let mut tx = state.pool.begin().await?;
-    let now = store::now(&mut tx).await?;
+    let now = engine::now(&mut *tx).await?;
     let left = services::release(&mut tx, body.reservation_id, api_key_id, now)
         .await?
         .ok_or_else(|| ApiError::not_found("reservation-not-found", "There is no such reservation."))?;

@@ -47,7 +47,7 @@ struct CancelAnswer {
     workflow_id: Uuid,
     /// RUNNING, COMPLETED, or CANCELLED for a checkout that was taken back.
     #[schema(examples("RUNNING"))]
-    status: String,
+    status: &'static str,
     /// What goes back; 0.00 when nothing had been captured.
     #[schema(examples("59050.00"))]
     refund_amount: String,
@@ -64,7 +64,7 @@ impl From<Accepted> for CancelAnswer {
         let Accepted { workflow_id, status, refund_amount, currency } = accepted;
         CancelAnswer {
             workflow_id,
-            status,
+            status: status.as_str(),
             refund_eta: (!refund_amount.is_zero()).then_some(REFUND_ETA),
             refund_amount: to_wire(refund_amount, currency.parse().unwrap_or(Currency::INR)),
             currency,

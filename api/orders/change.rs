@@ -7,7 +7,6 @@ use axum::{
 use chrono::{DateTime, Utc};
 use domain::ids::OrderId;
 use workflows::store::{
-    self,
     order_moves::{self, LockedOrder},
     orders_read,
 };
@@ -73,7 +72,7 @@ impl OrderChange {
     ) -> Result<(LockedOrder, DateTime<Utc>), ApiError> {
         let found = orders_read::find(write.conn(), id_or_number).await?.ok_or_else(order_not_found)?;
         let order = self.lock(write, found.id.into()).await?;
-        Ok((order, store::now(write.conn()).await?))
+        Ok((order, engine::now(write.conn()).await?))
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 
 use chrono::{TimeDelta, Utc};
 use engine::{
+    RunStatus,
     inspect::{self, Sought},
     retire,
 };
@@ -199,10 +200,10 @@ async fn a_large_day_goes_in_a_moment_and_is_searched_in_one() {
     let returns = usize::try_from(runs / 1_000).expect("some").min(50);
     for (what, sought, wanted) in [
         ("the newest", Sought::default(), 50),
-        ("failed", Sought { status: Some("FAILED"), ..Sought::default() }, 50),
+        ("failed", Sought { status: Some(RunStatus::Failed), ..Sought::default() }, 50),
         ("of a rare workflow", Sought { workflow: Some("return"), ..Sought::default() }, returns),
-        ("cancelled, of which there are none", Sought { status: Some("CANCELLED"), ..Sought::default() }, 0),
-        ("parked", Sought { status: Some("STUCK"), ..Sought::default() }, 1),
+        ("cancelled, of which there are none", Sought { status: Some(RunStatus::Cancelled), ..Sought::default() }, 0),
+        ("parked", Sought { status: Some(RunStatus::Stuck), ..Sought::default() }, 1),
         ("of a window", Sought { until: Some(Utc::now() - TimeDelta::days(39)), ..Sought::default() }, 50),
         ("of a window before all", Sought { until: Some(Utc::now() - TimeDelta::days(42)), ..Sought::default() }, 0),
     ] {

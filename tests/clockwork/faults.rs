@@ -259,7 +259,7 @@ impl Story for ParkedRun {
 
     async fn check(&self, world: &World, when: &str) {
         let run = inspect::run(&world.pool, self.accepted.workflow_id).await.expect("a run").expect("a run");
-        assert_eq!(run.status, "COMPLETED", "{when}");
+        assert_eq!(run.status.as_str(), "COMPLETED", "{when}");
         let lines = "select count(*) from audit_log where subject = 'run:' || $1::text";
         assert_eq!(world.count(lines, self.accepted.workflow_id).await, 1, "{when}: let go on once");
         assert_eq!(world.mails.about(self.accepted.order_id).len(), 1, "{when}: one e-mail");

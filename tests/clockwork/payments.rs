@@ -50,7 +50,7 @@ impl World {
 
     /// The gateway's clock is the shop's.
     async fn synchronise(&self) {
-        let now = engine::sweep::engine_now(&self.pool).await.expect("the time");
+        let now = engine::now(&self.pool).await.expect("the time");
         self.gateway.set_time(now);
     }
 

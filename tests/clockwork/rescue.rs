@@ -35,7 +35,7 @@ impl World {
     }
 
     async fn run_status(&self, run_id: Uuid) -> String {
-        inspect::run(&self.pool, run_id).await.expect("a run").expect("a run").status
+        inspect::run(&self.pool, run_id).await.expect("a run").expect("a run").status.to_string()
     }
 
     async fn reports(&self, run_id: Uuid) -> i64 {

@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use domain::ids::CartId;
-use engine::sweep::engine_now;
 use schedules::{SCHEDULES, Schedule, Scheduler};
 use workflows::{
     abandoned_cart::AbandonedCarts, cart_expiry::CartExpiry, low_stock_alerts::LowStockAlerts,
@@ -85,13 +84,13 @@ impl Town {
 
     /// Nobody looks at the clock until then.
     async fn outage_until(&mut self, end: DateTime<Utc>) {
-        let begin = engine_now(&self.world.pool).await.expect("the time");
+        let begin = engine::now(&self.world.pool).await.expect("the time");
         self.outages.push((begin, end));
         self.set_clock(end).await;
     }
 
     async fn set_clock(&self, at: DateTime<Utc>) {
-        let now = engine_now(&self.world.pool).await.expect("the time");
+        let now = engine::now(&self.world.pool).await.expect("the time");
         if let Ok(by) = (at - now).to_std() {
             advance_clock(&self.world.pool, by).await.expect("later");
         }

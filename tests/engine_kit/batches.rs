@@ -76,7 +76,7 @@ impl Workflow for Sleeper {
 async fn a_run_sleeps_until_the_moment_and_not_at_all_when_it_has_passed() {
     let lab = Lab::new().await;
     let worker = TestWorker::new(&lab.pool, Registry::default().with(Sleeper), true, None).await.expect("a worker");
-    let now = engine::sweep::engine_now(&lab.pool).await.expect("the time");
+    let now = engine::now(&lab.pool).await.expect("the time");
     let mut runs = Vec::new();
     for (key, until) in [("past", now - TimeDelta::hours(1)), ("future", now + TimeDelta::hours(1))] {
         let mut tx = lab.pool.begin().await.expect("a transaction");

@@ -1,6 +1,6 @@
 //! Runs whose journal their program cannot read: they park, and end whole once it can.
 
-use engine::{Unparked, unpark};
+use engine::park::{Unparked, unpark};
 
 use super::*;
 

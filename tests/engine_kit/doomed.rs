@@ -83,7 +83,7 @@ impl Lab {
         worker.drain(40).await.expect("drained");
         let run = inspect::run(&self.pool, started.run_id).await.expect("a run").expect("a run");
         let code = run.failure.map(|failure| failure["code"].as_str().unwrap_or_default().to_owned());
-        (started.run_id, run.status, code.unwrap_or_default())
+        (started.run_id, run.status.to_string(), code.unwrap_or_default())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Parked runs that are let go on.
 
-use engine::{Unparked, park, unpark};
+use engine::park::{self, Unparked, unpark};
 
 use super::*;
 
@@ -45,7 +45,7 @@ async fn a_run_parked_while_unwinding_unwinds_on_for_its_first_reason() {
         assert_eq!(lab.status(run_id).await, "COMPENSATING");
         lab.worker(None).await.drain(10).await.expect("drained");
         let run = inspect::run(&lab.pool, run_id).await.expect("a run").expect("a run");
-        assert_eq!(run.status, "FAILED");
+        assert_eq!(run.status.as_str(), "FAILED");
         assert_eq!(run.failure.expect("a reason")["code"], "planned", "not what parked it");
         assert_eq!(lab.counted(run_id).await, ["first", "undone"]);
         let trace = trace(&lab.pool, run_id).await.expect("a trace");

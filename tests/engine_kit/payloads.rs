@@ -77,7 +77,7 @@ async fn a_run_unwinds_over_what_cannot_be_kept() {
         let worker = TestWorker::new(&lab.pool, registry, true, None).await.expect("a worker");
         assert!(worker.drain(30).await.expect("drained") < 30, "{what:?}: it never ends");
         let run = inspect::run(&lab.pool, run_id).await.expect("a run").expect("a run");
-        assert_eq!(run.status, "FAILED", "{what:?}");
+        assert_eq!(run.status.as_str(), "FAILED", "{what:?}");
         assert_eq!(run.failure.expect("a reason")["code"], code, "{what:?}");
         assert_eq!(lab.counted(run_id).await, ["first", "undone"], "{what:?}");
     }

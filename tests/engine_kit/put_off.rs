@@ -164,9 +164,9 @@ async fn who_asks_for_peace_is_left_alone_by_everybody_and_fails_nobody() {
     assert_eq!(till.calls(), 1);
     assert_eq!(till.standing(run_id).await.0, 0);
     till.paying.mood.store(ANSWERS, Ordering::SeqCst);
-    let began = engine::sweep::engine_now(&till.lab.pool).await.expect("the time");
+    let began = engine::now(&till.lab.pool).await.expect("the time");
     assert!(till.worker.drain(50).await.expect("drained") < 50);
-    let took = engine::sweep::engine_now(&till.lab.pool).await.expect("the time") - began;
+    let took = engine::now(&till.lab.pool).await.expect("the time") - began;
     assert!(took >= chrono::TimeDelta::seconds(19), "{took}");
 }
 

@@ -1,6 +1,6 @@
 //! A release that rolls: old and new programs side by side, and what the new one says of old journals.
 
-use engine::rehearse::{Rehearsed, rehearse};
+use engine::inspect::{Rehearsed, rehearse};
 
 use super::*;
 
@@ -87,7 +87,7 @@ async fn a_run_of_an_unknown_version_is_given_back_shown_and_not_lost() {
     for _ in 0..30 {
         old.turn(run_id).await.expect("a turn");
         let run = inspect::run(&lab.pool, run_id).await.expect("a run").expect("a run");
-        assert_eq!(run.status, "RETRYING", "however often it is offered to who cannot carry it");
+        assert_eq!(run.status.as_str(), "RETRYING", "however often it is offered to who cannot carry it");
         assert_eq!(run.waiting_for.as_deref(), Some("a worker that knows greeting/v2"));
         assert_eq!(run.crashes, 0);
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine::backlog::{COUNTED, backlog};
+use engine::inspect::{COUNTED, backlog};
 use serde_json::json;
 
 use crate::{

@@ -8,7 +8,7 @@ use workflows::{
     cancellation::{CancelRequest, accept},
     fulfilment::LineName,
     order_return::desk::{self, Decision},
-    store::{self, order_moves, returns},
+    store::{order_moves, returns},
 };
 
 use super::capture_is_reported;
@@ -22,7 +22,7 @@ async fn a_return_that_wakes_up_does_not_wait_for_whoever_has_its_order_and_tell
     let world = &World::new().await;
     let order_id = delivered(world, false).await;
     let mut tx = world.pool.begin().await.expect("a transaction");
-    let now = store::now(&mut tx).await.expect("the time");
+    let now = engine::now(&mut *tx).await.expect("the time");
     let order = order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
     let mouse = [(LineName::Variant("MOU-001".to_owned()), 1)];
     let return_id =

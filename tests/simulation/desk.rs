@@ -64,7 +64,7 @@ impl History {
             return self.decide_on_return().await;
         }
         let mut tx = self.world.pool.begin().await.expect("a transaction");
-        let now = engine::sweep::engine_now(&mut *tx).await.expect("the time");
+        let now = engine::now(&mut *tx).await.expect("the time");
         let order = order_moves::lock(&mut tx, bought.accepted.order_id).await.expect("an answer");
         let Some(order) = order else { return Ok(()) };
         let told = match desk::request(&mut tx, &self.world.shop.rules, &order, &items, "too loud", now).await {
@@ -91,7 +91,7 @@ impl History {
             return self.hear_from_courier().await;
         };
         let mut tx = self.world.pool.begin().await.expect("a transaction");
-        let now = engine::sweep::engine_now(&mut *tx).await.expect("the time");
+        let now = engine::now(&mut *tx).await.expect("the time");
         let told = match desk::decide(&mut tx, return_id, decision, Some("looked at"), now).await {
             Ok(found) => {
                 tx.commit().await.expect("committed");
@@ -113,7 +113,7 @@ impl History {
             units.insert(variant(self.rng.random_range(0..SKUS.len())).into(), self.rng.random_range(1..=2));
         }
         let (id, mut tx) = (Uuid::now_v7(), self.world.pool.begin().await.expect("a transaction"));
-        let now = engine::sweep::engine_now(&mut *tx).await.expect("the time");
+        let now = engine::now(&mut *tx).await.expect("the time");
         let short = services::reserve(&mut tx, id, SERVICE, &units, now, now + ttl).await;
         let told = match short.map_err(|error| format!("a service's hold: {error}"))?.is_empty() {
             true => {
@@ -134,7 +134,7 @@ impl History {
         }
         let index = self.rng.random_range(0..self.holds.len());
         let mut tx = self.world.pool.begin().await.expect("a transaction");
-        let now = engine::sweep::engine_now(&mut *tx).await.expect("the time");
+        let now = engine::now(&mut *tx).await.expect("the time");
         let left = services::release(&mut tx, self.holds[index], SERVICE, now).await;
         let told = match left.map_err(|error| format!("a service lets go: {error}"))? {
             Some(Let::Released) => "done",

@@ -9,10 +9,8 @@ use std::{
 
 use domain::ids::OrderId;
 use engine::{
-    Registry, park,
-    sweep::sweep,
+    Registry, Turn, park, sweep,
     testing::{TestWorker, advance_clock},
-    turn::Turn,
 };
 use futures::FutureExt as _;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -255,7 +253,7 @@ impl History {
         }
         let became = match turn {
             Turn::Idle => "idle".to_owned(),
-            Turn::Ended(status) => status.to_owned(),
+            Turn::Ended(status) => status.to_string(),
             Turn::Resting => self.rest_of(run.id).await,
         };
         let struck = if struck.is_empty() { String::new() } else { format!(" [{}]", struck.join("; ")) };

@@ -90,7 +90,7 @@ impl History {
     pub async fn pack_of(&mut self, bought: &Bought, items: Option<Vec<(LineName, i32)>>) -> Result<(), String> {
         let label = ParcelLabel { courier_service: "Blue Dart".to_owned(), tracking_number: "BD1".to_owned() };
         let mut tx = self.world.pool.begin().await.expect("a transaction");
-        let now = engine::sweep::engine_now(&mut *tx).await.expect("the time");
+        let now = engine::now(&mut *tx).await.expect("the time");
         let order = order_moves::lock(&mut tx, bought.accepted.order_id).await.expect("an answer");
         let Some(mut order) = order else { return Ok(()) };
         let told = match fulfilment::ship(&mut tx, &mut order, items.as_deref(), &label, CLERK, now).await {
@@ -127,7 +127,7 @@ impl History {
 
     pub async fn report(&mut self, index: usize, to: ShipmentStatus) -> Result<(), String> {
         let mut tx = self.world.pool.begin().await.expect("a transaction");
-        let now = engine::sweep::engine_now(&mut *tx).await.expect("the time");
+        let now = engine::now(&mut *tx).await.expect("the time");
         let told = match fulfilment::report(&mut tx, self.parcels[index], to, now).await {
             Ok(reported) => {
                 tx.commit().await.expect("committed");
@@ -145,7 +145,7 @@ impl History {
         let Some(bought) = self.an_order() else { return Ok(()) };
         let to = OrderStatus::ALL[self.rng.random_range(0..OrderStatus::ALL.len())];
         let mut tx = self.world.pool.begin().await.expect("a transaction");
-        let now = engine::sweep::engine_now(&mut *tx).await.expect("the time");
+        let now = engine::now(&mut *tx).await.expect("the time");
         let order = order_moves::lock(&mut tx, bought.accepted.order_id).await.expect("an answer");
         let Some(mut order) = order else { return Ok(()) };
         let by = By { actor: CLERK, reason: None, metadata: None };

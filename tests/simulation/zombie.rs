@@ -7,9 +7,8 @@ use std::{
 };
 
 use engine::{
-    Registry,
+    Registry, Turn,
     testing::{Fault, Faults, Point, TestWorker},
-    turn::Turn,
 };
 use futures::FutureExt as _;
 use sqlx::PgPool;

@@ -1,8 +1,9 @@
 //! The command line. Names of commands and flags are part of the product: scripts rely on them.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand};
+use engine::RunStatus;
 use uuid::Uuid;
 use workflows::store::users::Role;
 
@@ -173,8 +174,8 @@ pub(crate) enum InspectCommand {
         #[arg(long)]
         workflow: Option<String>,
         /// Only in this status, e.g. WAITING
-        #[arg(long)]
-        status: Option<String>,
+        #[arg(long, value_parser = parse_status)]
+        status: Option<RunStatus>,
         /// At most so many
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
         limit: i64,
@@ -253,6 +254,10 @@ pub(crate) struct Target {
     /// Who, for the audit log; default whoever is logged in here
     #[arg(long, value_name = "NAME", env = "USER")]
     pub(crate) by: String,
+}
+
+fn parse_status(text: &str) -> Result<RunStatus, <RunStatus as FromStr>::Err> {
+    text.to_uppercase().parse()
 }
 
 fn parse_json(text: &str) -> Result<serde_json::Value, serde_json::Error> {

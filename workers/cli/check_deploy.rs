@@ -7,7 +7,7 @@ use std::{
 
 use engine::{
     Registry,
-    rehearse::{Rehearsed, rehearse},
+    inspect::{Rehearsed, rehearse},
 };
 use serde_json::json;
 use sqlx::PgPool;
@@ -133,7 +133,7 @@ mod tests {
         let mut survey = Survey::default();
         for (version, code) in [(1, None), (2, Some("workflow-unknown")), (2, Some("workflow-unknown"))] {
             let failure = code.map(|code| engine::Failure::new(code, "a test"));
-            let (workflow, status) = ("checkout".to_owned(), "WAITING".to_owned());
+            let (workflow, status) = ("checkout".to_owned(), engine::RunStatus::Waiting);
             survey.add(Rehearsed { run_id: Uuid::nil(), workflow, version, status, failure }, 1);
         }
         assert_eq!(

@@ -15,7 +15,7 @@ use std::{
 };
 
 use clap::Args;
-use engine::{Workflow as _, inspect};
+use engine::{RunStatus, Workflow as _, inspect};
 use futures::{StreamExt as _, stream};
 use rand::{SeedableRng as _, rngs::StdRng};
 use sqlx::PgPool;
@@ -52,7 +52,8 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// Statuses of a run that somebody has in hand or will have soon. Of those that wait only checkouts are
 /// waited for: others may wait for days, such as for a courier.
-const IN_MOTION: [&str; 4] = ["PENDING", "RUNNING", "RETRYING", "COMPENSATING"];
+const IN_MOTION: [RunStatus; 4] =
+    [RunStatus::Pending, RunStatus::Running, RunStatus::Retrying, RunStatus::Compensating];
 
 /// Runs counted at most.
 const MOST_RUNS: i64 = 10_000;
@@ -192,11 +193,11 @@ async fn visit_all(shop: &Storefront, queue: Vec<Shopper>, progress: &Progress) 
 async fn settled(pool: &PgPool) -> Result<Runs, Failure> {
     let begun = Instant::now();
     loop {
-        let mut unfinished = count(pool, Some(Checkout::NAME), "WAITING").await?;
+        let mut unfinished = count(pool, Some(Checkout::NAME), RunStatus::Waiting).await?;
         for status in IN_MOTION {
             unfinished += count(pool, None, status).await?;
         }
-        let runs = Runs { unfinished, parked: count(pool, None, "STUCK").await? };
+        let runs = Runs { unfinished, parked: count(pool, None, RunStatus::Stuck).await? };
         if runs.unfinished == 0 || begun.elapsed() >= SETTLING {
             return Ok(runs);
         }
@@ -204,7 +205,7 @@ async fn settled(pool: &PgPool) -> Result<Runs, Failure> {
     }
 }
 
-async fn count(pool: &PgPool, workflow: Option<&str>, status: &str) -> Result<usize, Failure> {
+async fn count(pool: &PgPool, workflow: Option<&str>, status: RunStatus) -> Result<usize, Failure> {
     Ok(inspect::runs(pool, workflow, Some(status), MOST_RUNS).await?.len())
 }
 

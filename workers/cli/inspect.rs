@@ -6,7 +6,10 @@ use std::{
 };
 
 use chrono::SecondsFormat;
-use engine::inspect::{self, JournalEntry, Run};
+use engine::{
+    RunStatus,
+    inspect::{self, JournalEntry, Run},
+};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::time::MissedTickBehavior;
@@ -41,8 +44,7 @@ pub(crate) async fn run(config: &Config, command: InspectCommand) -> Result<Ende
         migrations::check(pool).await?;
         match command {
             InspectCommand::Runs { workflow, status, limit, json } => {
-                let status = status.map(|status| status.to_uppercase());
-                show(&inspect::runs(pool, workflow.as_deref(), status.as_deref(), limit).await?, json)
+                show(&inspect::runs(pool, workflow.as_deref(), status, limit).await?, json)
             }
             InspectCommand::Stuck { limit, json } => stuck(pool, limit, json).await,
             InspectCommand::Money { limit, json } => money(pool, limit, json).await,
@@ -65,7 +67,7 @@ fn show(runs: &[Run], as_json: bool) -> Result<(), Failure> {
 
 /// Parked runs, and refunds that wait for a person, or for another that does.
 async fn stuck(pool: &PgPool, limit: i64, as_json: bool) -> Result<(), Failure> {
-    let parked = inspect::runs(pool, None, Some("STUCK"), limit).await?;
+    let parked = inspect::runs(pool, None, Some(RunStatus::Stuck), limit).await?;
     let refunds = held::held(&mut *pool.acquire().await?, Uuid::nil(), limit).await?;
     if as_json {
         say(&serde_json::to_string(&json!({ "items": parked, "refunds": refunds }))?);
@@ -215,7 +217,7 @@ async fn tail(pool: &PgPool) -> Result<(), Failure> {
 }
 
 /// Where a run stood when it was last shown.
-type Seen = (String, Option<String>);
+type Seen = (RunStatus, Option<String>);
 
 /// What is to be shown of `runs`: nothing the first time, which only learns what there is.
 fn changed<'a>(seen: &mut Option<HashMap<Uuid, Seen>>, runs: &'a [Run]) -> Vec<&'a Run> {
@@ -224,7 +226,7 @@ fn changed<'a>(seen: &mut Option<HashMap<Uuid, Seen>>, runs: &'a [Run]) -> Vec<&
     let fresh = runs
         .iter()
         .filter(|run| {
-            let now = (run.status.clone(), run.waiting_for.clone());
+            let now = (run.status, run.waiting_for.clone());
             seen.insert(run.id, now.clone()).as_ref() != Some(&now) && !first
         })
         .collect();
@@ -240,13 +242,13 @@ mod tests {
 
     use super::*;
 
-    fn a_run(status: &str) -> Run {
+    fn a_run(status: RunStatus) -> Run {
         Run {
             id: Uuid::nil(),
             workflow: "checkout".to_owned(),
             version: 1,
             run_key: "cart:1".to_owned(),
-            status: status.to_owned(),
+            status,
             input: Value::Null,
             output: None,
             failure: None,
@@ -262,7 +264,9 @@ mod tests {
     #[test]
     fn tail_shows_changes_only() {
         let mut seen = None;
-        for (status, shown) in [("PENDING", 0), ("RUNNING", 1), ("RUNNING", 0), ("COMPLETED", 1)] {
+        for (status, shown) in
+            [(RunStatus::Pending, 0), (RunStatus::Running, 1), (RunStatus::Running, 0), (RunStatus::Completed, 1)]
+        {
             assert_eq!(changed(&mut seen, &[a_run(status)]).len(), shown, "{status}");
         }
     }
@@ -270,7 +274,7 @@ mod tests {
     #[test]
     fn a_run_is_one_line() {
         assert_eq!(
-            line(&Run { waiting_for: Some("payment".to_owned()), ..a_run("WAITING") }),
+            line(&Run { waiting_for: Some("payment".to_owned()), ..a_run(RunStatus::Waiting) }),
             "1970-01-01T00:00:00.000Z  00000000-0000-0000-0000-000000000000  WAITING       checkout/v1  cart:1  waits for payment"
         );
     }

@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Utc};
 use domain::order::{Actor, CancelRefusal, OrderStatus};
-use engine::{Delivery, Start};
+use engine::{Delivery, RunStatus, Start, codes, run};
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -24,7 +24,7 @@ pub struct Accepted {
     /// The cancellation, or the checkout of an order that was still PENDING.
     pub workflow_id: Uuid,
     /// How it stands, by the engine's names.
-    pub status: String,
+    pub status: RunStatus,
     /// What goes back, in major units of `currency`.
     pub refund_amount: Decimal,
     /// ISO 4217.
@@ -80,7 +80,7 @@ pub async fn accept(
             // Whatever the checkout was about to commit, it now takes back.
             Delivery::Delivered | Delivery::Duplicate => Ok(Accepted {
                 workflow_id: order.checkout_run_id,
-                status: "RUNNING".to_owned(),
+                status: RunStatus::Running,
                 refund_amount: Decimal::ZERO,
                 currency: order.currency,
             }),
@@ -88,7 +88,7 @@ pub async fn accept(
             Delivery::Refused | Delivery::Finished | Delivery::Unknown => Err(CancelError::InHand),
         };
     }
-    let now = engine::sweep::engine_now(&mut *conn).await?;
+    let now = engine::now(&mut *conn).await?;
     eligible(conn, rules, &order, request.actor, now).await??;
     let run_id = begin(conn, &mut order, request, now).await?;
     Ok(promised(conn, order, run_id).await?)
@@ -124,7 +124,7 @@ pub(crate) async fn begin(
 ) -> Result<Uuid, sqlx::Error> {
     let start = Start::<Cancellation>::new(order.id.to_string(), request)
         .map_err(|failure| sqlx::Error::Encode(Box::new(failure)))?;
-    let run_id = engine::start::start_at(conn, &start, now).await?.run_id;
+    let run_id = engine::start_at(conn, &start, now).await?.run_id;
     order_moves::promise_to(conn, order, run_id, now).await?;
     Ok(run_id)
 }
@@ -132,12 +132,12 @@ pub(crate) async fn begin(
 /// What was promised, told the same way however often it is asked for.
 async fn promised(conn: &mut PgConnection, order: LockedOrder, run_id: Uuid) -> Result<Accepted, sqlx::Error> {
     let refund_amount = cancellations::refundable(conn, order.id, Some(run_id)).await?;
-    let run = cancellations::run(conn, run_id).await?;
+    let run = run::glance(conn, run_id).await?;
     let status = match run {
         // A live run is RUNNING for whoever asked, whatever keeps it.
-        Some(run) if run.status != "COMPLETED" => "RUNNING".to_owned(),
+        Some(run) if run.status != RunStatus::Completed => RunStatus::Running,
         // What has ended long ago is not kept.
-        Some(_) | None => "COMPLETED".to_owned(),
+        Some(_) | None => RunStatus::Completed,
     };
     Ok(Accepted { workflow_id: run_id, status, refund_amount, currency: order.currency })
 }
@@ -145,10 +145,9 @@ async fn promised(conn: &mut PgConnection, order: LockedOrder, run_id: Uuid) -> 
 /// An order that was never confirmed was taken back by its checkout: that counts as this cancellation if
 /// somebody had asked for it.
 async fn taken_back(conn: &mut PgConnection, order: LockedOrder) -> Result<Accepted, CancelError> {
-    match cancellations::run(conn, order.checkout_run_id).await? {
-        Some(run) if run.was_cancelled => {
-            let ended = matches!(run.status.as_str(), "COMPLETED" | "FAILED" | "CANCELLED");
-            let status = if ended { run.status } else { "RUNNING".to_owned() };
+    match run::glance(conn, order.checkout_run_id).await? {
+        Some(run) if run.failed_with(codes::CANCELLED) => {
+            let status = if run.status.has_ended() { run.status } else { RunStatus::Running };
             let refund_amount = cancellations::refundable(conn, order.id, Some(order.checkout_run_id)).await?;
             Ok(Accepted { workflow_id: order.checkout_run_id, status, refund_amount, currency: order.currency })
         }

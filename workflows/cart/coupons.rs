@@ -109,7 +109,7 @@ pub async fn validate_coupon(
     code: &str,
     cart_id: Option<CartId>,
 ) -> Result<CouponVerdict, CartRefusal> {
-    let now = engine::sweep::engine_now(&mut *conn).await?;
+    let now = engine::now(&mut *conn).await?;
     let cart = match cart_id {
         Some(cart_id) => {
             let cart = carts::load(conn, cart_id).await?.filter(|cart| owner.owns(cart) && cart.status.is_open());

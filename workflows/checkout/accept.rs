@@ -9,13 +9,13 @@ use domain::{
     payment::PaymentMethod,
     pricing::{PricingError, Quote, ShippingMethod},
 };
-use engine::{Failure, Start};
+use engine::{Failure, Start, codes};
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Checkout, Request, validate};
+use super::{Checkout, Request, status::Shown, validate};
 use crate::{
     Shop,
     rules::Terms,
@@ -99,7 +99,7 @@ pub struct Accepted {
     /// Its number.
     pub order_number: OrderNumber,
     /// RUNNING, or what has become of it since.
-    pub status: String,
+    pub status: Shown,
 }
 
 /// Why a checkout does not start, or why its run gives up: the same rule, the same code.
@@ -387,7 +387,7 @@ pub async fn start(conn: &mut PgConnection, shop: &Shop, checkout: NewCheckout) 
     request.order_number = OrderNumber::from_sequence(number.unsigned_abs());
     let key = format!("{}/{}", cart.id, cart.generation);
     let run = Start::<Checkout>::new(key, &request)?.with_id(run_id);
-    let started = engine::start::start_at(conn, &run, now).await?;
+    let started = engine::start_at(conn, &run, now).await?;
     if !started.is_new {
         // The cart's row is locked, so its generation cannot have been used: a defect, not a race.
         return Err(Failure::new("internal", "the cart's generation was used before").into());
@@ -396,7 +396,7 @@ pub async fn start(conn: &mut PgConnection, shop: &Shop, checkout: NewCheckout) 
         workflow_id: run_id,
         order_id: request.order_id,
         order_number: request.order_number,
-        status: "RUNNING".to_owned(),
+        status: Shown::Running,
     })
 }
 
@@ -421,33 +421,20 @@ async fn cart_of(conn: &mut PgConnection, order: &Order) -> Result<Option<CartId
 async fn long_ago(conn: &mut PgConnection, cart: &StoredCart, run_id: Uuid) -> Result<Accepted, Refusal> {
     let (order_id, number) = orders_of::made_of(conn, cart.id).await?.ok_or(Refusal::CartNotActive(cart.status))?;
     let order_number = number.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-    Ok(Accepted { workflow_id: run_id, order_id, order_number, status: "COMPLETED".to_owned() })
+    Ok(Accepted { workflow_id: run_id, order_id, order_number, status: Shown::Completed })
 }
 
 /// An equal request gets the run that has the cart; a different one is told which run that is. None if the
 /// run has been forgotten.
 async fn same_run(conn: &mut PgConnection, run_id: Uuid, fingerprint: &str) -> Result<Option<Accepted>, Refusal> {
-    let row = sqlx::query!(
-        r#"select input as "input!", status as "status!", waiting_for from engine.runs where id = $1
-           union all
-           select input, status, null from engine.finished_runs where id = $1"#,
-        run_id
-    )
-    .fetch_optional(conn)
-    .await?;
-    let Some(row) = row else { return Ok(None) };
+    let Some(run) = engine::run::glance(conn, run_id).await? else { return Ok(None) };
     let request: Request =
-        serde_json::from_value(row.input).map_err(|error| Failure::new("input-unreadable", error.to_string()))?;
-    let status = super::status::shown(&row.status, row.waiting_for.as_deref());
-    if request.fingerprint != fingerprint && status != "COMPLETED" {
+        serde_json::from_value(run.input).map_err(|error| Failure::new(codes::INPUT_UNREADABLE, error.to_string()))?;
+    let status = Shown::of(run.status, run.waiting_for.as_deref());
+    if request.fingerprint != fingerprint && status != Shown::Completed {
         return Err(Refusal::CartInCheckout { workflow_id: run_id });
     }
-    Ok(Some(Accepted {
-        workflow_id: run_id,
-        order_id: request.order_id,
-        order_number: request.order_number,
-        status: status.to_owned(),
-    }))
+    Ok(Some(Accepted { workflow_id: run_id, order_id: request.order_id, order_number: request.order_number, status }))
 }
 
 fn contact(shopper: &Shopper, owner: Locked) -> Result<(Option<UserId>, String, Option<String>), Refusal> {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{ids::OrderId, money::Money, payment::PaymentMethod, ports::GatewayPayment};
-use engine::{Delivery, Failure, Flow, Nothing, Result as FlowResult, SetResult, SetStep, SetTx, Start, done};
+use engine::{
+    Delivery, Failure, Flow, Nothing, Result as FlowResult, RunStatus, SetResult, SetStep, SetTx, Start, done, run,
+};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -209,13 +211,14 @@ pub async fn offer(conn: &mut PgConnection, offer: Offer) -> Result<Uuid, OfferE
     if offer.amount != order.total.amount() {
         return Err(OfferError::AmountMismatch { due: order.total });
     }
-    let run = attempts::lock_run(conn, order.checkout_run_id).await?.ok_or(OfferError::NotPending)?;
-    if run.is_giving_up {
+    let run = run::lock(conn, order.checkout_run_id).await?.ok_or(OfferError::NotPending)?;
+    if run.status == RunStatus::Compensating || run.is_asked_to_stop {
         return Err(OfferError::NotPending);
     }
     let made = attempts::made(conn, offer.order_id).await?;
-    if !run.waits_for_attempt {
-        let is_used_up = made.count >= run.allowed && !made.is_open;
+    if run.status != RunStatus::Waiting || run.waiting_for.as_deref() != Some(SIGNAL) {
+        let allowed = run.input["paymentAttempts"].as_u64().unwrap_or(1);
+        let is_used_up = u64::from(made.count) >= allowed && !made.is_open;
         return Err(if is_used_up { OfferError::UsedUp } else { OfferError::InProgress });
     }
     let number = made.count + 1;

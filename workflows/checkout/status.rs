@@ -1,8 +1,11 @@
 //! How a checkout stands, for whoever waits for it.
 
+use std::fmt;
+
 use chrono::NaiveDate;
 use domain::ids::OrderNumber;
-use serde::Serialize;
+use engine::{RunStatus, codes};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -26,8 +29,8 @@ pub struct CheckoutStatus {
 pub struct CheckoutView {
     /// The run.
     pub workflow_id: Uuid,
-    /// RUNNING, WAITING_PAYMENT, COMPLETED, FAILED or CANCELLED.
-    pub status: &'static str,
+    /// How it stands.
+    pub status: Shown,
     /// The step reached last.
     pub step: Option<String>,
     /// Parked: an operator is looking at it.
@@ -72,13 +75,56 @@ pub struct OrderGlance {
 }
 
 /// A run's status as a shopper sees it: retrying and compensating is still RUNNING.
-pub fn shown(run_status: &str, waiting_for: Option<&str>) -> &'static str {
-    match (run_status, waiting_for) {
-        ("WAITING", Some(super::pay::SIGNAL | super::attempt::SIGNAL)) => "WAITING_PAYMENT",
-        ("COMPLETED", _) => "COMPLETED",
-        ("FAILED", _) => "FAILED",
-        ("CANCELLED", _) => "CANCELLED",
-        _ => "RUNNING",
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Shown {
+    /// Under way, whatever keeps it.
+    Running,
+    /// Under way, and it is the shopper's turn.
+    WaitingPayment,
+    /// The order is confirmed.
+    Completed,
+    /// It came to nothing, and all is taken back.
+    Failed,
+    /// As failed, because somebody gave it up.
+    Cancelled,
+}
+
+impl Shown {
+    /// Of a run that stands so, and waits for this signal if for any.
+    pub fn of(run: RunStatus, waiting_for: Option<&str>) -> Self {
+        match (run, waiting_for) {
+            (RunStatus::Waiting, Some(super::pay::SIGNAL | super::attempt::SIGNAL)) => Shown::WaitingPayment,
+            (RunStatus::Completed, _) => Shown::Completed,
+            (RunStatus::Failed, _) => Shown::Failed,
+            (RunStatus::Cancelled, _) => Shown::Cancelled,
+            (
+                RunStatus::Pending
+                | RunStatus::Running
+                | RunStatus::Waiting
+                | RunStatus::Retrying
+                | RunStatus::Compensating
+                | RunStatus::Stuck,
+                _,
+            ) => Shown::Running,
+        }
+    }
+
+    /// As it is told.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Shown::Running => "RUNNING",
+            Shown::WaitingPayment => "WAITING_PAYMENT",
+            Shown::Completed => "COMPLETED",
+            Shown::Failed => "FAILED",
+            Shown::Cancelled => "CANCELLED",
+        }
+    }
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 
@@ -97,7 +143,7 @@ pub async fn read(pool: &PgPool, rules: &Rules, workflow_id: Uuid) -> Result<Opt
             union all
             select id, status, null, input, failure, false
               from engine.finished_runs where id = $1 and workflow = 'checkout')
-        select r.status as "run_status!", r.waiting_for, r.failure, r.is_stuck as "is_stuck!",
+        select r.status as "run_status!: RunStatus", r.waiting_for, r.failure, r.is_stuck as "is_stuck!",
                (r.input ->> 'orderId')::uuid as "order_id!", r.input ->> 'orderNumber' as "order_number!",
                (r.input ->> 'userId')::uuid as user_id, c.session_hash as "session_hash?",
                o.order_status as "order_status?", o.payment_status as "payment_status?", o.total_amount as "total_amount?",
@@ -116,8 +162,8 @@ pub async fn read(pool: &PgPool, rules: &Rules, workflow_id: Uuid) -> Result<Opt
     .fetch_optional(pool)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let status = shown(&row.run_status, row.waiting_for.as_deref());
-    let completed = status == "COMPLETED";
+    let status = Shown::of(row.run_status, row.waiting_for.as_deref());
+    let completed = status == Shown::Completed;
     let order = row.order_status.map(|order_status| OrderGlance {
         order_id: row.order_id,
         order_number: row.order_number.clone(),
@@ -136,12 +182,12 @@ pub async fn read(pool: &PgPool, rules: &Rules, workflow_id: Uuid) -> Result<Opt
         order_number: row.order_number,
         order,
         next_action: match (status, row.waiting_for.as_deref()) {
-            ("WAITING_PAYMENT", Some(super::attempt::SIGNAL)) => Some(serde_json::json!({ "type": "PAY_AGAIN" })),
-            ("WAITING_PAYMENT", _) => row.next_action,
-            _ => None,
+            (Shown::WaitingPayment, Some(super::attempt::SIGNAL)) => Some(serde_json::json!({ "type": "PAY_AGAIN" })),
+            (Shown::WaitingPayment, _) => row.next_action,
+            (Shown::Running | Shown::Completed | Shown::Failed | Shown::Cancelled, _) => None,
         },
         // While it compensates, nothing is settled yet.
-        failure: (status == "FAILED" || status == "CANCELLED").then_some(row.failure).flatten().map(told),
+        failure: matches!(status, Shown::Failed | Shown::Cancelled).then_some(row.failure).flatten().map(told),
         estimated_delivery: completed.then_some(row.estimated_delivery_date).flatten(),
         tracking_url: number.filter(|_| completed).map(|number| tracking_url(rules, &number)),
     };
@@ -150,18 +196,18 @@ pub async fn read(pool: &PgPool, rules: &Rules, workflow_id: Uuid) -> Result<Opt
 
 /// What failed by the shop's own fault is told without its inside, which is for operators.
 const OWN_FAULTS: &[&str] = &[
-    "crash-limit",
-    "failed",
-    "input-unreadable",
+    codes::CRASH_LIMIT,
+    codes::FAILED,
+    codes::INPUT_UNREADABLE,
     "internal",
-    "journal-diverged",
-    "journal-full",
-    "journal-unreadable",
-    "panicked",
-    "payload-invalid",
-    "payload-too-large",
-    "step-failed",
-    "undo-failed",
+    codes::JOURNAL_DIVERGED,
+    codes::JOURNAL_FULL,
+    codes::JOURNAL_UNREADABLE,
+    codes::PANICKED,
+    codes::PAYLOAD_INVALID,
+    codes::PAYLOAD_TOO_LARGE,
+    codes::STEP_FAILED,
+    codes::UNDO_FAILED,
 ];
 
 fn told(mut failure: Value) -> Value {
@@ -180,14 +226,5 @@ fn wire(amount: Option<rust_decimal::Decimal>, currency: Option<&str>) -> String
 /// Of these checkouts, those that are no longer RUNNING, and whether they have ended. One statement
 /// for everybody who waits.
 pub async fn settled(pool: &PgPool, workflow_ids: &[Uuid]) -> Result<Vec<(Uuid, bool)>, sqlx::Error> {
-    let rows = sqlx::query!(
-        r#"select id as "id!", true as "ended!" from engine.finished_runs where id = any($1)
-           union all
-           select id, false from engine.runs where id = any($1) and status = 'WAITING' and waiting_for = $2"#,
-        workflow_ids,
-        super::pay::SIGNAL
-    )
-    .fetch_all(pool)
-    .await?;
-    Ok(rows.into_iter().map(|row| (row.id, row.ended)).collect())
+    engine::run::settled(pool, workflow_ids, super::pay::SIGNAL).await
 }

@@ -14,7 +14,7 @@ use super::pay::{PaymentOutcome, SIGNAL};
 use crate::{
     notification::Notice,
     refund::{RefundPayment, RefundRequest},
-    store::{self, payments, reconciliation::checks, webhook_inbox},
+    store::{payments, reconciliation::checks, webhook_inbox},
 };
 
 /// It is about an order, or a payment, that we do not know: it is tried again for a while, and then the staff's.
@@ -48,7 +48,7 @@ pub async fn keep(
     let outcome = receive(conn, gateway, event).await?;
     let try_at = if outcome == UNMATCHED {
         metrics::counter!("cart_engine_webhooks_unmatched_total", "gateway" => gateway.to_owned()).increment(1);
-        Some(store::now(conn).await? + delay(0))
+        Some(engine::now(&mut *conn).await? + delay(0))
     } else {
         None
     };
@@ -72,7 +72,7 @@ pub async fn keep_unreadable(
         return Ok(false);
     }
     metrics::counter!("cart_engine_webhooks_unreadable_total", "gateway" => gateway.to_owned()).increment(1);
-    let day = store::now(conn).await?.date_naive();
+    let day = engine::now(&mut *conn).await?.date_naive();
     let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{gateway}/{day}").as_bytes());
     let subject = format!("The gateway {gateway} says what the shop does not understand");
     let text = format!(
@@ -124,7 +124,7 @@ pub async fn receive(
         return Ok(if delivery == Delivery::Delivered { "SIGNALLED" } else { "IGNORED" });
     }
     // The signal has locked the run's row, or the run has ended: what the order says now stays true.
-    let unwinding = engine::signal::is_unwinding(conn, order.checkout_run_id).await?;
+    let unwinding = engine::run::is_unwinding(conn, order.checkout_run_id).await?;
     let order = payments::order_of(conn, order_id).await?.unwrap_or(order);
     let is_unwanted = match (order.order_status.as_str(), order.confirmed_by.as_deref()) {
         ("CANCELLED", _) => true,

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::{
-    Failure,
+    Failure, RunStatus,
     cohort::SET,
     commit::Fence,
     incarnation::Incarnation,
@@ -35,7 +35,7 @@ pub(crate) struct Claimed {
     pub(crate) id: Uuid,
     pub(crate) workflow: String,
     pub(crate) version: i32,
-    pub(crate) status: String,
+    pub(crate) status: RunStatus,
     pub(crate) input: serde_json::Value,
     pub(crate) token: Uuid,
     pub(crate) attempt: i32,
@@ -286,7 +286,7 @@ async fn claim(
             delete from apalis.jobs j using asked a
              where j.id = a.ticket and j.status <> 'Pending'
                and (a.run_id in (select id from free) or a.run_id not in (select id from ready)))
-        select c.id as "id!", c.workflow as "workflow!", c.version as "version!", c.status as "status!",
+        select c.id as "id!", c.workflow as "workflow!", c.version as "version!", c.status as "status!: RunStatus",
                c.input as "input!", c.claim_token as "token!", c.attempt as "attempt!", c.crashes as "crashes!",
                c.forward_only as "forward_only!", c.cancel_requested, c.failure, c.created_at as "created_at!",
                engine.now() as "now!",
@@ -317,7 +317,7 @@ pub(crate) async fn again(pool: &PgPool, fence: Fence) -> Result<Option<Claimed>
     let row = sqlx::query_as!(
         Row,
         r#"
-        select r.id, r.workflow, r.version, r.status, r.input, r.claim_token as "token!", r.attempt,
+        select r.id, r.workflow, r.version, r.status as "status: RunStatus", r.input, r.claim_token as "token!", r.attempt,
                r.crashes, r.forward_only, r.cancel_requested, r.failure, r.created_at, engine.now() as "now!",
                (select json_agg(json_build_object('seq', j.seq, 'kind', j.kind, 'name', j.name,
                                                   'output', j.output, 'recorded_at', j.recorded_at) order by j.seq)
@@ -338,7 +338,7 @@ pub(crate) struct Row {
     pub(crate) id: Uuid,
     pub(crate) workflow: String,
     pub(crate) version: i32,
-    pub(crate) status: String,
+    pub(crate) status: RunStatus,
     pub(crate) input: Value,
     pub(crate) token: Uuid,
     pub(crate) attempt: i32,

@@ -13,7 +13,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
-    Failure,
+    Failure, RunStatus,
     claim::Claimed,
     journal::Pending,
     start::{Start, start_all},
@@ -84,7 +84,7 @@ pub(crate) enum Write {
     /// It lives on.
     Rest(Rest),
     /// It has ended, and moves to where finished runs are kept.
-    Finish { status: &'static str, output: Option<Value>, failure: Option<Failure> },
+    Finish { status: RunStatus, output: Option<Value>, failure: Option<Failure> },
 }
 
 /// The runs that were written, and who has asked each of them to stop, if anybody. Of one that is not among
@@ -106,7 +106,7 @@ pub(crate) async fn write(
         match &writing.write {
             Write::Rest(rest) => resting.push((writing.fence, writing.entries.as_slice(), rest)),
             Write::Finish { status, output, failure } => {
-                let end = End { status, output: output.as_ref(), failure: failure.as_ref() };
+                let end = End { status: *status, output: output.as_ref(), failure: failure.as_ref() };
                 ending.push((writing.fence, writing.entries.as_slice(), end));
             }
         }
@@ -141,7 +141,7 @@ impl Columns {
 
 /// How a run that lives on is written.
 struct Moved<'a> {
-    status: Option<&'static str>,
+    status: Option<RunStatus>,
     keeps_owner: bool,
     wake_at: Option<DateTime<Utc>>,
     waiting_for: Option<&'a str>,
@@ -163,23 +163,26 @@ impl<'a> Moved<'a> {
         };
         match rest {
             Rest::Onward { forward_only } => Moved { keeps_owner: true, forward: *forward_only, ..moved },
-            Rest::Waiting { waiting_for, wake_at } => {
-                Moved { status: Some("WAITING"), wake_at: Some(*wake_at), waiting_for: Some(waiting_for), ..moved }
-            }
+            Rest::Waiting { waiting_for, wake_at } => Moved {
+                status: Some(RunStatus::Waiting),
+                wake_at: Some(*wake_at),
+                waiting_for: Some(waiting_for),
+                ..moved
+            },
             Rest::Retrying { attempt, wake_at, failure } => Moved {
-                status: Some(if failure.is_some() { "COMPENSATING" } else { "RETRYING" }),
+                status: Some(if failure.is_some() { RunStatus::Compensating } else { RunStatus::Retrying }),
                 wake_at: Some(*wake_at),
                 attempt: Some(*attempt),
                 failure: failure.as_ref(),
                 ..moved
             },
             Rest::Compensating { failure } => {
-                Moved { status: Some("COMPENSATING"), keeps_owner: true, failure: Some(failure), ..moved }
+                Moved { status: Some(RunStatus::Compensating), keeps_owner: true, failure: Some(failure), ..moved }
             }
-            Rest::Stuck { failure } => Moved { status: Some("STUCK"), failure: Some(failure), ..moved },
-            Rest::Released => Moved { status: Some("PENDING"), wake_at: Some(now), ..moved },
+            Rest::Stuck { failure } => Moved { status: Some(RunStatus::Stuck), failure: Some(failure), ..moved },
+            Rest::Released => Moved { status: Some(RunStatus::Pending), wake_at: Some(now), ..moved },
             Rest::Unknown { wake_at, needs } => Moved {
-                status: Some("RETRYING"),
+                status: Some(RunStatus::Retrying),
                 wake_at: Some(*wake_at),
                 waiting_for: Some(needs),
                 attempt: None,
@@ -209,7 +212,7 @@ pub(crate) async fn rest(
         tokens.push(fence.token);
         written.push(fence.written);
         let moved = Moved::of(rest, now);
-        status.push(moved.status.map(str::to_owned));
+        status.push(moved.status.map(|status| status.as_str().to_owned()));
         keeps_owner.push(moved.keeps_owner);
         wake_at.push(moved.wake_at);
         waiting_for.push(moved.waiting_for.map(str::to_owned));
@@ -282,7 +285,7 @@ pub(crate) async fn rest_one(
 
 /// How a run that has ended is written.
 struct End<'a> {
-    status: &'static str,
+    status: RunStatus,
     output: Option<&'a Value>,
     failure: Option<&'a Failure>,
 }
@@ -305,7 +308,7 @@ async fn finish(
         ids.push(fence.run_id);
         tokens.push(fence.token);
         written.push(fence.written);
-        status.push(end.status.to_owned());
+        status.push(end.status.as_str().to_owned());
         output.push(end.output.cloned());
         failure.push(end.failure.map(Failure::to_json));
         entries.add(fence.run_id, pending);

@@ -6,6 +6,36 @@ use serde::{Deserialize, Serialize};
 
 use crate::{limits, payload};
 
+/// The codes of the engine's own failures. All others are those of the flows.
+pub mod codes {
+    /// Somebody asked the run to stop.
+    pub const CANCELLED: &str = "cancelled";
+    /// Too many workers died with the run in their hands.
+    pub const CRASH_LIMIT: &str = "crash-limit";
+    /// The flow gave up and did not say why.
+    pub const FAILED: &str = "failed";
+    /// What the run was started with is not what this program reads.
+    pub const INPUT_UNREADABLE: &str = "input-unreadable";
+    /// The journal is that of another program.
+    pub const JOURNAL_DIVERGED: &str = "journal-diverged";
+    /// The run has written all entries that it may.
+    pub const JOURNAL_FULL: &str = "journal-full";
+    /// An entry of the journal, or why the run unwinds, is not what this program reads.
+    pub const JOURNAL_UNREADABLE: &str = "journal-unreadable";
+    /// The flow panicked, time after time.
+    pub const PANICKED: &str = "panicked";
+    /// A key or a value has what Postgres or JSON cannot keep.
+    pub const PAYLOAD_INVALID: &str = "payload-invalid";
+    /// A value is larger than may be kept.
+    pub const PAYLOAD_TOO_LARGE: &str = "payload-too-large";
+    /// A step, or an undo, failed as often as it is tried.
+    pub const STEP_FAILED: &str = "step-failed";
+    /// What the run did cannot be taken back, for several reasons or for one that will not pass.
+    pub const UNDO_FAILED: &str = "undo-failed";
+    /// No flow of this name and version is known.
+    pub const WORKFLOW_UNKNOWN: &str = "workflow-unknown";
+}
+
 /// Why a run unwinds: a stable code for programs, a sentence for people, data for either.
 ///
 /// A failure is journalled; a replay sees the same one.
@@ -22,9 +52,6 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The code of a run that was asked to stop.
-    pub const CANCELLED: &'static str = "cancelled";
-
     /// A failure with a code and a sentence.
     pub fn new(code: impl Into<String>, detail: impl fmt::Display) -> Self {
         Failure { code: code.into(), detail: payload::legible(&detail.to_string()).into_owned(), data: None }
@@ -38,11 +65,11 @@ impl Failure {
     }
 
     pub(crate) fn cancelled(why: &str) -> Self {
-        Failure::new(Failure::CANCELLED, why)
+        Failure::new(codes::CANCELLED, why)
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.code == Failure::CANCELLED
+        self.code == codes::CANCELLED
     }
 
     /// As it is written down: whatever a step put into it, it can be kept.

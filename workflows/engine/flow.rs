@@ -12,6 +12,7 @@ use crate::{
     Failure, Forward, Result, RetryPolicy, Undo,
     claim::Claimed,
     cohort::{Cohorts, Seat},
+    error::codes,
     fault::{Fault, Faults, Point, label},
     group::{Carried, Halt, Steps, decode_one},
     journal::{Entry, Kind, Pending, Replay, unreadable},
@@ -364,7 +365,7 @@ impl Flow {
                 Err(error) => error.to_string(),
             },
         };
-        self.leave(Exit::Stuck(Failure::new("input-unreadable", format!("{workflow}: {why}")))).await
+        self.leave(Exit::Stuck(Failure::new(codes::INPUT_UNREADABLE, format!("{workflow}: {why}")))).await
     }
 
     /// Where a test makes an entry unreadable.
@@ -384,7 +385,7 @@ impl Flow {
 
     async fn diverged<T>(&mut self, expected: &str, found: &str) -> T {
         let detail = format!("the journal has {found} where this program does {expected}");
-        self.leave(Exit::Stuck(Failure::new("journal-diverged", detail))).await
+        self.leave(Exit::Stuck(Failure::new(codes::JOURNAL_DIVERGED, detail))).await
     }
 }
 

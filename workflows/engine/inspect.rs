@@ -2,8 +2,14 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgPool;
 use uuid::Uuid;
+
+use crate::RunStatus;
+pub use crate::{
+    backlog::{Backlog, COUNTED, backlog},
+    rehearse::{Rehearsed, rehearse},
+};
 
 /// A run as it stands, live or finished.
 #[derive(Debug, Clone, Serialize)]
@@ -17,8 +23,8 @@ pub struct Run {
     pub version: i32,
     /// Business key.
     pub run_key: String,
-    /// PENDING, RUNNING, WAITING, RETRYING, COMPENSATING, COMPLETED, FAILED, CANCELLED or STUCK.
-    pub status: String,
+    /// Where it stands.
+    pub status: RunStatus,
     /// What it was started with.
     pub input: serde_json::Value,
     /// What it returned.
@@ -65,7 +71,7 @@ pub async fn run(pool: &PgPool, run_id: Uuid) -> Result<Option<Run>, sqlx::Error
         Run,
         r#"
         select id as "id!", workflow as "workflow!", version as "version!", run_key as "run_key!",
-               status as "status!", input as "input!", null::jsonb as output, failure, waiting_for,
+               status as "status!: RunStatus", input as "input!", null::jsonb as output, failure, waiting_for,
                nullif(wake_at, 'infinity') as wake_at, epoch as "epoch!", crashes as "crashes!",
                created_at as "created_at!", null::timestamptz as finished_at
           from engine.runs where id = $1
@@ -87,7 +93,7 @@ pub struct Sought<'a> {
     /// Of this family only.
     pub workflow: Option<&'a str>,
     /// Of this status only.
-    pub status: Option<&'a str>,
+    pub status: Option<RunStatus>,
     /// Started at this moment of real time or later.
     pub since: Option<DateTime<Utc>>,
     /// Started before this moment of real time.
@@ -98,7 +104,7 @@ pub struct Sought<'a> {
 pub async fn runs(
     pool: &PgPool,
     workflow: Option<&str>,
-    status: Option<&str>,
+    status: Option<RunStatus>,
     limit: i64,
 ) -> Result<Vec<Run>, sqlx::Error> {
     search(pool, Sought { workflow, status, ..Sought::default() }, limit).await
@@ -109,7 +115,7 @@ macro_rules! listed {
     (live where $filter:literal, $($argument:expr),+) => {
         sqlx::query_as!(
             Run,
-            "select id, workflow, version, run_key, status, input, null::jsonb as output, failure, waiting_for,
+            "select id, workflow, version, run_key, status as \"status: RunStatus\", input, null::jsonb as output, failure, waiting_for,
                     nullif(wake_at, 'infinity') as wake_at, epoch, crashes, created_at, null::timestamptz as finished_at
                from engine.runs where id >= $1 and id < $2 " + $filter + " order by id desc limit $3",
             $($argument),+
@@ -118,7 +124,7 @@ macro_rules! listed {
     (finished where $filter:literal, $($argument:expr),+) => {
         sqlx::query_as!(
             Run,
-            "select id, workflow, version, run_key, status, input, output, failure, null::text as waiting_for,
+            "select id, workflow, version, run_key, status as \"status: RunStatus\", input, output, failure, null::text as waiting_for,
                     null::timestamptz as wake_at, epoch, crashes, created_at, finished_at as \"finished_at?\"
                from engine.finished_runs where id >= $1 and id < $2 " + $filter + " order by id desc limit $3",
             $($argument),+
@@ -131,7 +137,7 @@ pub async fn search(pool: &PgPool, sought: Sought<'_>, limit: i64) -> Result<Vec
     let Sought { workflow, status, .. } = sought;
     let since = sought.since.map_or(Uuid::nil(), first_id);
     let until = sought.until.map_or(Uuid::max(), first_id);
-    let has_ended = status.map(|status| matches!(status, "COMPLETED" | "FAILED" | "CANCELLED"));
+    let has_ended = status.map(RunStatus::has_ended);
     let mut found = Vec::new();
     if has_ended != Some(true) {
         let live = match (workflow, status) {
@@ -140,10 +146,10 @@ pub async fn search(pool: &PgPool, sought: Sought<'_>, limit: i64) -> Result<Vec
                 listed!(live where "and workflow = $4", since, until, limit, workflow).fetch_all(pool).await
             }
             (None, Some(status)) => {
-                listed!(live where "and status = $4", since, until, limit, status).fetch_all(pool).await
+                listed!(live where "and status = $4", since, until, limit, status.as_str()).fetch_all(pool).await
             }
             (Some(workflow), Some(status)) => {
-                listed!(live where "and workflow = $4 and status = $5", since, until, limit, workflow, status)
+                listed!(live where "and workflow = $4 and status = $5", since, until, limit, workflow, status.as_str())
                     .fetch_all(pool)
                     .await
             }
@@ -156,16 +162,16 @@ pub async fn search(pool: &PgPool, sought: Sought<'_>, limit: i64) -> Result<Vec
             (Some(workflow), None) => {
                 listed!(finished where "and workflow = $4", since, until, limit, workflow).fetch_all(pool).await
             }
-            (None, Some("COMPLETED")) => {
+            (None, Some(RunStatus::Completed)) => {
                 listed!(finished where "and status = 'COMPLETED'", since, until, limit).fetch_all(pool).await
             }
             // The index is on those that did not end well, and the planner must be able to tell.
             (None, Some(status)) => {
-                listed!(finished where "and status <> 'COMPLETED' and status = $4", since, until, limit, status)
+                listed!(finished where "and status <> 'COMPLETED' and status = $4", since, until, limit, status.as_str())
                     .fetch_all(pool)
                     .await
             }
-            (Some(workflow), Some("COMPLETED")) => {
+            (Some(workflow), Some(RunStatus::Completed)) => {
                 listed!(finished where "and status = 'COMPLETED' and workflow = $4", since, until, limit, workflow)
                     .fetch_all(pool)
                     .await
@@ -173,7 +179,7 @@ pub async fn search(pool: &PgPool, sought: Sought<'_>, limit: i64) -> Result<Vec
             (Some(workflow), Some(status)) => {
                 listed!(
                     finished where "and status <> 'COMPLETED' and status = $4 and workflow = $5",
-                    since, until, limit, status, workflow
+                    since, until, limit, status.as_str(), workflow
                 )
                 .fetch_all(pool)
                 .await
@@ -201,34 +207,6 @@ pub async fn journal(pool: &PgPool, run_id: Uuid) -> Result<Vec<JournalEntry>, s
         run_id
     )
     .fetch_all(pool)
-    .await
-}
-
-/// Where a run stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
-    /// Its family.
-    pub workflow: String,
-    /// As [`Run::status`].
-    pub status: String,
-    /// It is over.
-    pub has_ended: bool,
-}
-
-/// Where a run stands, in the caller's transaction; none if there is no such run.
-///
-/// # Errors
-/// The database's own.
-pub async fn standing(conn: &mut PgConnection, run_id: Uuid) -> Result<Option<Standing>, sqlx::Error> {
-    sqlx::query_as!(
-        Standing,
-        r#"select workflow as "workflow!", status as "status!", false as "has_ended!" from engine.runs where id = $1
-           union all
-           select workflow, status, true from engine.finished_runs where id = $1
-           limit 1"#,
-        run_id
-    )
-    .fetch_optional(conn)
     .await
 }
 

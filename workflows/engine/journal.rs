@@ -8,12 +8,12 @@ use std::{
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::Failure;
+use crate::{Failure, error::codes};
 
 /// What kind of thing a journal entry records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A step's output, committed with its SQL.
     Tx,
     /// A call is about to be made.
@@ -42,7 +42,7 @@ pub enum Kind {
 
 impl Kind {
     /// As stored.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Kind::Tx => "TX",
             Kind::Intent => "INTENT",
@@ -73,17 +73,17 @@ impl Kind {
 
 /// One entry as read back.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Position in the run.
-    pub seq: i32,
+    pub(crate) seq: i32,
     /// What it records.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// The step's name.
-    pub name: String,
+    pub(crate) name: String,
     /// What the step returned.
-    pub output: Option<serde_json::Value>,
+    pub(crate) output: Option<serde_json::Value>,
     /// When it was journalled, on the engine's clock.
-    pub recorded_at: DateTime<Utc>,
+    pub(crate) recorded_at: DateTime<Utc>,
 }
 
 /// One entry not yet written.
@@ -162,5 +162,5 @@ pub(crate) struct Undone {
 
 /// What was journalled is not what this program knows: only a person can say how the run goes on.
 pub(crate) fn unreadable(name: &str, why: impl fmt::Display) -> Failure {
-    Failure::new("journal-unreadable", format!("{name} answered another shape then: {why}"))
+    Failure::new(codes::JOURNAL_UNREADABLE, format!("{name} answered another shape then: {why}"))
 }

@@ -8,14 +8,15 @@ use sqlx::PgPool;
 use tokio::sync::mpsc;
 
 use crate::{
-    Engine, Failure, Flow,
+    Engine, Failure, Flow, RunStatus,
     claim::Claimed,
     commit::{self, Fence, Rest},
+    error::codes,
     journal::{Kind, Pending},
     payload::legible,
     retry,
     silence::heard,
-    sweep::engine_now,
+    sweep,
     turn::{Again, Came, Exit, Turn},
 };
 
@@ -38,8 +39,8 @@ impl Engine {
                 let attempt = flow.run.attempt.saturating_add(1);
                 let failed = u32::try_from(attempt).unwrap_or(1);
                 if failed >= policy.max_attempts {
-                    let failure = Failure::new("step-failed", format!("{step} failed {failed} times: {error}"));
-                    let parks = flow.run.forward_only || flow.run.status == "COMPENSATING";
+                    let failure = Failure::new(codes::STEP_FAILED, format!("{step} failed {failed} times: {error}"));
+                    let parks = flow.run.forward_only || flow.run.status == RunStatus::Compensating;
                     return if parks {
                         Box::pin(self.after(flow, Exit::Stuck(failure))).await
                     } else {
@@ -58,7 +59,7 @@ impl Engine {
                         error: Some(json!({ "attempt": attempt, "error": legible(&error) })),
                     });
                 }
-                let failure = (flow.run.status == "COMPENSATING").then(|| flow.run.failure.clone()).flatten();
+                let failure = (flow.run.status == RunStatus::Compensating).then(|| flow.run.failure.clone()).flatten();
                 self.leave_at(fence, Rest::Retrying { attempt, wake_at, failure }, &entries, now).await;
             }
             Exit::PutOff { step, why, until } => {
@@ -129,7 +130,7 @@ pub(crate) async fn give_back(pool: PgPool, mut lost: mpsc::UnboundedReceiver<Fe
         let mut kept = Vec::new();
         for fence in held {
             let released = async {
-                let now = engine_now(&pool).await?;
+                let now = sweep::now(&pool).await?;
                 let mut conn = pool.acquire().await?;
                 commit::rest_one(&mut conn, fence.whatever_is_written(), &[], &Rest::Released, now).await
             };

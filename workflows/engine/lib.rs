@@ -5,61 +5,64 @@
 //! Postgres, deliver a ticket twice or never: every run ends completed, or fully compensated, or
 //! parked in plain sight with its reason.
 //!
-//! How to read it: [`flow`] has the verbs a flow is written with, [`turn`] drives one run from claim
+//! How to read it: `flow` has the verbs a flow is written with, `turn` drives one run from claim
 //! to rest, `cohort` carries many through one transaction, `unwind` takes a run back, `commit` is the fenced
 //! statement behind all of them, `claim` and
-//! [`sweep`] decide who works on what, [`mod@start`] and [`mod@signal`] are how the rest of the house talks
+//! `sweep` decide who works on what, `start`, `signal` and [`run`] are how the rest of the house talks
 //! to runs.
 //!
 //! What must not live here: carts, orders, HTTP, or any queue but the ticket table. This crate knows
 //! a ticket only as a row it inserts and deletes; the `workers` crate delivers it through apalis.
 
-pub mod backlog;
+mod backlog;
 mod call;
 mod claim;
 mod cohort;
 mod commit;
-pub mod error;
-pub mod fault;
-pub mod flow;
+mod error;
+mod fault;
+mod flow;
 mod forward;
-pub mod group;
-pub mod incarnation;
+mod group;
+mod incarnation;
 pub mod inspect;
-pub mod journal;
+mod journal;
 mod leave;
 mod outside;
 pub mod park;
 mod payload;
 pub mod pools;
-pub mod registry;
-pub mod rehearse;
+mod registry;
+mod rehearse;
 pub mod retire;
-pub mod retry;
-pub mod signal;
+mod retry;
+pub mod run;
+mod signal;
 pub mod silence;
-pub mod start;
-pub mod step;
-pub mod sweep;
+mod start;
+mod status;
+mod step;
+mod sweep;
 pub mod testing;
-pub mod turn;
+mod turn;
 mod undo;
 mod unwind;
 mod wait;
 mod work;
 
-pub use error::{Failure, StepError};
+pub use error::{Failure, StepError, codes};
 pub use flow::Flow;
 pub use forward::Forward;
 pub use outside::Dependency;
-pub use park::{Unparked, unpark};
 pub use payload::legible;
 pub use registry::{Registry, Workflow};
 pub use retry::RetryPolicy;
 pub use signal::{Delivery, cancel, signal};
-pub use start::{Start, Started, start};
+pub use start::{Start, start, start_at};
+pub use status::RunStatus;
 pub use step::{Call, CallContext, Deadline, Nothing, SetResult, SetStep, SetTx, Step, Tx, Undo, done};
-pub use turn::{Engine, Settings};
+pub use sweep::{now, sweep};
+pub use turn::{Engine, Settings, Turn};
 
 /// What a flow returns: its output, or the failure that makes it unwind.
 pub type Result<T, E = Failure> = std::result::Result<T, E>;

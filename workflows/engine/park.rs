@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::{Failure, payload::legible, signal::wake};
+use crate::{Failure, RunStatus, payload::legible, signal::wake};
 
 /// A run that waits for somebody to let it go on.
 #[derive(Debug, Clone)]
@@ -79,11 +79,14 @@ pub async fn parked(conn: &mut PgConnection, by: &str, after: Uuid, limit: i64) 
 /// # Errors
 /// The database's own.
 pub async fn unpark(conn: &mut PgConnection, run_id: Uuid, by: &str, why: &str) -> Result<Unparked, sqlx::Error> {
-    let run = sqlx::query!("select status, queue from engine.runs where id = $1 for update", run_id)
-        .fetch_optional(&mut *conn)
-        .await?;
+    let run = sqlx::query!(
+        r#"select status as "status: RunStatus", queue from engine.runs where id = $1 for update"#,
+        run_id
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
     let Some(run) = run else { return Ok(Unparked::Unknown) };
-    if run.status != "STUCK" {
+    if run.status != RunStatus::Stuck {
         return Ok(Unparked::NotParked);
     }
     sqlx::query!(
@@ -115,11 +118,15 @@ pub async fn unpark(conn: &mut PgConnection, run_id: Uuid, by: &str, why: &str) 
 /// # Errors
 /// The database's own.
 pub async fn hurry(conn: &mut PgConnection, run_id: Uuid) -> Result<bool, sqlx::Error> {
-    let run = sqlx::query!("select status, attempt, queue from engine.runs where id = $1 for update", run_id)
-        .fetch_optional(&mut *conn)
-        .await?;
+    let run = sqlx::query!(
+        r#"select status as "status: RunStatus", attempt, queue from engine.runs where id = $1 for update"#,
+        run_id
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
     // An unwinding run backs off too, and is COMPENSATING all the while.
-    let Some(run) = run.filter(|run| run.status == "RETRYING" || run.status == "COMPENSATING" && run.attempt > 0)
+    let Some(run) =
+        run.filter(|run| run.status == RunStatus::Retrying || run.status == RunStatus::Compensating && run.attempt > 0)
     else {
         return Ok(false);
     };

@@ -6,17 +6,20 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{Failure, limits};
+use crate::{Failure, error::codes, limits};
 
 /// The value as it is kept, or why it cannot be.
 pub(crate) fn encode<T: Serialize>(name: &str, value: &T) -> Result<Value, Failure> {
     let json = serde_json::to_value(value)
-        .map_err(|error| Failure::new("payload-invalid", format!("{name}: JSON cannot hold it: {error}")))?;
+        .map_err(|error| Failure::new(codes::PAYLOAD_INVALID, format!("{name}: JSON cannot hold it: {error}")))?;
     if holds_nul(&json) {
-        return Err(Failure::new("payload-invalid", format!("{name}: a text with a NUL, which Postgres cannot keep")));
+        return Err(Failure::new(
+            codes::PAYLOAD_INVALID,
+            format!("{name}: a text with a NUL, which Postgres cannot keep"),
+        ));
     }
     if rough_size(&json) > limits::PAYLOAD_BYTES {
-        return Err(Failure::new("payload-too-large", format!("{name}: more than 1 MiB")));
+        return Err(Failure::new(codes::PAYLOAD_TOO_LARGE, format!("{name}: more than 1 MiB")));
     }
     Ok(json)
 }

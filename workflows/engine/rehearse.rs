@@ -9,9 +9,10 @@ use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
 
 use crate::{
-    Failure, Flow, Registry,
+    Failure, Flow, Registry, RunStatus,
     claim::{Claimed, Row},
     cohort::Cohorts,
+    error::codes,
     flow::Means,
     outside::Outside,
     turn::{Exit, Played, play},
@@ -31,7 +32,7 @@ pub struct Rehearsed {
     /// Version of the family.
     pub version: i32,
     /// Where it stands.
-    pub status: String,
+    pub status: RunStatus,
     /// Why this program cannot carry it on; none if it can.
     pub failure: Option<Failure>,
 }
@@ -50,7 +51,7 @@ pub async fn rehearse(
     let rows = sqlx::query_as!(
         Row,
         r#"
-        select r.id, r.workflow, r.version, r.status, r.input, coalesce(r.claim_token, r.id) as "token!", r.attempt,
+        select r.id, r.workflow, r.version, r.status as "status: RunStatus", r.input, coalesce(r.claim_token, r.id) as "token!", r.attempt,
                r.crashes, r.forward_only, r.cancel_requested, r.failure, r.created_at, engine.now() as "now!",
                (select json_agg(json_build_object('seq', j.seq, 'kind', j.kind, 'name', j.name,
                                                   'output', j.output, 'recorded_at', j.recorded_at) order by j.seq)
@@ -77,7 +78,7 @@ pub async fn rehearse(
     let mut rehearsed = Vec::with_capacity(rows.len());
     for row in rows {
         let run = Claimed::from(row);
-        let (run_id, workflow, version, status) = (run.id, run.workflow.clone(), run.version, run.status.clone());
+        let (run_id, workflow, version, status) = (run.id, run.workflow.clone(), run.version, run.status);
         let failure = replay(&means, registry, run).await.err();
         rehearsed.push(Rehearsed { run_id, workflow, version, status, failure });
     }
@@ -87,14 +88,14 @@ pub async fn rehearse(
 async fn replay(means: &Arc<Means>, registry: &Registry, run: Claimed) -> Result<(), Failure> {
     let Some(code) = registry.get(&run.workflow, run.version) else {
         let detail = format!("this program does not know {}/v{}", run.workflow, run.version);
-        return Err(Failure::new("workflow-unknown", detail));
+        return Err(Failure::new(codes::WORKFLOW_UNKNOWN, detail));
     };
     let input = run.input.clone();
     let (exit, left) = oneshot::channel();
     let mut flow = Flow::new(Arc::clone(means), run, code.queue(), exit)?;
     match tokio::time::timeout(PATIENCE, play(&*code, &mut flow, left, input)).await {
         Ok(Played::Output(_) | Played::Failed(_) | Played::Left(Exit::Rehearsed)) => Ok(()),
-        Ok(Played::Panicked(error)) => Err(Failure::new("panicked", error)),
+        Ok(Played::Panicked(error)) => Err(Failure::new(codes::PANICKED, error)),
         Ok(Played::Left(Exit::Stuck(failure))) => Err(failure),
         // Each of these comes of something tried, and a rehearsal tries nothing.
         Ok(Played::Left(
@@ -105,7 +106,7 @@ async fn replay(means: &Arc<Means>, registry: &Registry, run: Claimed) -> Result
             | Exit::Refused
             | Exit::Outage
             | Exit::Crashed,
-        )) => Err(Failure::new("failed", "the replay left its journal")),
-        Err(_) => Err(Failure::new("failed", format!("the replay does not end within {PATIENCE:?}"))),
+        )) => Err(Failure::new(codes::FAILED, "the replay left its journal")),
+        Err(_) => Err(Failure::new(codes::FAILED, format!("the replay does not end within {PATIENCE:?}"))),
     }
 }

@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
-    limits,
+    RunStatus, limits,
     payload::{encode, is_key, legible},
     start::{UNTOUCHED_SECS, ticket_body, ticket_id},
 };
@@ -70,7 +70,7 @@ pub async fn signal<T: Serialize + Sync>(
         .await?;
         return Ok(if known { Delivery::Duplicate } else { Delivery::Refused });
     }
-    if run.status == "WAITING" && run.waiting_for.as_deref() == Some(name) {
+    if run.status == RunStatus::Waiting && run.waiting_for.as_deref() == Some(name) {
         wake(conn, run_id, &run.queue).await?;
     }
     Ok(Delivery::Delivered)
@@ -98,11 +98,11 @@ pub async fn cancel(conn: &mut PgConnection, run_id: Uuid, why: &str) -> Result<
     if run.forward_only {
         return Ok(Delivery::Refused);
     }
-    if run.status == "COMPENSATING" || run.cancel_requested.is_some() {
+    if run.status == RunStatus::Compensating || run.cancel_requested.is_some() {
         return Ok(Delivery::Duplicate);
     }
     sqlx::query!("update engine.runs set cancel_requested = $2 where id = $1", run_id, why).execute(&mut *conn).await?;
-    if run.status == "WAITING" || run.status == "RETRYING" {
+    if run.status == RunStatus::Waiting || run.status == RunStatus::Retrying {
         wake(conn, run_id, &run.queue).await?;
     }
     Ok(Delivery::Delivered)
@@ -140,7 +140,7 @@ pub async fn is_stopping(conn: &mut PgConnection, run_id: Uuid) -> Result<bool, 
 }
 
 struct Locked {
-    status: String,
+    status: RunStatus,
     waiting_for: Option<String>,
     queue: String,
     forward_only: bool,
@@ -150,7 +150,8 @@ struct Locked {
 async fn lock(conn: &mut PgConnection, run_id: Uuid) -> Result<Option<Locked>, sqlx::Error> {
     sqlx::query_as!(
         Locked,
-        "select status, waiting_for, queue, forward_only, cancel_requested from engine.runs where id = $1 for update",
+        r#"select status as "status: RunStatus", waiting_for, queue, forward_only, cancel_requested
+             from engine.runs where id = $1 for update"#,
         run_id
     )
     .fetch_optional(conn)

@@ -9,8 +9,10 @@ use uuid::Uuid;
 
 use crate::{
     Failure,
+    error::codes,
     payload::{encode, is_key},
     registry::Workflow,
+    sweep,
 };
 
 /// How long a run that was given a ticket may lie untouched before the sweep gives it another.
@@ -38,7 +40,7 @@ impl<W: Workflow> Start<W> {
     pub fn new(key: impl Into<String>, input: &W::Input) -> Result<Self, Failure> {
         let key = key.into();
         if !is_key(&key) {
-            return Err(Failure::new("payload-invalid", format!("{}: the key has a NUL or is too long", W::NAME)));
+            return Err(Failure::new(codes::PAYLOAD_INVALID, format!("{}: the key has a NUL or is too long", W::NAME)));
         }
         Ok(Start {
             run_id: Uuid::now_v7(),
@@ -88,7 +90,7 @@ pub struct Started {
 
 /// Starts a run inside the caller's transaction: it exists if, and only if, the caller commits.
 pub async fn start<W: Workflow>(conn: &mut PgConnection, start: &Start<W>) -> Result<Started, sqlx::Error> {
-    let now = sqlx::query_scalar!(r#"select engine.now() as "now!""#).fetch_one(&mut *conn).await?;
+    let now = sweep::now(&mut *conn).await?;
     start_at(conn, start, now).await
 }
 

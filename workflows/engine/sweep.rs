@@ -90,7 +90,7 @@ pub async fn sweep(pool: &PgPool, lease: Duration) -> Result<Swept, sqlx::Error>
 }
 
 /// The engine's clock: real time, plus whatever development added.
-pub async fn engine_now(executor: impl sqlx::PgExecutor<'_>) -> Result<DateTime<Utc>, sqlx::Error> {
+pub async fn now(executor: impl sqlx::PgExecutor<'_>) -> Result<DateTime<Utc>, sqlx::Error> {
     sqlx::query_scalar!(r#"select engine.now() as "now!""#).fetch_one(executor).await
 }
 
@@ -99,5 +99,5 @@ pub async fn advance_clock(pool: &PgPool, by: Duration) -> Result<DateTime<Utc>,
     sqlx::query!("update engine.clock set skew = skew + make_interval(secs => $1)", by.as_secs_f64())
         .execute(pool)
         .await?;
-    engine_now(pool).await
+    now(pool).await
 }

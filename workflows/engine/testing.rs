@@ -10,7 +10,7 @@ use std::{
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::{Engine, Registry, Settings, inspect, park::unpark, start::ticket_id, sweep::sweep, turn::Turn};
+use crate::{Engine, Registry, RunStatus, Settings, inspect, park::unpark, start::ticket_id, sweep::sweep, turn::Turn};
 pub use crate::{
     fault::{Fault, Faults, Point},
     sweep::advance_clock,
@@ -118,8 +118,8 @@ impl BadMemory {
         };
         let run_id = struck.split('/').next().and_then(|id| id.parse().ok()).unwrap_or_default();
         let run = inspect::run(pool, run_id).await?;
-        let status = run.map_or_else(|| "gone".to_owned(), |run| run.status);
-        assert_eq!(status, "STUCK", "{struck} could not be read, and its run went on");
+        let status = run.map(|run| run.status);
+        assert_eq!(status, Some(RunStatus::Stuck), "{struck} could not be read, and its run went on");
         let mut tx = pool.begin().await?;
         unpark(&mut tx, run_id, "test", "it can be read again").await?;
         tx.commit().await?;
@@ -276,7 +276,7 @@ pub async fn trace(pool: &PgPool, run_id: Uuid) -> Result<Vec<String>, sqlx::Err
         .map(|entry| format!("{} {}", entry.kind, entry.name))
         .collect();
     if let Some(run) = inspect::run(pool, run_id).await? {
-        lines.push(run.status);
+        lines.push(run.status.to_string());
     }
     Ok(lines)
 }

@@ -10,10 +10,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use crate::{
-    Failure, Flow, Registry, RetryPolicy,
+    Failure, Flow, Registry, RetryPolicy, RunStatus,
     claim::{self, Claimed, Claimer},
     cohort::Cohorts,
     commit::{Fence, Write},
+    error::codes,
     fault::Faults,
     flow::Means,
     incarnation::Incarnation,
@@ -113,7 +114,7 @@ pub enum Turn {
     /// Nothing to do: somebody alive has the run, it is parked, or it has ended.
     Idle,
     /// The run has ended with this status.
-    Ended(&'static str),
+    Ended(RunStatus),
     /// It sleeps, backs off, or waits for somebody else.
     Resting,
 }
@@ -207,14 +208,19 @@ impl Engine {
             // From its journal, as if it had just been claimed.
             claimed = match heard(claim::again(&self.means.pool, fence)).await {
                 Ok(Some(claimed)) => Claimed { among, ..claimed },
-                Ok(None) | Err(_) => {
+                gone => {
+                    if gone.is_ok() {
+                        // Somebody else has it: what was rolled back was a late write.
+                        fence.note_refusal();
+                    }
                     let _ = self.lost.send(fence);
                     break Turn::Resting;
                 }
             };
         };
         if let Turn::Ended(status) = turn {
-            metrics::counter!("cart_engine_runs_ended_total", "workflow" => workflow, "status" => status).increment(1);
+            metrics::counter!("cart_engine_runs_ended_total", "workflow" => workflow, "status" => status.as_str())
+                .increment(1);
         }
         Ok(turn)
     }
@@ -231,8 +237,9 @@ impl Engine {
             Err(failure) => return self.park(fence, failure, &[], clock.now()).await,
         };
         if flow.run.crashes >= self.settings.crash_limit {
-            let failure = Failure::new("crash-limit", format!("{} workers died carrying this run", flow.run.crashes));
-            if flow.forward || flow.run.status == "COMPENSATING" {
+            let failure =
+                Failure::new(codes::CRASH_LIMIT, format!("{} workers died carrying this run", flow.run.crashes));
+            if flow.forward || flow.run.status == RunStatus::Compensating {
                 return self.after(flow, Exit::Stuck(failure)).await;
             }
             // Written down before anything is tried: should the unwinding kill its worker too, the run parks.
@@ -247,7 +254,7 @@ impl Engine {
             // A flow that swallowed a failure still unwinds: the journal says it failed. So does one that
             // has begun to, even if it answers everything from the journal.
             Played::Output(_) => {
-                let failure = flow.failure.clone().unwrap_or_else(|| Failure::new("failed", "the flow gave up"));
+                let failure = flow.failure.clone().unwrap_or_else(|| Failure::new(codes::FAILED, "the flow gave up"));
                 self.unwind(flow, failure).await
             }
             Played::Failed(failure) => self.unwind(flow, failure).await,
@@ -260,7 +267,7 @@ impl Engine {
         tracing::error!(run = %flow.run.id, %error, "a flow panicked");
         if !flow.begun {
             // It never said what its accepting transaction would be taken back by.
-            return self.after(flow, Exit::Stuck(Failure::new("panicked", error))).await;
+            return self.after(flow, Exit::Stuck(Failure::new(codes::PANICKED, error))).await;
         }
         let policy = RetryPolicy::default();
         let failed = u32::try_from(flow.run.attempt).unwrap_or(u32::MAX).saturating_add(1);
@@ -268,14 +275,14 @@ impl Engine {
             return self.after(flow, Exit::Retry { step: "flow", error, policy }).await;
         }
         flow.roll_back();
-        self.unwind(flow, Failure::new("panicked", error)).await
+        self.unwind(flow, Failure::new(codes::PANICKED, error)).await
     }
 
     async fn complete(self: &Arc<Self>, mut flow: Flow, output: Value) -> Came {
         let settles = !flow.run.forward_only;
-        let write = Write::Finish { status: "COMPLETED", output: Some(output), failure: None };
+        let write = Write::Finish { status: RunStatus::Completed, output: Some(output), failure: None };
         match flow.write(write, settles).await {
-            Ok(()) => Ok(Turn::Ended("COMPLETED")),
+            Ok(()) => Ok(Turn::Ended(RunStatus::Completed)),
             Err(Unwritten::Cancelled(why)) => {
                 let failure = flow.fail(Failure::cancelled(&why));
                 self.unwind(flow, failure).await
@@ -320,7 +327,7 @@ pub(crate) async fn play(code: &dyn Erased, flow: &mut Flow, left: oneshot::Rece
         0 => played,
         unread => {
             let detail = format!("the flow {how} with {unread} journal entries unread");
-            Played::Left(Exit::Stuck(Failure::new("journal-diverged", detail)))
+            Played::Left(Exit::Stuck(Failure::new(codes::JOURNAL_DIVERGED, detail)))
         }
     }
 }

@@ -6,8 +6,9 @@ use futures::FutureExt;
 use serde_json::json;
 
 use crate::{
-    Engine, Failure, Flow, RetryPolicy, StepError, Tx,
+    Engine, Failure, Flow, RetryPolicy, RunStatus, StepError, Tx,
     commit::{Rest, Write},
+    error::codes,
     fault::{Fault, Point},
     flow::Open,
     journal::{Kind, Pending, Undone},
@@ -44,7 +45,7 @@ impl Engine {
             Ok(cannot) => return self.after(flow, Exit::Stuck(waits_for(&failure, &cannot))).await,
             Err(exit) => return self.after(flow, exit).await,
         }
-        let status = if failure.is_cancelled() { "CANCELLED" } else { "FAILED" };
+        let status = if failure.is_cancelled() { RunStatus::Cancelled } else { RunStatus::Failed };
         match flow.write(Write::Finish { status, output: None, failure: Some(failure.clone()) }, false).await {
             Ok(()) => Ok(Turn::Ended(status)),
             Err(Unwritten::Cancelled(_)) => Ok(Turn::Resting),
@@ -106,7 +107,7 @@ impl Engine {
         if failed < policy.max_attempts {
             return Err(Exit::Retry { step: undo.name, error, policy });
         }
-        Ok(Some(Failure::new("step-failed", format!("{} failed {failed} times: {error}", undo.name))))
+        Ok(Some(Failure::new(codes::STEP_FAILED, format!("{} failed {failed} times: {error}", undo.name))))
     }
 
     async fn carry_out_undo(
@@ -160,7 +161,10 @@ impl Engine {
 /// cause may pass.
 fn waits_for(failure: &Failure, cannot: &[(&'static str, Failure)]) -> Failure {
     let all = |code| cannot.iter().all(|(_, why)| why.code == code);
-    let code = ["step-failed", "journal-unreadable"].into_iter().find(|code| all(*code)).unwrap_or("undo-failed");
+    let code = [codes::STEP_FAILED, codes::JOURNAL_UNREADABLE]
+        .into_iter()
+        .find(|code| all(*code))
+        .unwrap_or(codes::UNDO_FAILED);
     let undos: Vec<String> = cannot.iter().map(|(undo, why)| format!("{undo} ({why})")).collect();
     let waits: Vec<_> = cannot.iter().map(|(undo, why)| json!({ "undo": undo, "error": why })).collect();
     let detail = format!("unwound for {failure}, and waits for {}", undos.join(", "));
@@ -170,10 +174,10 @@ fn waits_for(failure: &Failure, cannot: &[(&'static str, Failure)]) -> Failure {
 impl Flow {
     /// From here on the run takes back what it did. Says so in the journal, once, and `at_once` in its row.
     pub(crate) async fn give_up(&mut self, failure: &Failure, at_once: bool) -> Result<(), Exit> {
-        if self.run.status == "COMPENSATING" {
+        if self.run.status == RunStatus::Compensating {
             return Ok(());
         }
-        self.run.status = "COMPENSATING".to_owned();
+        self.run.status = RunStatus::Compensating;
         self.run.failure = Some(failure.clone());
         let (seq, name) = (self.next_seq, failure.code.clone());
         self.pending.push(Pending { seq, kind: Kind::Failed, name, output: None, error: Some(failure.to_json()) });

@@ -7,7 +7,7 @@ use crate::{
     Failure, Flow, Result, RetryPolicy, StepError,
     cohort::{SET, Sealed, Seat},
     commit::{self, Fence, Rest, Write, Writing},
-    error::is_outage,
+    error::{codes, is_outage},
     fault::{Fault, Point},
     flow::Open,
     journal::{Kind, Pending},
@@ -32,7 +32,7 @@ impl Flow {
         let failure = match error {
             StepError::Terminal(failure) => failure,
             StepError::Retry(error) if failed >= policy.max_attempts => {
-                Failure::new("step-failed", format!("{step} failed {failed} times: {error}"))
+                Failure::new(codes::STEP_FAILED, format!("{step} failed {failed} times: {error}"))
             }
             StepError::Retry(error) => {
                 let error = error.to_string();
@@ -104,7 +104,7 @@ impl Flow {
                 return Err(self.fail(Failure::cancelled(&why)));
             }
             if self.next_seq >= limits::JOURNAL_ENTRIES {
-                return Err(self.fail(Failure::new("journal-full", "the run has written 1,000 journal entries")));
+                return Err(self.fail(Failure::new(codes::JOURNAL_FULL, "the run has written 1,000 journal entries")));
             }
         }
         Ok(())

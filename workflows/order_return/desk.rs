@@ -170,12 +170,12 @@ pub async fn decide(
             return Err(ReturnRefusal::Withdrawn);
         }
     }
-    if engine::signal::is_stopping(conn, found.run_id).await? {
+    if engine::run::is_stopping(conn, found.run_id).await? {
         return Err(ReturnRefusal::Withdrawn);
     }
     if decision == Decision::Receive {
         // The goods are ours and what they cost is owed: nobody stops the run any more.
-        engine::signal::only_forward(conn, found.run_id).await?;
+        engine::run::only_forward(conn, found.run_id).await?;
     }
     returns::find(conn, return_id).await?.ok_or(ReturnRefusal::NotFound)
 }

@@ -7,7 +7,6 @@ use super::listing::Listing;
 use crate::{
     Shop,
     store::{
-        self,
         reconciliation::{
             checks::{self, Pass},
             listings,
@@ -33,7 +32,7 @@ pub struct Lag {
 /// # Errors
 /// The database's own.
 pub async fn lags(conn: &mut PgConnection, shop: &Shop) -> Result<Vec<Lag>, sqlx::Error> {
-    let now = store::now(conn).await?;
+    let now = engine::now(&mut *conn).await?;
     let rules = &shop.rules.reconciliation;
     let since = |due: Option<DateTime<Utc>>| due.map_or(0.0, |due| (now - due).as_seconds_f64().max(0.0));
     let mut lags = Vec::new();

@@ -86,6 +86,6 @@ pub(crate) async fn start(
     let start = Start::<RefundPayment>::new(format!("{order_id}/asked/{run_id}"), &request)
         .map_err(|failure| sqlx::Error::Encode(Box::new(failure)))?
         .with_id(run_id);
-    engine::start::start_at(conn, &start, now).await?;
+    engine::start_at(conn, &start, now).await?;
     Ok(run_id)
 }

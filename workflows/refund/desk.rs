@@ -96,7 +96,7 @@ pub async fn decide(
     if from != RefundStatus::Failed {
         return Err(InvalidRefundTransition { from, to: decision.leads_to() }.into());
     }
-    let now = engine::sweep::engine_now(&mut *conn).await?;
+    let now = engine::now(&mut *conn).await?;
     let has_moved = match decision {
         Decision::Resend => refunds::reopen(conn, refund_id, now).await?,
         Decision::Settle => refunds::settle(conn, order_id, &found.due(), PaidBack::Instead, now).await?,
@@ -112,7 +112,7 @@ pub async fn decide(
         }
     }
     // It may have been parked meanwhile, over something else.
-    engine::unpark(conn, found.run_id, by, reason).await?;
+    engine::park::unpark(conn, found.run_id, by, reason).await?;
     let (subject, details) =
         (format!("refund:{refund_id}"), json!({ "orderId": found.order_id, "was": found.failure }));
     let action = Action {

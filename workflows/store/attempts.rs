@@ -1,4 +1,4 @@
-//! `payment_attempts`: the tries to pay one order, and the run that waits for the next.
+//! `payment_attempts`: the tries to pay one order.
 
 use chrono::{DateTime, Utc};
 use domain::{ids::OrderId, money::Money};
@@ -33,38 +33,6 @@ pub async fn payable(conn: &mut PgConnection, order_id: OrderId) -> Result<Optio
         Ok(Payable { status: row.order_status, total, checkout_run_id: row.checkout_run_id })
     })
     .transpose()
-}
-
-/// A checkout's run, locked.
-#[derive(Debug, Clone)]
-pub struct WaitingRun {
-    /// It waits for another try.
-    pub waits_for_attempt: bool,
-    /// It unwinds, or was asked to.
-    pub is_giving_up: bool,
-    /// Tries in all that it allows.
-    pub allowed: u32,
-}
-
-/// Locks a checkout's run, as whoever signals it does; none if it has ended.
-///
-/// # Errors
-/// The database's own.
-pub async fn lock_run(conn: &mut PgConnection, run_id: Uuid) -> Result<Option<WaitingRun>, sqlx::Error> {
-    let row = sqlx::query!(
-        r#"select status = 'WAITING' and waiting_for = 'attempt' as "waits",
-                  status = 'COMPENSATING' or cancel_requested is not null as "gives_up!",
-                  coalesce((input ->> 'paymentAttempts')::bigint, 1) as "allowed!"
-             from engine.runs where id = $1 for update"#,
-        run_id
-    )
-    .fetch_optional(conn)
-    .await?;
-    Ok(row.map(|row| WaitingRun {
-        waits_for_attempt: row.waits.unwrap_or(false),
-        is_giving_up: row.gives_up,
-        allowed: u32::try_from(row.allowed).unwrap_or(1),
-    }))
 }
 
 /// The tries an order has seen.

@@ -1,4 +1,4 @@
-//! What a cancellation needs to know of an order, and of the run that takes it back.
+//! What a cancellation needs to know of an order.
 
 use domain::ids::{OrderId, VariantId};
 use rust_decimal::Decimal;
@@ -86,31 +86,4 @@ pub async fn goods(conn: &mut PgConnection, order_id: OrderId) -> Result<Vec<(Va
     .fetch_all(conn)
     .await?;
     Ok(rows.into_iter().map(|row| (row.variant_id.into(), row.quantity)).collect())
-}
-
-/// How a run stands, and whether it ended because somebody asked it to stop.
-#[derive(Debug, Clone)]
-pub struct RunGlance {
-    /// By the engine's names.
-    pub status: String,
-    /// It gave up at somebody's request.
-    pub was_cancelled: bool,
-}
-
-/// Looks at a run, live or ended.
-///
-/// # Errors
-/// The database's own.
-pub async fn run(conn: &mut PgConnection, run_id: Uuid) -> Result<Option<RunGlance>, sqlx::Error> {
-    sqlx::query_as!(
-        RunGlance,
-        r#"select status as "status!", coalesce(failure ->> 'code' = 'cancelled', false) as "was_cancelled!"
-             from engine.runs where id = $1
-           union all
-           select status, coalesce(failure ->> 'code' = 'cancelled', false) from engine.finished_runs where id = $1
-           limit 1"#,
-        run_id
-    )
-    .fetch_optional(conn)
-    .await
 }

@@ -30,11 +30,3 @@ pub mod schedules;
 pub mod shipments;
 pub mod users;
 pub mod webhook_inbox;
-
-/// Now, on the engine's clock. Inside a flow it is [`engine::Tx::now`].
-///
-/// # Errors
-/// The database's own.
-pub async fn now(conn: &mut sqlx::PgConnection) -> Result<chrono::DateTime<chrono::Utc>, sqlx::Error> {
-    engine::sweep::engine_now(conn).await
-}

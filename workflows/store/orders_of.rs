@@ -1,6 +1,10 @@
 //! Finding a shopper's recent order, and what a gateway's message is about.
 
+use std::collections::HashMap;
+
 use domain::ids::{CartId, OrderId};
+use engine::run;
+use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -14,18 +18,20 @@ pub async fn just_converted(
     fingerprint: &str,
 ) -> Result<Option<Uuid>, sqlx::Error> {
     let (user_id, session_hash) = shopper.columns();
-    let latest = sqlx::query!(
-        r#"select c.checkout_run_id as "run_id!", r.input ->> 'fingerprint' as fingerprint
-             from carts c join engine.finished_runs r on r.id = c.checkout_run_id
-            where (c.user_id = $1 or (c.user_id is null and c.session_hash = $2))
-              and c.status = 'CONVERTED' and c.updated_at > engine.now() - interval '10 minutes'
-            order by c.updated_at desc limit 1"#,
+    let runs = sqlx::query_scalar!(
+        r#"select checkout_run_id as "run_id!" from carts
+            where (user_id = $1 or (user_id is null and session_hash = $2))
+              and status = 'CONVERTED' and updated_at > engine.now() - interval '10 minutes'
+              and checkout_run_id is not null
+            order by updated_at desc"#,
         user_id,
         session_hash
     )
-    .fetch_optional(conn)
+    .fetch_all(&mut *conn)
     .await?;
-    Ok(latest.filter(|found| found.fingerprint.as_deref() == Some(fingerprint)).map(|found| found.run_id))
+    let ended: HashMap<Uuid, Value> = run::inputs_of_ended(conn, &runs).await?.into_iter().collect();
+    let latest = runs.into_iter().find_map(|run_id| ended.get(&run_id).map(|input| (run_id, &input["fingerprint"])));
+    Ok(latest.filter(|(_, found)| found.as_str() == Some(fingerprint)).map(|(run_id, _)| run_id))
 }
 
 /// The order a cart became: its id and number. It outlives the run that made it.

@@ -263,7 +263,7 @@ async fn unhurried(options: &PgConnectOptions, shop: &Arc<Shop>, carts: Vec<Cart
 }
 
 async fn clock(pool: &PgPool) -> Result<DateTime<Utc>, sqlx::Error> {
-    engine::sweep::engine_now(pool).await
+    engine::now(pool).await
 }
 
 /// What the API does for `POST /api/checkout`, without HTTP.

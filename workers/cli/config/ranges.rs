@@ -7,7 +7,7 @@ use adapters::notify::check_sender;
 use api::tokens::LEAST_SECRET_BYTES;
 use config::Value;
 use domain::money::Currency;
-use engine::backlog::COUNTED;
+use engine::inspect::COUNTED;
 use rust_decimal::Decimal;
 use url::Url;
 

@@ -1,6 +1,8 @@
 //! The ways a visit to the shop can end, and how many shoppers go each way.
 
+use engine::codes;
 use rand::{RngExt as _, rngs::StdRng, seq::SliceRandom as _};
+use workflows::checkout::status::Shown;
 
 /// How often each outcome is played in a demo that is large enough.
 const LEAST_OF_EACH: usize = 5;
@@ -85,7 +87,7 @@ pub(crate) enum Ending {
     /// Unwound, with a CANCELLED order and the cart as it was.
     Unwound {
         /// FAILED or CANCELLED.
-        status: &'static str,
+        status: Shown,
         /// The failure's code.
         code: &'static str,
         /// The order's payment status.
@@ -222,16 +224,18 @@ impl Outcome {
             | Outcome::PartlyRefunded => Ending::Confirmed { payment: "CAPTURED" },
             Outcome::CashOnDelivery | Outcome::CashDelivered => Ending::Confirmed { payment: "PENDING" },
             Outcome::Declined | Outcome::SecureDeclined => {
-                Ending::Unwound { status: "FAILED", code: "payment-declined", payment: "FAILED" }
+                Ending::Unwound { status: Shown::Failed, code: "payment-declined", payment: "FAILED" }
             }
             Outcome::SecureAbandoned => {
-                Ending::Unwound { status: "FAILED", code: "payment-expired", payment: "FAILED" }
+                Ending::Unwound { status: Shown::Failed, code: "payment-expired", payment: "FAILED" }
             }
-            Outcome::LateCapture => Ending::Unwound { status: "FAILED", code: "payment-expired", payment: "REFUNDED" },
+            Outcome::LateCapture => {
+                Ending::Unwound { status: Shown::Failed, code: "payment-expired", payment: "REFUNDED" }
+            }
             Outcome::WrongAmount | Outcome::RefundFailsOnce => {
-                Ending::Unwound { status: "FAILED", code: "payment-declined", payment: "REFUNDED" }
+                Ending::Unwound { status: Shown::Failed, code: "payment-declined", payment: "REFUNDED" }
             }
-            Outcome::GivenUp => Ending::Unwound { status: "CANCELLED", code: "cancelled", payment: "FAILED" },
+            Outcome::GivenUp => Ending::Unwound { status: Shown::Cancelled, code: codes::CANCELLED, payment: "FAILED" },
             Outcome::SoldOut | Outcome::AbandonedCart | Outcome::Reminded => Ending::NoOrder,
         }
     }

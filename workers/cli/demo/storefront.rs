@@ -11,6 +11,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 use uuid::Uuid;
+use workflows::checkout::status::Shown;
 
 /// Accounts opened at once: hashing a password takes a whole core for a while.
 const LOGINS_AT_ONCE: usize = 2;
@@ -144,7 +145,7 @@ pub(crate) struct Accepted {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Checkout {
-    pub(crate) status: String,
+    pub(crate) status: Shown,
     pub(crate) failure: Option<Failure>,
     pub(crate) next_action: Option<NextAction>,
 }
@@ -359,26 +360,27 @@ impl Visit<'_> {
 
     /// The checkout as soon as it has ended or waits for its payment.
     pub(crate) async fn awaits_payment(&self, workflow_id: Uuid) -> Result<Checkout, Surprise> {
-        self.poll(workflow_id, "wait=20", |status| status != "RUNNING").await
+        self.poll(workflow_id, "wait=20", |status| status != Shown::Running).await
     }
 
     /// The checkout as soon as it has ended.
     pub(crate) async fn ended(&self, workflow_id: Uuid) -> Result<Checkout, Surprise> {
-        self.poll(workflow_id, "wait=20&for=end", |status| !["RUNNING", "WAITING_PAYMENT"].contains(&status)).await
+        self.poll(workflow_id, "wait=20&for=end", |status| ![Shown::Running, Shown::WaitingPayment].contains(&status))
+            .await
     }
 
-    async fn poll(&self, workflow_id: Uuid, wait: &str, is_over: fn(&str) -> bool) -> Result<Checkout, Surprise> {
+    async fn poll(&self, workflow_id: Uuid, wait: &str, is_over: fn(Shown) -> bool) -> Result<Checkout, Surprise> {
         let begun = Instant::now();
         loop {
             let request = self.request(Method::GET, &format!("/api/checkout/{workflow_id}?{wait}"));
             let checkout: Checkout = answered(request, StatusCode::OK).await?;
-            if is_over(&checkout.status) {
+            if is_over(checkout.status) {
                 return Ok(checkout);
             }
             if begun.elapsed() >= PATIENCE {
                 expect(
                     &format!("checkout {workflow_id} after {PATIENCE:?}"),
-                    &*checkout.status,
+                    checkout.status.as_str(),
                     "one that has got on",
                 )?;
             }

@@ -2,6 +2,7 @@
 
 use rust_decimal::Decimal;
 use tokio::time::Instant;
+use workflows::checkout::status::Shown;
 
 use super::{
     outcome::{Ending, Outcome},
@@ -232,7 +233,7 @@ impl Placement<'_> {
         };
         let workflow_id = self.accepted.workflow_id;
         let checkout = self.visit.awaits_payment(workflow_id).await?;
-        expect("the checkout's status before it is paid", &*checkout.status, "WAITING_PAYMENT")?;
+        expect("the checkout's status before it is paid", checkout.status, Shown::WaitingPayment)?;
         let page = checkout.next_action.map(|action| action.url);
         expect("whether the shopper is sent to the bank", page.is_some(), outcome.token() == Some("tok_3ds"))?;
         if let (Some(button), Some(page)) = (button, page) {
@@ -250,15 +251,15 @@ impl Placement<'_> {
     async fn end(self, outcome: Outcome) -> Result<Outcome, Surprise> {
         let checkout = self.visit.ended(self.accepted.workflow_id).await?;
         let code = checkout.failure.map(|failure| failure.code);
-        let came = match (outcome.is_rush(), checkout.status.as_str(), code.as_deref()) {
-            (true, "FAILED", Some("out-of-stock")) => return self.missed().await,
+        let came = match (outcome.is_rush(), checkout.status, code.as_deref()) {
+            (true, Shown::Failed, Some("out-of-stock")) => return self.missed().await,
             (true, _, _) => Outcome::LastPieces,
             (false, _, _) => outcome,
         };
-        let found = (checkout.status.as_str(), code.as_deref());
+        let found = (checkout.status, code.as_deref());
         match came.ending() {
             Ending::Confirmed { payment } => {
-                expect("the checkout", found, ("COMPLETED", None))?;
+                expect("the checkout", found, (Shown::Completed, None))?;
                 self.owns_order(payment).await?;
                 self.afterwards(came).await?;
             }
@@ -266,7 +267,7 @@ impl Placement<'_> {
                 expect("the checkout", found, (status, Some(code)))?;
                 self.lost_order(outcome, payment).await?;
             }
-            Ending::NoOrder => expect("the checkout", found, ("none", None))?,
+            Ending::NoOrder => expect("the checkout", Some(found), None)?,
         }
         Ok(came)
     }

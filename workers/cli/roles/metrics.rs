@@ -7,7 +7,7 @@ use std::{
 
 use axum::{Router, http::header, response::IntoResponse as _, routing::get};
 use engine::{
-    backlog::{Backlog, backlog},
+    inspect::{Backlog, backlog},
     silence::heard,
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
