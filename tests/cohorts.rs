@@ -185,6 +185,35 @@ async fn a_poisonous_checkout_among_64_fails_alone() {
     assert_eq!(world.status(poison.workflow_id).await, "FAILED");
 }
 
+/// Somebody keeps the stock of one variant locked: whoever wants another is served, and nobody's order is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_some_wait_for_holds_up_no_others() {
+    let world = World::new().await;
+    let mut begun = Vec::new();
+    for number in 0..16 {
+        let sku = if number % 4 == 0 { "LAP-001" } else { "BAG-001" };
+        let (user, cart) = world.shopper(&[(sku, 1)]).await;
+        begun.push((world.checkout(user, cart, "tok_ok").await.expect("accepted"), cart));
+    }
+    let mut lock = world.pool.begin().await.expect("a transaction");
+    sqlx::query("select from inventory i join product_variants v on v.id = i.variant_id where v.sku = 'LAP-001' for update of i")
+        .execute(&mut *lock)
+        .await
+        .expect("locked");
+    let impatient = (*world.pool.connect_options()).clone().options([("lock_timeout", "300ms")]);
+    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(20).connect_lazy_with(impatient);
+    let worker = TestWorker::in_cohorts(&pool, workflows::registry(&world.shop), 16, None).await.expect("a worker");
+    worker.drain_together(1).await.expect("drained");
+    for (number, (accepted, _)) in begun.iter().enumerate() {
+        let status = world.order_status(accepted.order_id.into()).await;
+        let expected = if number % 4 == 0 { None } else { Some("CONFIRMED") };
+        assert_eq!(status.as_deref(), expected, "checkout {number} while a variant is locked");
+    }
+    lock.rollback().await.expect("rolled back");
+    assert_ends(&worker, 100, "without the lock").await;
+    assert_eq!(assert_each_whole(&world, &begun, "after the lock").await, 16);
+}
+
 /// Stock for 40 of 64: exactly 40 get it, and whoever does not leaves nothing behind.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_left_goes_to_as_many_as_it_is_enough_for() {

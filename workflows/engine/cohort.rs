@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     Failure, Flow, SetTx, Start, StepError,
     commit::{self, Writing},
-    error::is_outage,
+    error::{is_lock_timeout, is_outage},
     fault::Faults,
     flow::Means,
     group::{Carried, Halt, Rows, Stopped},
@@ -192,16 +192,16 @@ impl Flow {
                     let among = if self.fused { self.run.among.min(SET) } else { 1 };
                     let passenger = Passenger { said, among, weight: self.weight };
                     self.seat = Some(Seat { words, among: 1, wrote: false });
-                    self.means.cohorts.board(&self.means, passenger, asked);
+                    let lane = if among > 1 { Lane::Together } else { Lane::Alone };
+                    board(&self.means, lane, passenger, asked);
                 }
             }
             match told.await {
                 Ok(Answer::Done { output, entries, among }) => {
-                    self.seated(among, true);
-                    match output.downcast::<G::Output>() {
-                        Ok(output) => return Ok(Carried { output: *output, entries }),
-                        Err(_) => return Err(Halt::Outage),
-                    }
+                    // A carrier returns what the step of this row returned.
+                    let Ok(output) = output.downcast::<G::Output>() else { return Err(Halt::Outage) };
+                    self.seated(among, G::has_written(&output));
+                    return Ok(Carried { output: *output, entries });
                 }
                 Ok(Answer::Refused { step, failure, among }) => {
                     self.seated(among, false);
@@ -252,7 +252,14 @@ impl Passenger {
     }
 }
 
-/// Where runs wait, one room a step, and how many carriers are at work.
+/// Runs that must travel alone hold up nobody: they may be slow, or wait for a lock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Lane {
+    Together,
+    Alone,
+}
+
+/// Where the runs of a lane wait, one room a step, and how many carriers are at work.
 pub(crate) struct Cohorts {
     rooms: Mutex<Lobby>,
     carriers: usize,
@@ -280,26 +287,12 @@ const GATHERING: Duration = Duration::from_millis(40);
 
 impl Cohorts {
     /// So many sets may be under way at once.
-    pub(crate) fn new(carriers: usize, gathers: usize) -> Arc<Self> {
-        Arc::new(Cohorts { rooms: Mutex::default(), carriers: carriers.max(1), gathers })
+    pub(crate) fn new(carriers: usize, gathers: usize) -> Self {
+        Cohorts { rooms: Mutex::default(), carriers: carriers.max(1), gathers }
     }
 
     fn lock(&self) -> MutexGuard<'_, Lobby> {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn board(&self, means: &Arc<Means>, passenger: Passenger, asked: Asked) {
-        let mut rooms = self.lock();
-        let boarding = Boarding { passenger, asked };
-        match rooms.rooms.iter_mut().find(|(key, _)| *key == boarding.asked.key) {
-            Some((_, room)) => room.push_back(boarding),
-            None => rooms.rooms.push_back((boarding.asked.key, VecDeque::from([boarding]))),
-        }
-        if rooms.at_work < self.carriers {
-            rooms.at_work += 1;
-            let own = rooms.idle.pop().unwrap_or_else(|| Own::like(&means.pool));
-            tokio::spawn(at_work(Arc::clone(means), own));
-        }
     }
 
     /// The next set, the rooms in turn. When nobody waits, its carrier goes home.
@@ -323,6 +316,21 @@ impl Cohorts {
     }
 }
 
+fn board(means: &Arc<Means>, lane: Lane, passenger: Passenger, asked: Asked) {
+    let cohorts = means.lane(lane);
+    let mut rooms = cohorts.lock();
+    let boarding = Boarding { passenger, asked };
+    match rooms.rooms.iter_mut().find(|(key, _)| *key == boarding.asked.key) {
+        Some((_, room)) => room.push_back(boarding),
+        None => rooms.rooms.push_back((boarding.asked.key, VecDeque::from([boarding]))),
+    }
+    if rooms.at_work < cohorts.carriers {
+        rooms.at_work += 1;
+        let own = rooms.idle.pop().unwrap_or_else(|| Own::like(&means.pool));
+        tokio::spawn(at_work(Arc::clone(means), lane, own));
+    }
+}
+
 /// Takes those from the front that travel together: within everybody's limits, and the least of the weight.
 fn next_set(room: &mut VecDeque<Boarding>) -> Vec<Boarding> {
     let (mut among, mut weight, mut set) = (SET, 0, Vec::new());
@@ -342,8 +350,8 @@ fn next_set(room: &mut VecDeque<Boarding>) -> Vec<Boarding> {
 }
 
 /// One carrier: takes set after set until nobody waits, over a connection of its own.
-async fn at_work(means: Arc<Means>, mut own: Own) {
-    let cohorts = &means.cohorts;
+async fn at_work(means: Arc<Means>, lane: Lane, mut own: Own) {
+    let cohorts = means.lane(lane);
     loop {
         if cohorts.gathers > 1 {
             let gathered = async {
@@ -553,11 +561,17 @@ async fn blame(tx: Trip<'_>, answers: Vec<(usize, oneshot::Sender<Answer>)>, sto
             tracing::info!(step, among, %error, "a set failed; its runs go again in smaller ones");
             metrics::counter!("cart_engine_sets_split_total").increment(1);
             for (_, answer) in answers {
-                tell(answer, Answer::Stopped(Halt::Again(among.div_ceil(2))));
+                tell(answer, Answer::Stopped(Halt::Again(share(among, error.is_lock_timeout()))));
             }
         }
     }
     is_whole
+}
+
+/// Among how many those of a set go again whose statement failed. Who waited for somebody's lock in vain waits for
+/// it by itself: the others need not wait with it once more.
+fn share(among: usize, is_lock_timeout: bool) -> usize {
+    if is_lock_timeout { 1 } else { among.div_ceil(2) }
 }
 
 /// Writes all that is to be written, under the fences, and commits.
@@ -594,7 +608,7 @@ async fn seal(mut tx: Trip<'_>, starts: Vec<Start<()>>, writings: Vec<(Writing, 
             tracing::info!(among, %error, "a set could not be committed; its runs go again in smaller ones");
             metrics::counter!("cart_engine_sets_split_total").increment(1);
             for answer in answers {
-                tell(answer, Answer::Stopped(Halt::Again(among.div_ceil(2))));
+                tell(answer, Answer::Stopped(Halt::Again(share(among, is_lock_timeout(&error)))));
             }
         }
         Err(error) => {

@@ -122,6 +122,14 @@ impl From<sqlx::Error> for StepError {
 }
 
 impl StepError {
+    /// It waited for somebody's lock in vain.
+    pub(crate) fn is_lock_timeout(&self) -> bool {
+        match self {
+            StepError::Retry(error) => error.downcast_ref::<sqlx::Error>().is_some_and(is_lock_timeout),
+            StepError::Unknown(_) | StepError::Terminal(_) | StepError::NotYet { .. } | StepError::Busy { .. } => false,
+        }
+    }
+
     /// The connection or the server went away: says nothing about the step, so it is not counted
     /// against it.
     pub(crate) fn is_outage(&self) -> bool {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::{
     Failure, Forward, Result, RetryPolicy, Undo,
     claim::Claimed,
-    cohort::{Cohorts, Seat},
+    cohort::{Cohorts, Lane, Seat},
     error::codes,
     fault::{Fault, Faults, Point, label},
     group::{Carried, Halt, Steps, decode_one},
@@ -31,8 +31,9 @@ pub(crate) struct Means {
     /// One for each transaction that flows may have open at once. Who waits for one waits for others'
     /// statements, not for a database that may be away: that shows at the pool.
     pub(crate) places: Arc<Semaphore>,
-    /// Where runs wait that share one.
-    pub(crate) cohorts: Arc<Cohorts>,
+    /// Where runs wait that share one, and where those that must not.
+    pub(crate) cohorts: Cohorts,
+    pub(crate) singles: Cohorts,
     /// Adjacent `tx` steps share a commit.
     pub(crate) fusion: bool,
     /// Journals are only read: a flow goes no further than its own.
@@ -54,6 +55,13 @@ impl Open {
 }
 
 impl Means {
+    pub(crate) fn lane(&self, lane: Lane) -> &Cohorts {
+        match lane {
+            Lane::Together => &self.cohorts,
+            Lane::Alone => &self.singles,
+        }
+    }
+
     /// Begins a transaction once there is a place for it.
     pub(crate) async fn begin(&self) -> std::result::Result<Open, sqlx::Error> {
         let place = self.place().await?;

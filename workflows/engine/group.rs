@@ -158,6 +158,11 @@ pub(crate) trait Rows: Sized + Send + 'static {
     /// What one run gets back.
     type Output: Send + 'static;
 
+    /// Whether something was written for a row with this output.
+    fn has_written(_: &Self::Output) -> bool {
+        true
+    }
+
     /// One result a row, in their order; or how all of them were stopped.
     fn run(
         rows: Vec<Self>,

@@ -70,6 +70,7 @@ pub async fn rehearse(
         pool: pool.clone(),
         places: Arc::new(Semaphore::new(1)),
         cohorts: Cohorts::new(1, 1),
+        singles: Cohorts::new(1, 1),
         fusion: true,
         rehearses: true,
         faults: None,

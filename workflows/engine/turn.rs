@@ -46,6 +46,8 @@ pub struct Settings {
     /// Transactions besides, and connections, for steps that are carried out for many runs at once. The
     /// fewer, the more runs gather for each.
     pub sets: usize,
+    /// The same for runs that must travel alone: those that a failed attempt or set makes suspicious.
+    pub singles: usize,
 }
 
 impl Default for Settings {
@@ -59,6 +61,7 @@ impl Default for Settings {
             calls_inside: 8,
             transactions: 16,
             sets: 2,
+            singles: 4,
         }
     }
 }
@@ -154,9 +157,16 @@ impl Engine {
         let outside = Outside::new(settings.calls_inside);
         let places = Arc::new(Semaphore::new(settings.transactions.clamp(1, Semaphore::MAX_PERMITS)));
         let claimer = Claimer::new(pool.clone(), Arc::clone(&places), incarnation.clone(), settings.lease);
-        let cohorts = Cohorts::new(settings.sets, gathers);
-        let fusion = settings.fusion;
-        let means = Arc::new(Means { pool, places, cohorts, fusion, rehearses: false, faults, outside });
+        let means = Arc::new(Means {
+            pool,
+            places,
+            cohorts: Cohorts::new(settings.sets, gathers),
+            singles: Cohorts::new(settings.singles, 1),
+            fusion: settings.fusion,
+            rehearses: false,
+            faults,
+            outside,
+        });
         Ok(Arc::new(Engine { means, registry, settings, incarnation, claimer, lost, anew: watch::Sender::new(()) }))
     }
 

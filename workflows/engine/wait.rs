@@ -193,6 +193,10 @@ enum Heard {
 impl Rows for Hearing {
     type Output = Heard;
 
+    fn has_written(heard: &Heard) -> bool {
+        matches!(heard, Heard::AtOnce(_) | Heard::Locked(_))
+    }
+
     async fn run(
         rows: Vec<Self>,
         tx: &mut SetTx<'_>,
