@@ -162,7 +162,7 @@ async fn clock(
         let place = FieldError::new("/advanceSeconds", format!("may be at most {MAX_ADVANCE_S}"));
         return Err(ApiError::invalid(vec![place]));
     }
-    let now = engine::testing::advance_clock(&state.pool, Duration::from_secs(body.advance_seconds)).await?;
+    let now = engine::advance_clock(&state.pool, Duration::from_secs(body.advance_seconds)).await?;
     tracing::warn!(%now, "the development clock was moved");
     Ok(Json(ClockView { now }))
 }

@@ -116,8 +116,12 @@ pub(crate) async fn write(
     Ok(written)
 }
 
+/// The fences of runs that are written, and their entries, as columns.
 #[derive(Default)]
 struct Columns {
+    id: Vec<Uuid>,
+    token: Vec<Uuid>,
+    written: Vec<i32>,
     run_id: Vec<Uuid>,
     seq: Vec<i32>,
     kind: Vec<String>,
@@ -127,15 +131,23 @@ struct Columns {
 }
 
 impl Columns {
-    fn add(&mut self, run_id: Uuid, entries: &[Pending]) {
+    fn add(&mut self, fence: Fence, entries: &[Pending]) {
+        self.id.push(fence.run_id);
+        self.token.push(fence.token);
+        self.written.push(fence.written);
         for entry in entries {
-            self.run_id.push(run_id);
+            self.run_id.push(fence.run_id);
             self.seq.push(entry.seq);
             self.kind.push(entry.kind.as_str().to_owned());
             self.name.push(entry.name.clone());
             self.output.push(entry.output.clone());
             self.error.push(entry.error.clone());
         }
+    }
+
+    /// The first and the last of the runs: of the journal's days only theirs need be opened.
+    fn bounds(&self) -> (Uuid, Uuid) {
+        (self.id.iter().min().copied().unwrap_or_default(), self.id.iter().max().copied().unwrap_or_default())
     }
 }
 
@@ -203,14 +215,11 @@ pub(crate) async fn rest(
     }
     // In id order, as all who lock several.
     resting.sort_unstable_by_key(|(fence, ..)| fence.run_id);
-    let mut entries = Columns::default();
-    let (mut ids, mut tokens, mut written) = (Vec::new(), Vec::new(), Vec::new());
+    let mut columns = Columns::default();
     let (mut status, mut keeps_owner, mut wake_at) = (Vec::new(), Vec::new(), Vec::new());
     let (mut waiting_for, mut attempt, mut forward, mut failure) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (fence, pending, rest) in resting {
-        ids.push(fence.run_id);
-        tokens.push(fence.token);
-        written.push(fence.written);
+        columns.add(*fence, pending);
         let moved = Moved::of(rest, now);
         status.push(moved.status.map(|status| status.as_str().to_owned()));
         keeps_owner.push(moved.keeps_owner);
@@ -219,8 +228,8 @@ pub(crate) async fn rest(
         attempt.push(moved.attempt);
         forward.push(moved.forward);
         failure.push(moved.failure.map(Failure::to_json));
-        entries.add(fence.run_id, pending);
     }
+    let (first, last) = columns.bounds();
     let rows = sqlx::query!(
         r#"
         with given as (
@@ -239,7 +248,8 @@ pub(crate) async fn rest(
                    failure = coalesce(g.failure, r.failure), updated_at = $11
               from given g
              where r.id = g.id and engine.holds(r.claim_token, g.token)
-               and (g.written = 0 or exists (select from engine.journal j where j.run_id = g.id and j.seq = g.written - 1))
+               and (g.written = 0 or exists (select from engine.journal j
+                           where j.run_id = g.id and j.run_id between $18 and $19 and j.seq = g.written - 1))
             returning r.id, r.epoch, r.cancel_requested),
         entries as (
             insert into engine.journal (run_id, seq, kind, name, output, error, epoch, recorded_at)
@@ -249,9 +259,9 @@ pub(crate) async fn rest(
               join moved m on m.id = e.run_id)
         select id, cancel_requested from moved
         "#,
-        &ids,
-        &tokens,
-        &written,
+        &columns.id,
+        &columns.token,
+        &columns.written,
         &status as &[Option<String>],
         &keeps_owner,
         &wake_at as &[Option<DateTime<Utc>>],
@@ -260,12 +270,14 @@ pub(crate) async fn rest(
         &forward,
         &failure as &[Option<Value>],
         now,
-        &entries.run_id,
-        &entries.seq,
-        &entries.kind,
-        &entries.name,
-        &entries.output as &[Option<Value>],
-        &entries.error as &[Option<Value>],
+        &columns.run_id,
+        &columns.seq,
+        &columns.kind,
+        &columns.name,
+        &columns.output as &[Option<Value>],
+        &columns.error as &[Option<Value>],
+        first,
+        last,
     )
     .fetch_all(conn)
     .await?;
@@ -301,18 +313,15 @@ async fn finish(
         return Ok(Written::new());
     }
     ending.sort_unstable_by_key(|(fence, ..)| fence.run_id);
-    let mut entries = Columns::default();
-    let (mut ids, mut tokens, mut written) = (Vec::new(), Vec::new(), Vec::new());
+    let mut columns = Columns::default();
     let (mut status, mut output, mut failure) = (Vec::new(), Vec::new(), Vec::new());
     for (fence, pending, end) in ending {
-        ids.push(fence.run_id);
-        tokens.push(fence.token);
-        written.push(fence.written);
+        columns.add(*fence, pending);
         status.push(end.status.as_str().to_owned());
         output.push(end.output.cloned());
         failure.push(end.failure.map(Failure::to_json));
-        entries.add(fence.run_id, pending);
     }
+    let (first, last) = columns.bounds();
     let rows = sqlx::query!(
         r#"
         with given as (
@@ -322,7 +331,8 @@ async fn finish(
             delete from engine.runs r
              using given g
              where r.id = g.id and engine.holds(r.claim_token, g.token)
-               and (g.written = 0 or exists (select from engine.journal j where j.run_id = g.id and j.seq = g.written - 1))
+               and (g.written = 0 or exists (select from engine.journal j
+                           where j.run_id = g.id and j.run_id between $14 and $15 and j.seq = g.written - 1))
             returning r.id, r.workflow, r.version, r.run_key, r.queue, r.parent_id, r.input, r.epoch, r.crashes,
                       r.created_at, r.cancel_requested, g.status, g.output, g.failure),
         entries as (
@@ -341,19 +351,21 @@ async fn finish(
             delete from engine.signals s using ended d where s.run_id = d.id)
         select id, cancel_requested from ended
         "#,
-        &ids,
-        &tokens,
-        &written,
+        &columns.id,
+        &columns.token,
+        &columns.written,
         &status,
         &output as &[Option<Value>],
         &failure as &[Option<Value>],
         now,
-        &entries.run_id,
-        &entries.seq,
-        &entries.kind,
-        &entries.name,
-        &entries.output as &[Option<Value>],
-        &entries.error as &[Option<Value>],
+        &columns.run_id,
+        &columns.seq,
+        &columns.kind,
+        &columns.name,
+        &columns.output as &[Option<Value>],
+        &columns.error as &[Option<Value>],
+        first,
+        last,
     )
     .fetch_all(conn)
     .await?;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::{
     Failure, Forward, Result, RetryPolicy, Undo,
     claim::Claimed,
-    cohort::{Cohorts, Lane, Seat},
+    cohort::{Cohorts, Lane},
     error::codes,
     fault::{Fault, Faults, Point, label},
     group::{Carried, Halt, Steps, decode_one},
@@ -19,6 +19,7 @@ use crate::{
     outside::Outside,
     payload::{encode, rough_size},
     registry::Workflow,
+    seat::Seat,
     silence::heard,
     start::Start,
     turn::Exit,
@@ -327,7 +328,7 @@ impl Flow {
         match halt {
             Halt::Failed(name, error) => self.step_failed(name, error, &RetryPolicy::default()).await,
             Halt::Crash => self.leave(Exit::Crashed).await,
-            Halt::Again(among) => self.leave(Exit::Again { among }).await,
+            Halt::Again(among) => self.leave(self.again(among)).await,
             Halt::Outage => self.leave(Exit::Outage).await,
             Halt::Fails(failure) => Err(failure),
         }

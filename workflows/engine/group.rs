@@ -91,6 +91,29 @@ async fn back_to_savepoint(conn: &mut sqlx::PgConnection) -> Result<(), sqlx::Er
     sqlx::query("rollback to savepoint first").execute(conn).await.map(|_| ())
 }
 
+/// What the journal calls steps, and how what it has of them is read.
+macro_rules! remembered {
+    ($S:ident) => {
+        fn names() -> Vec<&'static str> {
+            vec![$S::NAME]
+        }
+
+        fn decode(outputs: Vec<serde_json::Value>) -> Result<Self::Output, Failure> {
+            decode_one($S::NAME, outputs.into_iter().next().unwrap_or_default())
+        }
+    };
+    ($($S:ident)+) => {
+        fn names() -> Vec<&'static str> {
+            vec![$($S::NAME),+]
+        }
+
+        fn decode(outputs: Vec<serde_json::Value>) -> Result<Self::Output, Failure> {
+            let mut outputs = outputs.into_iter();
+            Ok(($(decode_one::<$S::Output>($S::NAME, outputs.next().unwrap_or_default())?,)+))
+        }
+    };
+}
+
 // --- steps of one run ---
 
 /// What the steps of a group have returned so far.
@@ -138,13 +161,7 @@ macro_rules! alone {
 impl<S: Step> Steps<Alone> for S {
     type Output = S::Output;
 
-    fn names() -> Vec<&'static str> {
-        vec![S::NAME]
-    }
-
-    fn decode(outputs: Vec<serde_json::Value>) -> Result<S::Output, Failure> {
-        decode_one(S::NAME, outputs.into_iter().next().unwrap_or_default())
-    }
+    remembered!(S);
 
     async fn carry_out(self, flow: &mut Flow) -> Result<Carried<S::Output>, Halt> {
         alone!(flow, S::NAME, ran, tx, ran.step(&self, tx).await?)
@@ -155,6 +172,8 @@ impl<S: Step> Steps<Alone> for S {
 
 /// A step of a set, or a tuple of them: what one run hands in.
 pub(crate) trait Rows: Sized + Send + 'static {
+    /// The first of its steps.
+    const NAME: &'static str;
     /// What one run gets back.
     type Output: Send + 'static;
 
@@ -181,6 +200,13 @@ pub(crate) enum Stopped {
     By(usize, Halt),
     /// By one of them, and nobody knows which.
     BySome(&'static str, StepError),
+}
+
+impl Stopped {
+    /// By a step of so many rows: of one it is known whose.
+    pub(crate) fn by_any(step: &'static str, rows: usize, error: StepError) -> Self {
+        if rows == 1 { Stopped::By(0, Halt::Failed(step, error)) } else { Stopped::BySome(step, error) }
+    }
 }
 
 /// The rows of a set that have not been refused, while one step after the other is carried out for them.
@@ -270,6 +296,7 @@ impl Going {
 }
 
 impl<S: SetStep> Rows for S {
+    const NAME: &'static str = S::NAME;
     type Output = S::Output;
 
     async fn run(
@@ -279,8 +306,8 @@ impl<S: SetStep> Rows for S {
     ) -> Result<Vec<RowResult<S::Output>>, Stopped> {
         let mut going = Going::new(rows.len());
         let outputs = going.step(rows, tx, faults).await?;
-        let mut kept = outputs.iter().map(Option::is_some);
-        going.at.retain(|_| kept.next().unwrap_or_default());
+        let kept: Vec<bool> = outputs.iter().map(Option::is_some).collect();
+        retain(&mut going.at, &kept);
         Ok(going.results(outputs.into_iter().flatten().collect()))
     }
 }
@@ -288,13 +315,7 @@ impl<S: SetStep> Rows for S {
 impl<S: SetStep> Steps<InSets> for S {
     type Output = S::Output;
 
-    fn names() -> Vec<&'static str> {
-        vec![S::NAME]
-    }
-
-    fn decode(outputs: Vec<serde_json::Value>) -> Result<S::Output, Failure> {
-        decode_one(S::NAME, outputs.into_iter().next().unwrap_or_default())
-    }
+    remembered!(S);
 
     async fn carry_out(self, flow: &mut Flow) -> Result<Carried<S::Output>, Halt> {
         flow.in_set(self).await
@@ -306,17 +327,7 @@ macro_rules! tuple {
         impl<$first: Step $(, $S: Step)+> Steps<Alone> for ($first, $($S,)+) {
             type Output = ($first::Output, $($S::Output,)+);
 
-            fn names() -> Vec<&'static str> {
-                vec![$first::NAME $(, $S::NAME)+]
-            }
-
-            fn decode(outputs: Vec<serde_json::Value>) -> Result<Self::Output, Failure> {
-                let mut outputs = outputs.into_iter();
-                Ok((
-                    decode_one::<$first::Output>($first::NAME, outputs.next().unwrap_or_default())?,
-                    $(decode_one::<$S::Output>($S::NAME, outputs.next().unwrap_or_default())?,)+
-                ))
-            }
+            remembered!($first $($S)+);
 
             async fn carry_out(self, flow: &mut Flow) -> Result<Carried<Self::Output>, Halt> {
                 alone!(flow, $first::NAME, ran, tx, (
@@ -328,6 +339,7 @@ macro_rules! tuple {
 
         #[allow(non_snake_case)] // each row's step has its type's name
         impl<$first: SetStep $(, $S: SetStep)+> Rows for ($first, $($S,)+) {
+            const NAME: &'static str = $first::NAME;
             type Output = ($first::Output, $($S::Output,)+);
 
             async fn run(
@@ -362,17 +374,7 @@ macro_rules! tuple {
         impl<$first: SetStep $(, $S: SetStep)+> Steps<InSets> for ($first, $($S,)+) {
             type Output = ($first::Output, $($S::Output,)+);
 
-            fn names() -> Vec<&'static str> {
-                vec![$first::NAME $(, $S::NAME)+]
-            }
-
-            fn decode(outputs: Vec<serde_json::Value>) -> Result<Self::Output, Failure> {
-                let mut outputs = outputs.into_iter();
-                Ok((
-                    decode_one::<$first::Output>($first::NAME, outputs.next().unwrap_or_default())?,
-                    $(decode_one::<$S::Output>($S::NAME, outputs.next().unwrap_or_default())?,)+
-                ))
-            }
+            remembered!($first $($S)+);
 
             async fn carry_out(self, flow: &mut Flow) -> Result<Carried<Self::Output>, Halt> {
                 flow.in_set(self).await

@@ -6,16 +6,16 @@
 //! parked in plain sight with its reason.
 //!
 //! How to read it: `flow` has the verbs a flow is written with, `turn` drives one run from claim
-//! to rest, `cohort` carries many through one transaction, `unwind` takes a run back, `commit` is the fenced
-//! statement behind all of them, `claim` and
-//! `sweep` decide who works on what, `start`, `signal` and [`run`] are how the rest of the house talks
-//! to runs.
+//! to rest, `seat`, `carrier` and `cohort` take many through one transaction, `unwind` takes a run back, `commit` is
+//! the fenced statement behind all of them, `claim` and `sweep` decide who works on what, `start`, `signal`
+//! and [`run`] are how the rest of the house talks to runs.
 //!
 //! What must not live here: carts, orders, HTTP, or any queue but the ticket table. This crate knows
 //! a ticket only as a row it inserts and deletes; the `workers` crate delivers it through apalis.
 
 mod backlog;
 mod call;
+mod carrier;
 mod claim;
 mod cohort;
 mod commit;
@@ -37,6 +37,7 @@ mod rehearse;
 pub mod retire;
 mod retry;
 pub mod run;
+mod seat;
 mod signal;
 pub mod silence;
 mod start;
@@ -61,7 +62,7 @@ pub use signal::{Delivery, cancel, signal};
 pub use start::{Start, start, start_at};
 pub use status::RunStatus;
 pub use step::{Call, CallContext, Deadline, Nothing, SetResult, SetStep, SetTx, Step, Tx, Undo, done};
-pub use sweep::{now, sweep};
+pub use sweep::{advance_clock, now, sweep};
 pub use turn::{Engine, Settings, Turn};
 
 /// What a flow returns: its output, or the failure that makes it unwind.

@@ -176,8 +176,7 @@ impl TestWorker {
         fusion: bool,
         faults: Option<Arc<dyn Faults>>,
     ) -> Result<Self, sqlx::Error> {
-        let settings = Settings { fusion, ..Settings::default() };
-        Ok(TestWorker { engine: Engine::with_faults(pool.clone(), registry, settings, "test", faults, 1).await? })
+        TestWorker::with(pool, registry, Settings { fusion, ..Settings::default() }, faults, 1).await
     }
 
     /// The same, whose sets wait a moment until so many runs travel together.
@@ -188,7 +187,17 @@ impl TestWorker {
         faults: Option<Arc<dyn Faults>>,
     ) -> Result<Self, sqlx::Error> {
         let settings = Settings { sets: 1, calls_inside: of.max(8), ..Settings::default() };
-        Ok(TestWorker { engine: Engine::with_faults(pool.clone(), registry, settings, "test", faults, of).await? })
+        TestWorker::with(pool, registry, settings, faults, of).await
+    }
+
+    async fn with(
+        pool: &PgPool,
+        registry: Registry,
+        settings: Settings,
+        faults: Option<Arc<dyn Faults>>,
+        gathers: usize,
+    ) -> Result<Self, sqlx::Error> {
+        Ok(TestWorker { engine: Engine::with_faults(pool.clone(), registry, settings, "test", faults, gathers).await? })
     }
 
     /// Its engine.

@@ -14,7 +14,7 @@ use crate::{
     Call, Flow, Result, SetTx,
     commit::{Fence, Rest},
     fault::Faults,
-    group::{Carried, Halt, RowResult, Rows, Stopped, decode_one},
+    group::{Carried, RowResult, Rows, Stopped, decode_one},
     journal::Kind,
     payload::encode,
     silence,
@@ -191,6 +191,7 @@ enum Heard {
 /// senders do; then, in a statement (and so a snapshot) of its own, the signals again: whoever comes second
 /// sees what the first did.
 impl Rows for Hearing {
+    const NAME: &'static str = "wait";
     type Output = Heard;
 
     fn has_written(heard: &Heard) -> bool {
@@ -203,10 +204,9 @@ impl Rows for Hearing {
         _: Option<&dyn Faults>,
     ) -> std::result::Result<Vec<RowResult<Heard>>, Stopped> {
         let now = tx.now();
-        let heard = silence::heard(hear(tx.conn(), &rows, now)).await.map_err(|error| match rows.len() {
-            1 => Stopped::By(0, Halt::Failed("wait", error.into())),
-            _ => Stopped::BySome("wait", error.into()),
-        })?;
+        let heard = silence::heard(hear(tx.conn(), &rows, now))
+            .await
+            .map_err(|error| Stopped::by_any(Self::NAME, rows.len(), error.into()))?;
         Ok(heard.into_iter().map(|output| Ok(Carried { output, entries: Vec::new() })).collect())
     }
 }

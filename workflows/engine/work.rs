@@ -5,13 +5,14 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     Failure, Flow, Result, RetryPolicy, StepError,
-    cohort::{SET, Sealed, Seat},
+    cohort::SET,
     commit::{self, Fence, Rest, Write, Writing},
     error::{codes, is_outage},
     fault::{Fault, Point},
     flow::Open,
     journal::{Kind, Pending},
     limits,
+    seat::{Sealed, Seat},
     silence::heard,
     turn::Exit,
 };
@@ -176,7 +177,7 @@ impl Flow {
             Sealed::Denied => return Err(Unwritten::Exit(Exit::Refused)),
             Sealed::Cancelled(why) => return Err(Unwritten::Cancelled(why)),
             Sealed::Broken(error) => return Err(Unwritten::database(error)),
-            Sealed::Again(among) => return Err(Unwritten::Exit(Exit::Again { among })),
+            Sealed::Again(among) => return Err(Unwritten::Exit(self.again(among))),
             Sealed::Outage => return Err(Unwritten::Exit(Exit::Outage)),
         }
         self.pending.clear();
@@ -223,6 +224,11 @@ impl Flow {
             Some(Fault::Crash) => Err(Unwritten::Exit(Exit::Crashed)),
             Some(Fault::Fail(_) | Fault::Retry | Fault::Twice | Fault::Unreadable | Fault::Panic) | None => Ok(()),
         }
+    }
+
+    /// Goes again, among no more than it has been told before.
+    pub(crate) fn again(&self, among: usize) -> Exit {
+        Exit::Again { among: among.min(self.run.among) }
     }
 
     /// Ends this turn: the driver drops the flow's future, so nothing after this line runs.

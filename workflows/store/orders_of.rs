@@ -23,7 +23,7 @@ pub async fn just_converted(
             where (user_id = $1 or (user_id is null and session_hash = $2))
               and status = 'CONVERTED' and updated_at > engine.now() - interval '10 minutes'
               and checkout_run_id is not null
-            order by updated_at desc"#,
+            order by updated_at desc limit 100"#,
         user_id,
         session_hash
     )
