@@ -20,16 +20,17 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 use workflows::checkout::{
-    accept::{self, Accepted, Refusal, Sought},
+    accept::{Accepted, Refusal},
     status::{self, CheckoutStatus, CheckoutView, Shown},
 };
 
 use self::body::CheckoutBody;
 use crate::{
+    accepts::{Reply, Request},
     caller::Caller,
     error::{ApiError, FieldError},
     extract::{CheckedJson, Path, Query},
-    idempotency::{self, Begun, IdempotencyKey},
+    idempotency::IdempotencyKey,
     openapi::Problem,
     state::AppState,
     watch::{CheckoutWatch, LONGEST_WAIT_S, Stage},
@@ -69,7 +70,7 @@ impl FromRequestParts<AppState> for Buyer {
 /// A checkout that has been accepted.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct AcceptedView {
+pub(crate) struct AcceptedView {
     workflow_id: Uuid,
     /// RUNNING, or what has become of an equal request made before.
     status: &'static str,
@@ -158,23 +159,13 @@ async fn start(
     CheckedJson(body): CheckedJson<CheckoutBody>,
 ) -> Result<Response, ApiError> {
     let order = body.into_order(buyer)?;
-    let caller = caller.key()?;
-    let mut tx = state.pool.begin().await?;
-    if let Begun::Replay(replay) = idempotency::begin(&mut tx, &caller, &key).await? {
-        let location = location_of(&replay.body);
-        return Ok(([(header::LOCATION, location)], replay).into_response());
-    }
-    let accepted = match accept::seek(&mut tx, &state.shop, order).await? {
-        Sought::Started(accepted) => accepted,
-        Sought::New(checkout) => {
-            state.backlog.admit(&mut tx, state.config.max_backlog).await?;
-            accept::start(&mut tx, &state.shop, *checkout).await?
+    let reply = state.accepts.accept(Request { caller: caller.key()?, key, order }).await?;
+    Ok(match reply {
+        Reply::Accepted(view) => {
+            (StatusCode::ACCEPTED, [(header::LOCATION, location_of(&view))], axum::Json(view)).into_response()
         }
-    };
-    let view = serde_json::to_value(AcceptedView::from(accepted)).map_err(ApiError::internal)?;
-    idempotency::finish(&mut tx, &caller, &key, StatusCode::ACCEPTED, &view).await?;
-    tx.commit().await?;
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location_of(&view))], axum::Json(view)).into_response())
+        Reply::Replay(replay) => ([(header::LOCATION, location_of(&replay.body))], replay).into_response(),
+    })
 }
 
 fn location_of(view: &Value) -> HeaderValue {

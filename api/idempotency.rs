@@ -20,7 +20,7 @@ use crate::{caller::Caller, error::ApiError, extract::read_body, state::AppState
 
 mod answers;
 
-use answers::LockError;
+use answers::{Kept, LockError};
 
 const HEADER: &str = "idempotency-key";
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -35,6 +35,13 @@ const MAX_KEY_BYTES: usize = 255;
 pub struct IdempotencyKey {
     key: String,
     request_hash: [u8; 32],
+}
+
+impl IdempotencyKey {
+    /// A key, and the digest of what came with it.
+    pub fn new(key: String, request_hash: [u8; 32]) -> Self {
+        IdempotencyKey { key, request_hash }
+    }
 }
 
 /// An answer given before; as a response it says `Idempotent-Replayed: true`.
@@ -172,7 +179,12 @@ pub async fn begin(conn: &mut PgConnection, caller: &str, key: &IdempotencyKey) 
             LockError::Database(error) => error.into(),
         });
     }
-    let Some(answer) = answers::find(conn, caller, &key.key).await? else { return Ok(Begun::Fresh) };
+    let found = answers::find(conn, &[caller.to_owned()], std::slice::from_ref(&key.key)).await?;
+    as_begun(found.into_iter().next().flatten(), key)
+}
+
+fn as_begun(answer: Option<answers::Answer>, key: &IdempotencyKey) -> Result<Begun, ApiError> {
+    let Some(answer) = answer else { return Ok(Begun::Fresh) };
     if answer.request_hash != key.request_hash {
         return Err(ApiError::unprocessable(
             "idempotency-key-reused",
@@ -181,6 +193,24 @@ pub async fn begin(conn: &mut PgConnection, caller: &str, key: &IdempotencyKey) 
     }
     let status = u16::try_from(answer.status).ok().and_then(|status| StatusCode::from_u16(status).ok());
     Ok(Begun::Replay(Replay { status: status.unwrap_or(StatusCode::OK), body: answer.body }))
+}
+
+/// [`begin`] for many requests of one transaction, in their order. Keys that somebody else has in hand are
+/// not waited for: `None`.
+///
+/// # Errors
+/// The database's own.
+pub(crate) async fn begin_many(
+    conn: &mut PgConnection,
+    requests: &[(&str, &IdempotencyKey)],
+) -> Result<Vec<Option<Result<Begun, ApiError>>>, sqlx::Error> {
+    let callers: Vec<String> = requests.iter().map(|(caller, _)| (*caller).to_owned()).collect();
+    let keys: Vec<String> = requests.iter().map(|(_, key)| key.key.clone()).collect();
+    let locked = answers::try_lock(conn, &callers, &keys).await?;
+    // Another statement: what a lock's last holder has kept is visible to no earlier one.
+    let found = answers::find(conn, &callers, &keys).await?;
+    let each = requests.iter().zip(locked).zip(found);
+    Ok(each.map(|(((_, key), is_locked), answer)| is_locked.then(|| as_begun(answer, key))).collect())
 }
 
 /// Keeps a 2xx answer; the transaction of `conn` must be the one that made it true.
@@ -195,8 +225,24 @@ pub async fn finish(
     body: &Value,
 ) -> Result<(), ApiError> {
     debug_assert!(status.is_success(), "only what happened is kept");
-    answers::keep(conn, caller, &key.key, &key.request_hash, i32::from(status.as_u16()), body).await?;
-    Ok(())
+    Ok(finish_many(conn, status, &[(caller, key, body)]).await?)
+}
+
+/// [`finish`] for many requests of one transaction, each with its own answer.
+///
+/// # Errors
+/// The database's own.
+pub(crate) async fn finish_many(
+    conn: &mut PgConnection,
+    status: StatusCode,
+    answered: &[(&str, &IdempotencyKey, &Value)],
+) -> Result<(), sqlx::Error> {
+    let status = i32::from(status.as_u16());
+    let kept: Vec<Kept<'_>> = answered
+        .iter()
+        .map(|(caller, key, body)| Kept { caller, key: &key.key, request_hash: &key.request_hash, status, body })
+        .collect();
+    answers::keep(conn, &kept).await
 }
 
 /// Digests method, target and body of each request that carries a key, for the extractor to find.
@@ -214,7 +260,7 @@ pub async fn digest_requests(
     let body = read_body(Request::from_parts(parts.clone(), body), &state).await?;
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
     let request_hash = digest(parts.method.as_str(), target, &body);
-    parts.extensions.insert(IdempotencyKey { key, request_hash });
+    parts.extensions.insert(IdempotencyKey::new(key, request_hash));
     Ok(next.run(Request::from_parts(parts, body.into())).await)
 }
 

@@ -4,6 +4,7 @@
 //! commerce (they are `domain`'s), SQL over the shop's tables (`workflows::store`), and waiting for
 //! anything slow (a workflow does that; the API answers 202).
 
+pub mod accepts;
 pub mod accounts;
 pub mod caller;
 pub mod cors;

@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use workflows::Shop;
 
 use crate::{
-    backlog::Backlog,
+    accepts::Accepts,
     cors::AllowedOrigins,
     rate::{Buckets, RateLimits},
     tokens::AuthKeys,
@@ -55,8 +55,8 @@ pub struct AppState {
     pub(crate) polls: Arc<Semaphore>,
     /// Bytes of bodies that may be here at once.
     pub(crate) arriving: Arc<Semaphore>,
-    /// Checkouts that wait for a worker.
-    pub(crate) backlog: Arc<Backlog>,
+    /// Where checkouts are accepted.
+    pub(crate) accepts: Accepts,
     /// Who asked how often; none when nobody is limited.
     pub(crate) buckets: Option<Arc<Buckets>>,
     draining: Arc<AtomicBool>,
@@ -129,12 +129,12 @@ impl AppState {
     /// State for one API process. The schema of the database behind `pool` must have been checked.
     pub fn new(pool: PgPool, shop: Arc<Shop>, auth: AuthKeys, config: ApiConfig) -> Self {
         AppState {
+            accepts: Accepts::new(pool.clone(), Arc::clone(&shop), config.max_backlog, config.request_timeout),
             pool,
             shop,
             auth: Arc::new(auth),
             dev: None,
             buckets: config.rate_limits.map(|limits| Arc::new(Buckets::new(limits))),
-            backlog: Arc::default(),
             admission: Arc::new(Semaphore::new(config.max_concurrency)),
             polls: Arc::new(Semaphore::new(config.max_polls)),
             arriving: Arc::new(Semaphore::new(MAX_ARRIVING_BYTES)),

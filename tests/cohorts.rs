@@ -12,7 +12,7 @@ use std::{
 
 use domain::ids::CartId;
 use engine::{
-    Failure, Flow, Nothing, Registry, Result, RetryPolicy, SetResult, SetStep, SetTx, Start, StepError, Tx, Undo,
+    Failure, Flow, Nothing, Registry, Result, RetryPolicy, SetResult, SetStep, SetTx, Start, StepError, Undo, Undoing,
     Workflow, inspect,
     testing::{Everything, Fault, Faults, Once, Point, Recorder, TestWorker},
 };
@@ -309,9 +309,9 @@ impl SetStep for Tally {
 struct Untally;
 impl Undo<usize> for Untally {
     const NAME: Option<&'static str> = Some("Untally");
-    async fn undo(&self, tx: &mut Tx<'_>, _: &usize) -> Result<(), StepError> {
-        let run_id = tx.run_id();
-        sqlx::query("delete from tallied where run_id = $1 and not second").bind(run_id).execute(tx.conn()).await?;
+    async fn undo(tx: &mut SetTx<'_>, rows: &[Undoing<Self, usize>]) -> Result<(), StepError> {
+        let runs: Vec<Uuid> = rows.iter().map(|row| row.run_id).collect();
+        sqlx::query("delete from tallied where run_id = any($1) and not second").bind(runs).execute(tx.conn()).await?;
         Ok(())
     }
 }

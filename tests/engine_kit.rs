@@ -18,8 +18,8 @@ use std::{
 };
 
 use engine::{
-    Call, CallContext, Failure, Flow, Nothing, Registry, Result, Start, Step, StepError, Tx, Undo, Workflow, inspect,
-    sweep,
+    Call, CallContext, Failure, Flow, Nothing, Registry, Result, SetTx, Start, Step, StepError, Tx, Undo, Undoing,
+    Workflow, inspect, sweep,
     testing::{BadMemory, Fault, Faults, Once, Point, TestWorker, advance_clock, trace},
 };
 use serde::{Deserialize, Serialize};
@@ -59,13 +59,19 @@ impl Step for Count {
     }
 }
 
+async fn uncount(tx: &mut SetTx<'_>, runs: impl Iterator<Item = Uuid>) -> Result<(), StepError> {
+    sqlx::query("insert into counted (run_id, what) select *, 'undone' from unnest($1::uuid[])")
+        .bind(runs.collect::<Vec<_>>())
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
 struct Uncount;
 impl Undo<i32> for Uncount {
     const NAME: Option<&'static str> = Some("Uncount");
-    async fn undo(&self, tx: &mut Tx<'_>, _: &i32) -> Result<(), StepError> {
-        let run_id = tx.run_id();
-        sqlx::query("insert into counted (run_id, what) values ($1, 'undone')").bind(run_id).execute(tx.conn()).await?;
-        Ok(())
+    async fn undo(tx: &mut SetTx<'_>, rows: &[Undoing<Self, i32>]) -> Result<(), StepError> {
+        uncount(tx, rows.iter().map(|row| row.run_id)).await
     }
 }
 

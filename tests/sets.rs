@@ -249,7 +249,7 @@ async fn many_orders_are_written_as_one_by_one() {
     for (number, lines) in (1..).zip(wishes) {
         let codes: &[String] = if number == 2 { &none } else { &one };
         let ((user, cart_id), run_id, id) = (world.shopper(lines).await, Uuid::now_v7(), OrderId::generate());
-        carts::hold_for_checkout(&mut conn, cart_id, run_id).await.expect("held");
+        carts::hold_for_checkout(&mut conn, &[(cart_id, run_id)]).await.expect("held");
         let found = coupons::candidates(&mut conn, cart_id, Customer::of(Some(user)), codes).await.expect("found");
         let coupons: Vec<_> = found.into_iter().map(|found| found.coupon).collect();
         let lines = carts::load(&mut conn, cart_id).await.expect("loaded").expect("a cart").lines.leak();

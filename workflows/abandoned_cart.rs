@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use domain::ids::CartId;
-use engine::{Flow, Nothing, Result, Start, Step, StepError, Tx, Workflow};
+use engine::{Flow, Nothing, Result, SetResult, SetStep, SetTx, Start, Step, StepError, Tx, Workflow};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -120,11 +120,12 @@ struct LookAtCart {
     cart: LeftBehind,
 }
 
-impl Step for LookAtCart {
+impl SetStep for LookAtCart {
     const NAME: &'static str = "LookAtCart";
     type Output = Standing;
 
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<Standing, StepError> {
-        Ok(idle::look(tx.conn(), self.cart.cart_id, self.cart.idle_since).await?.standing)
+    async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<Standing> {
+        let left: Vec<_> = rows.iter().map(|row| (row.cart.cart_id, row.cart.idle_since)).collect();
+        Ok(idle::look(tx.conn(), &left).await?.into_iter().map(|look| Ok(look.standing)).collect())
     }
 }

@@ -64,35 +64,35 @@ impl Workflow for Cancellation {
     type Output = Cancelled;
 
     async fn run(&self, flow: &mut Flow, request: CancelRequest) -> Result<Cancelled> {
-        let shop = &*self.0;
-        let order_id = request.order_id;
+        let (shop, run_id, order_id) = (&*self.0, flow.id(), request.order_id);
+        let request = Arc::new(request);
 
         // 1. Validate cancellation eligibility: decided when it was accepted, and held by the order's mark
-        let owed = flow.tx(CheckEligibility { order_id }).undo(Nothing).await?;
+        let owed = flow.tx(CheckEligibility { run_id, order_id }).undo(Nothing).await?;
 
         // 2. Begin the compensation transaction: all or nothing
         let mut flow = flow
             .point_of_no_return((
                 // 3. Update order status, and 7. create the state history that goes with it
-                MarkCancelled { request: &request },
+                MarkCancelled { run_id, request: request.clone() },
                 // 4. Refund inventory (with 8's inventory.refunded)
                 ReturnInventory { order_id },
                 // 5. Reverse coupon usage
                 ReverseCoupons { order_id },
                 // 8. Publish events: order.cancelled
-                AnnounceCancellation { request: &request },
+                AnnounceCancellation { request: request.clone() },
             ))
             .await?;
 
         // 9. Send notifications: first, because the money may take days
-        flow.tx(NoteTextMessage { order_id, recipient: owed.contact_phone.as_deref() }).await?;
+        flow.tx(NoteTextMessage { order_id, recipient: owed.contact_phone }).await?;
         let notice = Notice::of_order("order.cancelled", order_id).because(request.told_reason());
         flow.start(Start::<Notification>::new(notice.key(), &notice)).await?;
 
         // 6. Process payment refund (with 8's payment.refunded as each part settles)
         let mut refund_amount = Decimal::ZERO;
         if owed.is_captured {
-            let refund = RefundRequest::everything(order_id, owed.gateway, request.reason.clone());
+            let refund = Arc::new(RefundRequest::everything(order_id, owed.gateway, request.reason.clone()));
             let due = refund::claim_everything(&mut flow, shop, &refund).await?;
             refund::give_back(&mut flow, shop, &refund, &due).await?;
             refund_amount = due.iter().map(|refund| refund.amount).sum();

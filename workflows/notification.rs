@@ -1,18 +1,19 @@
 //! Notification: one e-mail about one event. A message that cannot be sent never undoes an order.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use domain::{
     ids::{CartId, OrderId},
     notification::{
-        OrderSummary, StaffReport, cart_reminder, order_cancelled, order_confirmation, order_delivered,
+        CartSummary, OrderSummary, StaffReport, cart_reminder, order_cancelled, order_confirmation, order_delivered,
         order_processing, order_shipped, payment_refunded, return_approved, return_received, return_rejected,
     },
     ports::{Email, MailError, Mailer},
 };
 use engine::{
-    Call, CallContext, Dependency, Failure, Flow, Nothing, Result, RetryPolicy, Start, Step, StepError, Tx, Workflow,
+    Call, CallContext, Dependency, Failure, Flow, Nothing, Result, RetryPolicy, SetResult, SetStep, SetTx, Start,
+    StepError, Workflow, done,
 };
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,10 @@ use uuid::Uuid;
 use crate::{
     Shop,
     store::{
-        carts::idle::{self, Standing},
+        carts::{
+            self,
+            idle::{self, Look, Standing},
+        },
         messages::{self, Outgoing, Skip},
         orders_summary, shipments,
     },
@@ -146,6 +150,23 @@ impl Notice {
 }
 
 impl Subject {
+    /// The order it is about, if it is about one.
+    fn order_id(&self) -> Option<OrderId> {
+        match self {
+            Subject::Order(order_id)
+            | Subject::Refund(Refunded { order_id, .. })
+            | Subject::Part(OrderPart { order_id, .. }) => Some(*order_id),
+            Subject::Cart(_) | Subject::Staff(_) => None,
+        }
+    }
+
+    fn cart(&self) -> Option<LeftBehind> {
+        match self {
+            Subject::Cart(cart) => Some(*cart),
+            Subject::Order(_) | Subject::Refund(_) | Subject::Part(_) | Subject::Staff(_) => None,
+        }
+    }
+
     /// Under which its messages are recorded.
     pub fn id(&self) -> Uuid {
         match self {
@@ -170,11 +191,11 @@ impl Workflow for Notification {
 
     async fn run(&self, flow: &mut Flow, notice: Notice) -> Result<bool> {
         let mailer = self.0.mailer.as_ref();
-        let composed = flow.tx(ComposeMessage { notice: &notice, shop: &self.0 }).undo(Nothing).await?;
+        let composed = flow.tx(ComposeMessage { notice, shop: self.0.clone() }).undo(Nothing).await?;
         let Some(Composed { id, email }) = composed else { return Ok(false) };
         let pool = flow.pool().clone();
         let handover = flow.call(SendEmail { id, email: &email, mailer, pool }).undo(Nothing).await?;
-        flow.tx(SettleMessage { id, handover: &handover }).undo(Nothing).await?;
+        flow.tx(SettleMessage { id, handover: handover.clone() }).undo(Nothing).await?;
         Ok(handover == Handover::Taken)
     }
 }
@@ -186,43 +207,71 @@ struct Composed {
 }
 
 /// Writes the text and records it as SENDING, once per (event, channel, recipient).
-struct ComposeMessage<'a> {
-    notice: &'a Notice,
-    shop: &'a Shop,
+struct ComposeMessage {
+    notice: Notice,
+    shop: Arc<Shop>,
 }
 
-impl Step for ComposeMessage<'_> {
+impl SetStep for ComposeMessage {
     const NAME: &'static str = "ComposeMessage";
     type Output = Option<Composed>;
 
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<Option<Composed>, StepError> {
-        let Notice { event, subject, .. } = self.notice;
-        let (subject_id, now) = (subject.id(), tx.now());
-        let letter = match subject {
-            Subject::Order(order_id) => to_buyer(tx.conn(), self.notice, *order_id).await?,
-            Subject::Refund(refund) => to_buyer(tx.conn(), self.notice, refund.order_id).await?,
-            Subject::Part(part) => to_buyer(tx.conn(), self.notice, part.order_id).await?,
-            Subject::Cart(cart) => to_owner(tx.conn(), self.shop, *cart).await?,
-            Subject::Staff(report) => to_staff(self.shop, report),
-        };
-        let unsendable = match &letter.text {
-            Err(why) => Some(*why),
-            Ok(_) if self.shop.mailer.is_none() => Some("no e-mail channel is configured"),
-            Ok(_) => None,
-        };
-        if let Some(why) = unsendable {
-            let skip = Skip { subject_id, event, channel: "EMAIL", recipient: &letter.to, why };
-            messages::skip(tx.conn(), &[skip], now).await?;
+    async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<Option<Composed>> {
+        let now = tx.now();
+        let mut composed = Vec::with_capacity(rows.len());
+        for (row, letter) in rows.iter().zip(letters(tx.conn(), rows).await?) {
+            composed.push(letter.map(|letter| row.compose(letter)));
         }
-        let (None, Ok((subject, text))) = (unsendable, letter.text) else { return Ok(None) };
-        let id = Uuid::now_v7();
-        let message_id = format!("{id}@cart-engine");
-        let message = Outgoing { id, subject_id, event, recipient: &letter.to, message_id: &message_id };
-        if !messages::record_sending(tx.conn(), message, letter.unless_opted_out, now).await? {
-            return Ok(None);
+        let unsendable: Vec<Skip<'_>> = rows
+            .iter()
+            .zip(&composed)
+            .filter_map(|(row, composed)| {
+                let (to, why) = composed.as_ref().ok()?.as_ref().err()?;
+                let (subject_id, event) = (row.notice.subject.id(), row.notice.event.as_str());
+                Some(Skip { subject_id, event, channel: "EMAIL", recipient: to, why })
+            })
+            .collect();
+        messages::skip(tx.conn(), &unsendable, now).await?;
+        let outgoing: Vec<Outgoing<'_>> = rows
+            .iter()
+            .zip(&composed)
+            .filter_map(|(row, composed)| {
+                let (Composed { id, email }, unless_opted_out) = composed.as_ref().ok()?.as_ref().ok()?;
+                Some(Outgoing {
+                    id: *id,
+                    subject_id: row.notice.subject.id(),
+                    event: &row.notice.event,
+                    recipient: &email.to,
+                    message_id: &email.message_id,
+                    unless_opted_out: *unless_opted_out,
+                })
+            })
+            .collect();
+        let sending = messages::record_sending(tx.conn(), &outgoing, now).await?;
+        let sent = |(composed, _): (Composed, _)| sending.contains(&composed.id).then_some(composed);
+        Ok(composed.into_iter().map(|composed| Ok(composed?.ok().and_then(sent))).collect())
+    }
+}
+
+/// A message with the user who may have opted out of it; or to whom it cannot be sent, and why.
+type Sendable = Result<(Composed, Option<Uuid>), (String, &'static str)>;
+
+impl ComposeMessage {
+    fn compose(&self, letter: Letter) -> Sendable {
+        let Letter { to, unless_opted_out, order_id, text } = letter;
+        let text = text.and_then(|text| match &self.shop.mailer {
+            Some(_) => Ok(text),
+            None => Err("no e-mail channel is configured"),
+        });
+        match text {
+            Err(why) => Err((to, why)),
+            Ok((subject, text)) => {
+                let id = Uuid::now_v7();
+                let (message_id, event) = (format!("{id}@cart-engine"), self.notice.event.clone());
+                let email = Email { message_id, to, subject, text, event, order_id };
+                Ok((Composed { id, email }, unless_opted_out))
+            }
         }
-        let email = Email { message_id, to: letter.to, subject, text, event: event.clone(), order_id: letter.order_id };
-        Ok(Some(Composed { id, email }))
     }
 }
 
@@ -236,31 +285,69 @@ struct Letter {
     text: Result<(String, String), &'static str>,
 }
 
-async fn to_buyer(conn: &mut PgConnection, notice: &Notice, order_id: OrderId) -> Result<Letter, StepError> {
-    let Some(order) = orders_summary::read(conn, order_id).await? else {
-        return Err(Failure::new("order-not-found", "there is no such order to write about").into());
-    };
-    let text = Ok(text(conn, &order.summary, notice).await?);
-    Ok(Letter { to: order.email, unless_opted_out: None, order_id: Some(order_id), text })
+/// What each notice says, and to whom.
+async fn letters(conn: &mut PgConnection, rows: &[ComposeMessage]) -> SetResult<Letter> {
+    let orders: Vec<OrderId> = rows.iter().filter_map(|row| row.notice.subject.order_id()).collect();
+    let orders = if orders.is_empty() { HashMap::new() } else { orders_summary::read(conn, &orders).await? };
+    let carts: Vec<LeftBehind> = rows.iter().filter_map(|row| row.notice.subject.cart()).collect();
+    let mut reminders = reminders(conn, &carts).await?.into_iter();
+    let mut letters = Vec::with_capacity(rows.len());
+    for ComposeMessage { notice, shop } in rows {
+        letters.push(match &notice.subject {
+            Subject::Order(order_id)
+            | Subject::Refund(Refunded { order_id, .. })
+            | Subject::Part(OrderPart { order_id, .. }) => match orders.get(order_id) {
+                None => Err(Failure::new("order-not-found", "there is no such order to write about")),
+                Some(order) => {
+                    let text = Ok(text(conn, &order.summary, notice).await?);
+                    let (to, order_id) = (order.email.clone(), Some(*order_id));
+                    Ok(Letter { to, unless_opted_out: None, order_id, text })
+                }
+            },
+            Subject::Cart(_) => reminders
+                .next()
+                .map(|(look, summary)| to_owner(shop, look, summary))
+                .ok_or_else(|| Failure::new("cart-not-found", "there is no such cart to write about")),
+            Subject::Staff(report) => Ok(to_staff(shop, report)),
+        });
+    }
+    Ok(letters)
 }
 
-/// The owner may have come back since the reminder was decided on: then it is not sent.
-async fn to_owner(conn: &mut PgConnection, shop: &Shop, cart: LeftBehind) -> Result<Letter, StepError> {
-    let look = idle::look(conn, cart.cart_id, cart.idle_since).await?;
-    let text = match look.standing {
-        Standing::Idle => {
-            let summary = idle::summary(conn, cart.cart_id, look.first_name).await?;
-            Ok(cart_reminder(&summary, &shop.rules.cart_url()))
-        }
-        Standing::Touched
-        | Standing::Bought
-        | Standing::Expired
-        | Standing::Emptied
-        | Standing::OptedOut
-        | Standing::Unreachable => Err("the cart is no longer left behind, or its owner is not to be reminded"),
-    };
+/// Each cart as it stands now, and what is in it. The owner may have come back since the reminder was decided
+/// on: then there is nothing to remind of.
+async fn reminders(
+    conn: &mut PgConnection,
+    carts: &[LeftBehind],
+) -> Result<Vec<(Look, Option<CartSummary>)>, sqlx::Error> {
+    if carts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let left: Vec<_> = carts.iter().map(|cart| (cart.cart_id, cart.idle_since)).collect();
+    let looks = idle::look(conn, &left).await?;
+    let idle: Vec<CartId> = left
+        .iter()
+        .zip(&looks)
+        .filter(|(_, look)| look.standing == Standing::Idle)
+        .map(|((cart_id, _), _)| *cart_id)
+        .collect();
+    let stored = carts::load_many(conn, &idle).await?;
+    left.iter()
+        .zip(looks)
+        .map(|((cart_id, _), look)| {
+            let cart = stored.get(cart_id).filter(|_| look.standing == Standing::Idle);
+            let summary = cart.map(|cart| idle::summary(cart, look.first_name.clone())).transpose()?;
+            Ok((look, summary))
+        })
+        .collect()
+}
+
+fn to_owner(shop: &Shop, look: Look, summary: Option<CartSummary>) -> Letter {
+    let text = summary
+        .map(|summary| cart_reminder(&summary, &shop.rules.cart_url()))
+        .ok_or("the cart is no longer left behind, or its owner is not to be reminded");
     let to = look.email.unwrap_or_else(|| "nobody".to_owned());
-    Ok(Letter { to, unless_opted_out: look.user_id, order_id: None, text })
+    Letter { to, unless_opted_out: look.user_id, order_id: None, text }
 }
 
 fn to_staff(shop: &Shop, report: &StaffReport) -> Letter {
@@ -375,23 +462,27 @@ impl Call for SendEmail<'_> {
 }
 
 /// SENT, or FAILED with the reason, or for ever IN_DOUBT.
-struct SettleMessage<'a> {
+struct SettleMessage {
     id: Uuid,
-    handover: &'a Handover,
+    handover: Handover,
 }
 
-impl Step for SettleMessage<'_> {
+impl SetStep for SettleMessage {
     const NAME: &'static str = "SettleMessage";
     type Output = ();
 
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
+    async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<()> {
         let now = tx.now();
-        match self.handover {
-            Handover::Taken => messages::settle(tx.conn(), self.id, None, now).await?,
-            Handover::Refused(why) => messages::settle(tx.conn(), self.id, Some(why), now).await?,
-            Handover::InDoubt => {}
-        }
-        Ok(())
+        let settled: Vec<(Uuid, Option<&str>)> = rows
+            .iter()
+            .filter_map(|row| match &row.handover {
+                Handover::Taken => Some((row.id, None)),
+                Handover::Refused(why) => Some((row.id, Some(why.as_str()))),
+                Handover::InDoubt => None,
+            })
+            .collect();
+        messages::settle(tx.conn(), &settled, now).await?;
+        done(rows)
     }
 }
 

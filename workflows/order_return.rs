@@ -9,11 +9,11 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use domain::{
-    ids::{OrderId, VariantId},
+    ids::OrderId,
     order::OrderStatus,
     returns::{ReturnStatus, share_of_line},
 };
-use engine::{Failure, Flow, Nothing, Result, Start, Step, StepError, Tx, Undo, Workflow};
+use engine::{Failure, Flow, Nothing, Result, SetTx, Start, Step, StepError, Tx, Undo, Undoing, Workflow};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -24,10 +24,10 @@ use crate::{
     notification::{Notice, Notification},
     refund::{DueRefund, RefundRequest, accept::claim_up_to, give_back},
     store::{
-        inventory,
+        inventory::{self, Piece},
         order_moves::{self, By, LockedOrder, MoveError},
         refunds::Claim,
-        returns,
+        returns::{self, ReturnedLine},
     },
 };
 
@@ -149,12 +149,15 @@ struct WithdrawReturn {
 impl Undo<()> for WithdrawReturn {
     const NAME: Option<&'static str> = Some("WithdrawReturn");
 
-    async fn undo(&self, tx: &mut Tx<'_>, (): &()) -> Result<(), StepError> {
-        let (now, note) = (tx.now(), tx.failure().map(|failure| failure.detail.clone()));
-        let ReturnRequest { return_id, order_id, .. } = self.request;
-        locked(tx, order_id).await?;
-        for awaited in [ReturnStatus::Requested, ReturnStatus::Approved] {
-            returns::move_to(tx.conn(), return_id, awaited, ReturnStatus::Rejected, note.as_deref(), now).await?;
+    async fn undo(tx: &mut SetTx<'_>, rows: &[Undoing<Self, ()>]) -> Result<(), StepError> {
+        let now = tx.now();
+        for row in rows {
+            let ReturnRequest { return_id, order_id, .. } = row.undo.request;
+            order_moves::lock(tx.conn(), order_id).await?;
+            for awaited in [ReturnStatus::Requested, ReturnStatus::Approved] {
+                let note = Some(row.failure.detail.as_str());
+                returns::move_to(tx.conn(), return_id, awaited, ReturnStatus::Rejected, note, now).await?;
+            }
         }
         Ok(())
     }
@@ -290,8 +293,9 @@ impl Step for Restock {
         let (ReturnRequest { return_id, order_id, .. }, now) = (self.request, tx.now());
         locked(tx, order_id).await?;
         let lines = returns::lines(tx.conn(), return_id).await?;
-        let pieces: Vec<(VariantId, i32)> = lines.iter().map(|line| (line.variant_id, line.returned)).collect();
-        inventory::take_back(tx.conn(), order_id, &pieces, now).await?;
+        let piece = |line: &ReturnedLine| Piece { order_id, variant_id: line.variant_id, quantity: line.returned };
+        let pieces: Vec<Piece> = lines.iter().map(piece).collect();
+        inventory::take_back(tx.conn(), &pieces, now).await?;
         Ok(())
     }
 }

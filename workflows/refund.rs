@@ -11,16 +11,23 @@ mod send;
 use std::{sync::Arc, time::Duration};
 
 use domain::{ids::OrderId, ports::GatewayPayment};
-use engine::{Call, CallContext, Dependency, Flow, Forward, Result, RetryPolicy, Step, StepError, Tx, Workflow};
+use engine::{
+    Call, CallContext, Dependency, Flow, Forward, Result, RetryPolicy, SetResult, SetStep, SetTx, Step, StepError, Tx,
+    Workflow, done,
+};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 pub(crate) use self::send::give_back;
 pub use crate::store::refunds::DueRefund;
 use crate::{
     Shop,
     desk::Desk,
-    store::refunds::{self, Claim},
+    store::{
+        order_moves,
+        refunds::{self, Claim},
+    },
 };
 
 /// What a refund is started with.
@@ -57,6 +64,7 @@ impl Workflow for RefundPayment {
     async fn run(&self, flow: &mut Flow, request: RefundRequest) -> Result<usize> {
         // Money owed is never forgotten: from the start this run only goes forward, or parks.
         let mut flow = flow.point_of_no_return(BeginRefund).await?;
+        let request = Arc::new(request);
         let due = match request.amount {
             Some(amount) => flow.tx(ClaimAmount { request: &request, amount }).await?,
             None => claim_everything(&mut flow, &self.0, &request).await?,
@@ -74,7 +82,7 @@ impl Workflow for RefundPayment {
 pub(crate) async fn claim_everything(
     flow: &mut Forward<'_>,
     shop: &Shop,
-    request: &RefundRequest,
+    request: &Arc<RefundRequest>,
 ) -> Result<Vec<DueRefund>> {
     let payments = match &request.gateway {
         Some(name) => {
@@ -83,19 +91,19 @@ pub(crate) async fn claim_everything(
         }
         None => Vec::new(),
     };
-    flow.tx(ClaimRefunds { request, payments: &payments }).await
+    flow.tx(ClaimRefunds { run_id: flow.id(), request: Arc::clone(request), payments }).await
 }
 
 /// Passes the point of no return; there is nothing else to do yet.
 #[derive(Debug)]
 struct BeginRefund;
 
-impl Step for BeginRefund {
+impl SetStep for BeginRefund {
     const NAME: &'static str = "BeginRefund";
     type Output = ();
 
-    async fn run(&self, _: &mut Tx<'_>) -> Result<(), StepError> {
-        Ok(())
+    async fn run(_: &mut SetTx<'_>, rows: &[Self]) -> SetResult<()> {
+        done(rows)
     }
 }
 
@@ -131,18 +139,26 @@ impl Call for ClosePayments<'_> {
     }
 }
 
-struct ClaimRefunds<'a> {
-    request: &'a RefundRequest,
-    payments: &'a [GatewayPayment],
+struct ClaimRefunds {
+    run_id: Uuid,
+    request: Arc<RefundRequest>,
+    payments: Vec<GatewayPayment>,
 }
 
-impl Step for ClaimRefunds<'_> {
+/// The orders are locked together, in the order of their ids; then each claims for itself.
+impl SetStep for ClaimRefunds {
     const NAME: &'static str = "ClaimRefunds";
     type Output = Vec<DueRefund>;
 
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<Vec<DueRefund>, StepError> {
-        let (claim, now) = (self.request.claim(tx), tx.now());
-        Ok(refunds::claim_everything(tx.conn(), claim, self.payments, now).await?)
+    async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<Vec<DueRefund>> {
+        let (orders, now): (Vec<OrderId>, _) = (rows.iter().map(|row| row.request.order_id).collect(), tx.now());
+        order_moves::lock_many(tx.conn(), &orders).await?;
+        let mut due = Vec::with_capacity(rows.len());
+        for row in rows {
+            let claim = row.request.claim(row.run_id);
+            due.push(Ok(refunds::claim_everything(tx.conn(), claim, &row.payments, now).await?));
+        }
+        Ok(due)
     }
 }
 
@@ -157,7 +173,7 @@ impl Step for ClaimAmount<'_> {
     type Output = Vec<DueRefund>;
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Vec<DueRefund>, StepError> {
-        let (claim, now) = (self.request.claim(tx), tx.now());
+        let (claim, now) = (self.request.claim(tx.run_id()), tx.now());
         let claimed = refunds::claims_of(tx.conn(), claim.run_id).await?;
         if !claimed.is_empty() {
             return Ok(claimed);
@@ -172,8 +188,8 @@ impl RefundRequest {
         RefundRequest { order_id, gateway, reason, amount: None, reference: None }
     }
 
-    fn claim(&self, tx: &Tx<'_>) -> Claim<'_> {
+    fn claim(&self, run_id: Uuid) -> Claim<'_> {
         let RefundRequest { order_id, reason, reference, .. } = self;
-        Claim { run_id: tx.run_id(), order_id: *order_id, reason, reference: reference.as_deref() }
+        Claim { run_id, order_id: *order_id, reason, reference: reference.as_deref() }
     }
 }

@@ -40,39 +40,80 @@ pub(super) async fn lock(conn: &mut PgConnection, caller: &str, key: &str) -> Re
     }
 }
 
-/// The answer kept for a key, unless it is older than 24 hours.
-pub(super) async fn find(conn: &mut PgConnection, caller: &str, key: &str) -> Result<Option<Answer>, sqlx::Error> {
-    sqlx::query_as!(
-        Answer,
-        "select request_hash, status, body from idempotency_keys
-          where caller = $1 and idempotency_key = $2 and created_at > now() - interval '24 hours'",
-        caller,
-        key
+/// Whether each of these keys is held now until the transaction ends; those that somebody else has in hand are
+/// not waited for.
+pub(super) async fn try_lock(
+    conn: &mut PgConnection,
+    callers: &[String],
+    keys: &[String],
+) -> Result<Vec<bool>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select pg_try_advisory_xact_lock(hashtextextended(o.caller || ' ' || o.key, 0)) as "locked!"
+             from unnest($1::text[], $2::text[]) with ordinality as o(caller, key, position)
+            order by o.position"#,
+        callers,
+        keys
     )
-    .fetch_optional(conn)
+    .fetch_all(conn)
     .await
 }
 
-/// Keeps an answer, in place of one that has expired and was not swept yet.
-pub(super) async fn keep(
+/// The answer kept for each of these keys, unless it is older than 24 hours.
+pub(super) async fn find(
     conn: &mut PgConnection,
-    caller: &str,
-    key: &str,
-    request_hash: &[u8],
-    status: i32,
-    body: &Value,
-) -> Result<(), sqlx::Error> {
+    callers: &[String],
+    keys: &[String],
+) -> Result<Vec<Option<Answer>>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"select o.position as "position!", k.request_hash, k.status, k.body
+             from unnest($1::text[], $2::text[]) with ordinality as o(caller, key, position)
+             join idempotency_keys k on k.caller = o.caller and k.idempotency_key = o.key
+            where k.created_at > now() - interval '24 hours'"#,
+        callers,
+        keys
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut found: Vec<Option<Answer>> = keys.iter().map(|_| None).collect();
+    for row in rows {
+        let place = usize::try_from(row.position - 1).ok().and_then(|at| found.get_mut(at));
+        if let Some(place) = place {
+            *place = Some(Answer { request_hash: row.request_hash, status: row.status, body: row.body });
+        }
+    }
+    Ok(found)
+}
+
+/// An answer to be kept.
+pub(super) struct Kept<'a> {
+    pub(super) caller: &'a str,
+    pub(super) key: &'a str,
+    pub(super) request_hash: &'a [u8],
+    pub(super) status: i32,
+    pub(super) body: &'a Value,
+}
+
+/// Keeps answers, in place of those that have expired and were not swept yet. Each key is named once.
+pub(super) async fn keep(conn: &mut PgConnection, kept: &[Kept<'_>]) -> Result<(), sqlx::Error> {
+    if kept.is_empty() {
+        return Ok(());
+    }
+    let callers: Vec<&str> = kept.iter().map(|kept| kept.caller).collect();
+    let keys: Vec<&str> = kept.iter().map(|kept| kept.key).collect();
+    let hashes: Vec<&[u8]> = kept.iter().map(|kept| kept.request_hash).collect();
+    let statuses: Vec<i32> = kept.iter().map(|kept| kept.status).collect();
+    let bodies: Vec<&Value> = kept.iter().map(|kept| kept.body).collect();
     sqlx::query!(
         "insert into idempotency_keys (caller, idempotency_key, request_hash, status, body)
-         values ($1, $2, $3, $4, $5)
+         select * from unnest($1::text[], $2::text[], $3::bytea[], $4::int[], $5::jsonb[])
          on conflict (caller, idempotency_key) do update
             set request_hash = excluded.request_hash, status = excluded.status, body = excluded.body,
                 created_at = excluded.created_at",
-        caller,
-        key,
-        request_hash,
-        status,
-        body
+        &callers as &[&str],
+        &keys as &[&str],
+        &hashes as &[&[u8]],
+        &statuses,
+        &bodies as &[&Value],
     )
     .execute(conn)
     .await?;

@@ -115,8 +115,8 @@ macro_rules! uncount {
         struct $undo;
         impl Undo<i32> for $undo {
             const NAME: Option<&'static str> = Some(stringify!($undo));
-            async fn undo(&self, tx: &mut Tx<'_>, output: &i32) -> Result<(), StepError> {
-                Uncount.undo(tx, output).await
+            async fn undo(tx: &mut SetTx<'_>, rows: &[Undoing<Self, i32>]) -> Result<(), StepError> {
+                uncount(tx, rows.iter().map(|row| row.run_id)).await
             }
         }
     )+};

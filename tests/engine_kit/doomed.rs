@@ -35,7 +35,7 @@ enum Curse {
 struct Panicking;
 impl Undo<i32> for Panicking {
     const NAME: Option<&'static str> = Some("Panicking");
-    async fn undo(&self, _: &mut Tx<'_>, _: &i32) -> Result<(), StepError> {
+    async fn undo(_: &mut SetTx<'_>, _: &[Undoing<Self, i32>]) -> Result<(), StepError> {
         panic!("as planned");
     }
 }

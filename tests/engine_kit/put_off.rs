@@ -57,13 +57,14 @@ impl Call for Pay<'_> {
 struct Unpay;
 impl Undo<Option<bool>> for Unpay {
     const NAME: Option<&'static str> = Some("Unpay");
-    async fn undo(&self, tx: &mut Tx<'_>, answer: &Option<bool>) -> Result<(), StepError> {
-        let (run_id, what) = (tx.run_id(), format!("unpaid {answer:?}"));
-        sqlx::query("insert into counted (run_id, what) values ($1, $2)")
-            .bind(run_id)
-            .bind(what)
-            .execute(tx.conn())
-            .await?;
+    async fn undo(tx: &mut SetTx<'_>, rows: &[Undoing<Self, Option<bool>>]) -> Result<(), StepError> {
+        for row in rows {
+            sqlx::query("insert into counted (run_id, what) values ($1, $2)")
+                .bind(row.run_id)
+                .bind(format!("unpaid {:?}", row.output))
+                .execute(tx.conn())
+                .await?;
+        }
         Ok(())
     }
 }

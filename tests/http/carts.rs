@@ -4,6 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::server::{Answer, Server, Shopper, payment};
+use workflows::store::carts;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_keeps_the_cart_by_its_session_and_must_log_in_to_buy() {
@@ -163,7 +164,8 @@ async fn what_is_taken_off_sale_is_so_everywhere() {
         asha.ask(&payment("tok_ok")).await.refused(409, "out-of-stock");
         let cart_id: uuid::Uuid = cart_id.as_str().expect("an id").parse().expect("an id");
         let mut conn = server.pool.acquire().await.expect("a connection");
-        let told = workflows::store::carts::idle::summary(&mut conn, cart_id.into(), None).await.expect("a summary");
+        let cart = carts::load(&mut conn, cart_id.into()).await.expect("loaded").expect("a cart");
+        let told = carts::idle::summary(&cart, None).expect("a summary");
         assert!(told.lines.is_empty(), "a reminder does not offer it");
         drop(conn);
         let path = format!("/api/cart/items/{}", variant.as_str().expect("an id"));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use domain::{ids::OrderId, payment::PaymentMethod, pricing::Quote};
-use engine::{SetResult, SetStep, SetTx, Start, StepError, Tx, Undo, done};
+use engine::{Failure, SetResult, SetStep, SetTx, Start, StepError, Undo, Undoing, done};
 use uuid::Uuid;
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     notification::{Notice, Notification},
-    store::orders::{self, NewItems, NewOrder},
+    store::orders::{self, Failed, NewItems, NewOrder},
 };
 
 /// Box 5: the order row, its payment row, and the first line of its history.
@@ -108,13 +108,20 @@ pub struct CancelOrder {
 impl Undo<((), (), ())> for CancelOrder {
     const NAME: Option<&'static str> = Some("CancelOrder");
 
-    async fn undo(&self, tx: &mut Tx<'_>, _: &((), (), ())) -> Result<(), StepError> {
+    async fn undo(tx: &mut SetTx<'_>, rows: &[Undoing<Self, ((), (), ())>]) -> Result<(), StepError> {
         let now = tx.now();
-        let failure = tx.failure().cloned();
-        let (code, detail) = failure.map(|f| (f.code, f.detail)).unwrap_or_default();
-        orders::cancel_pending(tx.conn(), self.order_id, &code, &detail, now).await?;
-        let notice = Notice::of_order("order.cancelled", self.order_id).because(code);
-        tx.start(Start::<Notification>::new(notice.key(), &notice)?).await?;
+        let failed: Vec<Failed<'_>> = rows
+            .iter()
+            .map(|row| {
+                let (order_id, Failure { code, detail, .. }) = (row.undo.order_id, &row.failure);
+                Failed { order_id, code, reason: detail }
+            })
+            .collect();
+        orders::cancel_pending(tx.conn(), &failed, now).await?;
+        for row in rows {
+            let notice = Notice::of_order("order.cancelled", row.undo.order_id).because(&row.failure.code);
+            tx.start(row.run_id, Start::<Notification>::new(notice.key(), &notice)?);
+        }
         Ok(())
     }
 }

@@ -10,8 +10,8 @@ use domain::{
     pricing::Quote,
 };
 use engine::{
-    Call, CallContext, Deadline, Dependency, Failure, RetryPolicy, SetResult, SetStep, SetTx, Start, StepError, Tx,
-    Undo, done,
+    Call, CallContext, Deadline, Dependency, Failure, RetryPolicy, SetResult, SetStep, SetTx, Start, StepError, Undo,
+    Undoing, done,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -261,14 +261,15 @@ impl VoidOrRefund {
 impl Undo<Option<GatewayPayment>> for VoidOrRefund {
     const NAME: Option<&'static str> = Some("VoidOrRefund");
 
-    async fn undo(&self, tx: &mut Tx<'_>, payment: &Option<GatewayPayment>) -> Result<(), StepError> {
-        let has_failed = payment.as_ref().is_some_and(|payment| payment.status == GatewayPaymentStatus::Failed);
-        let certainly_unpaid = self.is_sole && has_failed;
-        if !certainly_unpaid {
-            let reason = tx.failure().map(|failure| failure.code.clone()).unwrap_or_default();
-            let request = RefundRequest::everything(self.order_id, Some(self.gateway.clone()), reason);
-            let key = format!("{}/unwind", self.order_id);
-            tx.start(Start::<RefundPayment>::new(key, &request)?).await?;
+    async fn undo(tx: &mut SetTx<'_>, rows: &[Undoing<Self, Option<GatewayPayment>>]) -> Result<(), StepError> {
+        for row in rows {
+            let VoidOrRefund { order_id, gateway, is_sole } = &*row.undo;
+            let has_failed = row.output.as_ref().is_some_and(|payment| payment.status == GatewayPaymentStatus::Failed);
+            let certainly_unpaid = *is_sole && has_failed;
+            if !certainly_unpaid {
+                let request = RefundRequest::everything(*order_id, Some(gateway.clone()), row.failure.code.clone());
+                tx.start(row.run_id, Start::<RefundPayment>::new(format!("{order_id}/unwind"), &request)?);
+            }
         }
         Ok(())
     }

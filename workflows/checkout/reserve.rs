@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use domain::ids::OrderId;
-use engine::{SetResult, SetStep, SetTx, StepError, Tx, Undo};
+use engine::{SetResult, SetStep, SetTx, StepError, Undo, Undoing};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -74,10 +74,10 @@ pub struct ReleaseInventory {
 impl Undo<Hold> for ReleaseInventory {
     const NAME: Option<&'static str> = Some("ReleaseInventory");
 
-    async fn undo(&self, tx: &mut Tx<'_>, _: &Hold) -> Result<(), StepError> {
-        let now = tx.now();
-        coupons::lock_of(tx.conn(), &[self.order_id]).await?;
-        inventory::release(tx.conn(), self.order_id, now).await?;
+    async fn undo(tx: &mut SetTx<'_>, rows: &[Undoing<Self, Hold>]) -> Result<(), StepError> {
+        let (orders, now): (Vec<OrderId>, _) = (rows.iter().map(|row| row.undo.order_id).collect(), tx.now());
+        coupons::lock_of(tx.conn(), &orders).await?;
+        inventory::release(tx.conn(), &orders, now).await?;
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use domain::{
     ids::{CartId, CouponId, OrderId, UserId},
     pricing::{AppliedCoupon, Destination, Quote},
 };
-use engine::{Failure, SetResult, SetStep, SetTx, StepError, Tx, Undo};
+use engine::{Failure, SetResult, SetStep, SetTx, StepError, Undo, Undoing};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -88,12 +88,10 @@ pub struct ApplyCoupons {
     pub(super) cart: Arc<ValidCart>,
 }
 
-impl ApplyCoupons {
-    fn ask(&self) -> Ask<'_> {
-        let Request { cart_id, user_id, contact_email, coupon_codes, .. } = &*self.request;
-        let customer = Customer { user_id: *user_id, email: Some(contact_email) };
-        Ask { cart_id: *cart_id, customer, codes: coupon_codes }
-    }
+/// Which coupons a request asks for.
+pub(super) fn ask_of(request: &Request) -> Ask<'_> {
+    let Request { cart_id, user_id, contact_email, coupon_codes, .. } = request;
+    Ask { cart_id: *cart_id, customer: Customer { user_id: *user_id, email: Some(contact_email) }, codes: coupon_codes }
 }
 
 impl SetStep for ApplyCoupons {
@@ -102,7 +100,7 @@ impl SetStep for ApplyCoupons {
 
     async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<Quote> {
         let now = tx.now();
-        let asks: Vec<Ask<'_>> = rows.iter().map(ApplyCoupons::ask).collect();
+        let asks: Vec<Ask<'_>> = rows.iter().map(|row| ask_of(&row.request)).collect();
         let mut found = coupons::lock_candidates(tx.conn(), &asks).await?;
         let mut taken = Taken::default();
         let mut quotes = Vec::with_capacity(rows.len());
@@ -229,11 +227,10 @@ pub struct ReleaseCoupons {
 impl Undo<Quote> for ReleaseCoupons {
     const NAME: Option<&'static str> = Some("ReleaseCoupons");
 
-    async fn undo(&self, tx: &mut Tx<'_>, quote: &Quote) -> Result<(), StepError> {
-        if !quote.coupons.is_empty() {
-            let now = tx.now();
-            coupons::release(tx.conn(), self.order_id, now).await?;
-        }
+    async fn undo(tx: &mut SetTx<'_>, rows: &[Undoing<Self, Quote>]) -> Result<(), StepError> {
+        let held = rows.iter().filter(|row| !row.output.coupons.is_empty());
+        let (orders, now): (Vec<OrderId>, _) = (held.map(|row| row.undo.order_id).collect(), tx.now());
+        coupons::release(tx.conn(), &orders, now).await?;
         Ok(())
     }
 }
@@ -272,9 +269,9 @@ pub struct UnlockCart {
 impl Undo<()> for UnlockCart {
     const NAME: Option<&'static str> = Some("UnlockCart");
 
-    async fn undo(&self, tx: &mut Tx<'_>, (): &()) -> Result<(), StepError> {
-        let (run_id, now) = (tx.run_id(), tx.now());
-        carts::unlock(tx.conn(), self.cart_id, run_id, now).await?;
+    async fn undo(tx: &mut SetTx<'_>, rows: &[Undoing<Self, ()>]) -> Result<(), StepError> {
+        let (carts, now): (Vec<_>, _) = (rows.iter().map(|row| (row.undo.cart_id, row.run_id)).collect(), tx.now());
+        carts::unlock(tx.conn(), &carts, now).await?;
         Ok(())
     }
 }

@@ -99,8 +99,7 @@ pub(crate) async fn write(
     writings: &[Writing],
 ) -> Result<Written, sqlx::Error> {
     let Some(now) = writings.iter().map(|writing| writing.now).max() else { return Ok(Written::new()) };
-    let starts: Vec<&Start<()>> = starts.iter().chain(writings.iter().flat_map(|writing| &writing.starts)).collect();
-    start_all(&mut *conn, &starts, now).await?;
+    start_all(&mut *conn, starts.iter().chain(writings.iter().flat_map(|writing| &writing.starts)), now).await?;
     let (mut resting, mut ending) = (Vec::new(), Vec::new());
     for writing in writings {
         match &writing.write {

@@ -331,6 +331,7 @@ impl Flow {
             Halt::Again(among) => self.leave(self.again(among)).await,
             Halt::Outage => self.leave(Exit::Outage).await,
             Halt::Fails(failure) => Err(failure),
+            Halt::Leaves(exit) => self.leave(exit).await,
         }
     }
 

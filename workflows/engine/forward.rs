@@ -10,6 +10,11 @@ use crate::{Flow, Result, group::Steps, registry::Workflow, start::Start};
 pub struct Forward<'f>(pub(crate) &'f mut Flow);
 
 impl Forward<'_> {
+    /// As [`Flow::id`].
+    pub fn id(&self) -> Uuid {
+        self.0.id()
+    }
+
     /// As [`Flow::pool`].
     pub fn pool(&self) -> &sqlx::PgPool {
         self.0.pool()

@@ -11,6 +11,7 @@ use crate::{
     journal::unreadable,
     payload::encode,
     silence::SILENCE,
+    turn::Exit,
 };
 
 /// Marks steps that a run carries out by itself, in a transaction of its own.
@@ -59,6 +60,8 @@ pub enum Halt {
     Outage,
     /// The run fails for what had to be done before them.
     Fails(Failure),
+    /// Its turn ends for it.
+    Leaves(Exit),
 }
 
 pub(crate) fn decode_one<T: DeserializeOwned>(name: &str, output: serde_json::Value) -> Result<T, Failure> {
@@ -66,7 +69,7 @@ pub(crate) fn decode_one<T: DeserializeOwned>(name: &str, output: serde_json::Va
 }
 
 /// What a test does to a step before it runs, if it does not end it: run it once, or twice.
-fn before(faults: Option<&dyn Faults>, name: &'static str) -> Result<bool, Halt> {
+pub(crate) fn before(faults: Option<&dyn Faults>, name: &'static str) -> Result<bool, Halt> {
     match faults.and_then(|faults| faults.at(Point::Before, name)) {
         None | Some(Fault::Unreadable | Fault::Panic) => Ok(false),
         Some(Fault::Twice) => Ok(true),
@@ -76,18 +79,18 @@ fn before(faults: Option<&dyn Faults>, name: &'static str) -> Result<bool, Halt>
     }
 }
 
-fn after(faults: Option<&dyn Faults>, name: &'static str) -> Result<(), Halt> {
+pub(crate) fn after(faults: Option<&dyn Faults>, name: &'static str) -> Result<(), Halt> {
     match faults.and_then(|faults| faults.at(Point::After, name)) {
         Some(Fault::Crash) => Err(Halt::Crash),
         None | Some(Fault::Fail(_) | Fault::Retry | Fault::Twice | Fault::Unreadable | Fault::Panic) => Ok(()),
     }
 }
 
-async fn savepoint(conn: &mut sqlx::PgConnection) -> Result<(), sqlx::Error> {
+pub(crate) async fn savepoint(conn: &mut sqlx::PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query("savepoint first").execute(conn).await.map(|_| ())
 }
 
-async fn back_to_savepoint(conn: &mut sqlx::PgConnection) -> Result<(), sqlx::Error> {
+pub(crate) async fn back_to_savepoint(conn: &mut sqlx::PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query("rollback to savepoint first").execute(conn).await.map(|_| ())
 }
 
@@ -142,12 +145,12 @@ impl Ran<'_> {
 macro_rules! alone {
     ($flow:ident, $first:expr, $ran:ident, $tx:ident, $run:expr) => {{
         if $flow.seat.is_some() {
-            $flow.flush().await.map_err(Halt::Fails)?;
+            $flow.go_on().await?;
         }
         $flow.open().await;
         let (means, now) = (std::sync::Arc::clone(&$flow.means), $flow.now());
         let Some(Open { tx, .. }) = $flow.tx.as_mut() else { return Err(Halt::Outage) };
-        let mut own = Tx { conn: tx, run_id: $flow.run.id, now, failure: None };
+        let mut own = Tx { conn: tx, run_id: $flow.run.id, now };
         let mut $ran = Ran { faults: means.faults.as_deref(), entries: Vec::new() };
         let $tx = &mut own;
         let output = match tokio::time::timeout(SILENCE, async { Ok::<_, Halt>($run) }).await {

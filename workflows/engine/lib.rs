@@ -59,9 +59,9 @@ pub use payload::legible;
 pub use registry::{Registry, Workflow};
 pub use retry::RetryPolicy;
 pub use signal::{Delivery, cancel, signal};
-pub use start::{Start, start, start_at};
+pub use start::{Start, start, start_all, start_at};
 pub use status::RunStatus;
-pub use step::{Call, CallContext, Deadline, Nothing, SetResult, SetStep, SetTx, Step, Tx, Undo, done};
+pub use step::{Call, CallContext, Deadline, Nothing, SetResult, SetStep, SetTx, Step, Tx, Undo, Undoing, done};
 pub use sweep::{advance_clock, now, sweep};
 pub use turn::{Engine, Settings, Turn};
 

@@ -58,7 +58,7 @@ impl Seat {
             Ok(Answer::Cancelled(why)) => Sealed::Cancelled(why),
             Ok(Answer::Broken(error)) => Sealed::Broken(error),
             Ok(Answer::Stopped(Halt::Again(among))) => Sealed::Again(among),
-            Ok(Answer::Stopped(Halt::Failed(..) | Halt::Crash | Halt::Outage | Halt::Fails(_)))
+            Ok(Answer::Stopped(Halt::Failed(..) | Halt::Crash | Halt::Outage | Halt::Fails(_) | Halt::Leaves(_)))
             | Ok(Answer::Done { .. } | Answer::Refused { .. } | Answer::Board(_))
             | Err(_) => Sealed::Outage,
         }
@@ -71,7 +71,7 @@ impl Flow {
         let mut row: Erased = Box::new(row);
         loop {
             if self.tx.is_some() {
-                self.flush().await.map_err(Halt::Fails)?;
+                self.go_on().await?;
             }
             let (answer, told) = oneshot::channel();
             let asked = Asked { key: TypeId::of::<G>(), carry: Of::<G>::CARRY, row, now: self.now(), answer };
@@ -104,7 +104,7 @@ impl Flow {
                 }
                 Ok(Answer::Board(back)) => {
                     row = back;
-                    self.flush().await.map_err(Halt::Fails)?;
+                    self.go_on().await?;
                 }
                 Ok(Answer::Stopped(halt)) => {
                     self.seat = None;

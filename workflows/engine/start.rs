@@ -142,18 +142,18 @@ pub async fn start_at<W>(
     Err(sqlx::Error::RowNotFound)
 }
 
-/// Starts runs that nobody waits to hear of: one statement for all of them. One whose key has been used
-/// before is the run that has it.
-pub(crate) async fn start_all(
+/// Starts runs of which nobody waits to hear: one statement for all of them. One whose key has been used
+/// before is the run that has it. Returns how many are new.
+pub async fn start_all<'a, W: 'a>(
     conn: &mut PgConnection,
-    starts: &[&Start<()>],
+    starts: impl IntoIterator<Item = &'a Start<W>>,
     now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
-    if starts.is_empty() {
-        return Ok(());
-    }
+) -> Result<u64, sqlx::Error> {
     // Whoever else starts the same keys takes them in the same order.
-    let mut starts = starts.to_vec();
+    let mut starts: Vec<&Start<W>> = starts.into_iter().collect();
+    if starts.is_empty() {
+        return Ok(0);
+    }
     starts.sort_unstable_by(|a, b| (a.workflow, &a.key).cmp(&(b.workflow, &b.key)));
     let ids: Vec<Uuid> = starts.iter().map(|start| start.run_id).collect();
     let workflows: Vec<String> = starts.iter().map(|start| start.workflow.to_owned()).collect();
@@ -165,7 +165,7 @@ pub(crate) async fn start_all(
     let forward_only: Vec<bool> = starts.iter().map(|start| start.forward_only).collect();
     let tickets: Vec<String> = starts.iter().map(|start| ticket_id(start.run_id)).collect();
     let bodies: Vec<Vec<u8>> = starts.iter().map(|start| ticket_body(start.run_id)).collect();
-    sqlx::query!(
+    let done = sqlx::query!(
         r#"
         with given as (
             select * from unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::text[], $6::uuid[], $7::jsonb[], $8::bool[],
@@ -199,7 +199,7 @@ pub(crate) async fn start_all(
     )
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(done.rows_affected())
 }
 
 /// A ticket's id is its run's: a run has at most one ticket, and no second index is needed to say so.

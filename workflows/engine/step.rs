@@ -1,6 +1,6 @@
 //! What a flow is made of: steps, calls and their undos.
 
-use std::{fmt, future::Future, ops::DerefMut, time::Duration};
+use std::{fmt, future::Future, ops::DerefMut, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::{Serialize, de::DeserializeOwned};
@@ -124,12 +124,28 @@ impl CallContext {
 }
 
 /// What takes a step back. `O` is what the step returned.
-pub trait Undo<O>: Send + Sync + 'static {
+pub trait Undo<O>: Sized + Send + Sync + 'static {
     /// The name in the journal: the step's antonym. `None` means there is nothing to take back.
     const NAME: Option<&'static str>;
 
-    /// Takes it back, in one transaction with its journal entry.
-    fn undo(&self, tx: &mut Tx<'_>, output: &O) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// Takes it back for all of these runs, one or many, in one transaction with their journal entries.
+    ///
+    /// # Errors
+    /// What stops everybody. Unless there is only one run, each is tried again, in ever smaller sets.
+    fn undo(tx: &mut SetTx<'_>, rows: &[Undoing<Self, O>]) -> impl Future<Output = Result<(), StepError>> + Send;
+}
+
+/// A run that takes a step back.
+#[derive(Debug)]
+pub struct Undoing<U, O> {
+    /// By what.
+    pub undo: Arc<U>,
+    /// What the step returned.
+    pub output: O,
+    /// The run.
+    pub run_id: Uuid,
+    /// Why it unwinds: an undo may want to say so.
+    pub failure: Failure,
 }
 
 /// The step changed nothing that would have to be taken back.
@@ -139,7 +155,7 @@ pub struct Nothing;
 impl<O: Sync> Undo<O> for Nothing {
     const NAME: Option<&'static str> = None;
 
-    async fn undo(&self, _: &mut Tx<'_>, _: &O) -> Result<(), StepError> {
+    async fn undo(_: &mut SetTx<'_>, _: &[Undoing<Self, O>]) -> Result<(), StepError> {
         Ok(())
     }
 }
@@ -149,7 +165,6 @@ pub struct Tx<'a> {
     pub(crate) conn: &'a mut PgConnection,
     pub(crate) run_id: Uuid,
     pub(crate) now: DateTime<Utc>,
-    pub(crate) failure: Option<&'a Failure>,
 }
 
 impl fmt::Debug for Tx<'_> {
@@ -174,12 +189,7 @@ impl Tx<'_> {
         self.now
     }
 
-    /// Why the run unwinds: an undo may want to say so.
-    pub fn failure(&self) -> Option<&Failure> {
-        self.failure
-    }
-
-    /// Starts a child in this transaction: how an undo that can take long moves on.
+    /// Starts a child in this transaction.
     pub async fn start<W: Workflow>(&mut self, start: Start<W>) -> Result<Started, StepError> {
         let start = start.child_of(self.run_id);
         crate::start::start_at(self.conn, &start, self.now).await.map_err(StepError::from)

@@ -89,7 +89,8 @@ impl fmt::Debug for Engine {
 
 /// How a turn ended before the flow did.
 #[derive(Debug)]
-pub(crate) enum Exit {
+#[doc(hidden)]
+pub enum Exit {
     /// Asleep; everything is committed.
     Resting,
     /// An attempt failed.

@@ -1,36 +1,51 @@
 //! Undos: registered beside their steps, run in reverse order, journalled like everything else.
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, sync::Arc};
 
 use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 
-use crate::{StepError, Tx, Undo, group::decode_one};
+use crate::{
+    Failure, Flow, SetTx, Undo, Undoing,
+    fault::Faults,
+    group::{Carried, Halt, RowResult, Rows, Stopped, after, back_to_savepoint, before, decode_one, savepoint},
+};
 
-/// An undo bound to what its step answered.
+/// An undo bound to what its step returned.
 pub(crate) struct Registered {
     /// Position of the step it takes back; -1 for what the starting transaction did.
     pub(crate) seq: i32,
     pub(crate) name: &'static str,
     pub(crate) output: serde_json::Value,
-    pub(crate) undo: Box<dyn Erased>,
+    undo: Arc<dyn Erased>,
 }
 
-pub(crate) trait Erased: Send + Sync {
-    fn undo<'a>(&'a self, tx: &'a mut Tx<'_>, output: serde_json::Value) -> BoxFuture<'a, Result<(), StepError>>;
+trait Erased: Send + Sync {
+    fn carry_out<'a>(
+        self: Arc<Self>,
+        flow: &'a mut Flow,
+        output: serde_json::Value,
+        failure: Failure,
+    ) -> BoxFuture<'a, Result<(), Halt>>;
 }
 
 struct Typed<U, O> {
-    undo: U,
+    undo: Arc<U>,
     name: &'static str,
     marker: PhantomData<fn() -> O>,
 }
 
-impl<O: DeserializeOwned + Send + Sync, U: Undo<O>> Erased for Typed<U, O> {
-    fn undo<'a>(&'a self, tx: &'a mut Tx<'_>, output: serde_json::Value) -> BoxFuture<'a, Result<(), StepError>> {
+impl<O: DeserializeOwned + Send + Sync + 'static, U: Undo<O>> Erased for Typed<U, O> {
+    fn carry_out<'a>(
+        self: Arc<Self>,
+        flow: &'a mut Flow,
+        output: serde_json::Value,
+        failure: Failure,
+    ) -> BoxFuture<'a, Result<(), Halt>> {
         Box::pin(async move {
-            let output: O = decode_one(self.name, output)?;
-            self.undo.undo(tx, &output).await
+            let output: O = decode_one(self.name, output).map_err(|failure| Halt::Failed(self.name, failure.into()))?;
+            let row = Undoing { undo: Arc::clone(&self.undo), output, run_id: flow.id(), failure };
+            flow.in_set(row).await.map(|_| ())
         })
     }
 }
@@ -43,7 +58,44 @@ impl Registered {
         U: Undo<O>,
     {
         let name = U::NAME?;
-        let undo = Box::new(Typed { undo, name, marker: PhantomData });
+        let undo = Arc::new(Typed { undo: Arc::new(undo), name, marker: PhantomData });
         Some(Registered { seq, name, output: output.clone(), undo })
+    }
+
+    /// Takes the step back, with whoever takes back the same now.
+    pub(crate) async fn carry_out(&self, flow: &mut Flow, failure: &Failure) -> Result<(), Halt> {
+        Arc::clone(&self.undo).carry_out(flow, self.output.clone(), failure.clone()).await
+    }
+}
+
+impl<O: Send + Sync + 'static, U: Undo<O>> Rows for Undoing<U, O> {
+    const NAME: &'static str = match U::NAME {
+        Some(name) => name,
+        None => "Nothing",
+    };
+    type Output = ();
+
+    async fn run(
+        rows: Vec<Self>,
+        tx: &mut SetTx<'_>,
+        faults: Option<&dyn Faults>,
+    ) -> Result<Vec<RowResult<()>>, Stopped> {
+        let all = |error| Stopped::by_any(Self::NAME, rows.len(), error);
+        let mut twice = false;
+        for at in 0..rows.len() {
+            twice |= before(faults, Self::NAME).map_err(|halt| Stopped::By(at, halt))?;
+        }
+        if twice {
+            savepoint(tx.conn()).await.map_err(|error| all(error.into()))?;
+            let starts = tx.starts.len();
+            U::undo(tx, &rows).await.map_err(all)?;
+            tx.starts.truncate(starts);
+            back_to_savepoint(tx.conn()).await.map_err(|error| all(error.into()))?;
+        }
+        U::undo(tx, &rows).await.map_err(all)?;
+        for at in 0..rows.len() {
+            after(faults, Self::NAME).map_err(|halt| Stopped::By(at, halt))?;
+        }
+        Ok(rows.iter().map(|_| Ok(Carried { output: (), entries: Vec::new() })).collect())
     }
 }

@@ -1,19 +1,16 @@
 //! Taking back what a run has done.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::sync::Arc;
 
-use futures::FutureExt;
 use serde_json::json;
 
 use crate::{
-    Engine, Failure, Flow, RetryPolicy, RunStatus, StepError, Tx,
+    Engine, Failure, Flow, RetryPolicy, RunStatus, StepError,
     commit::{Rest, Write},
     error::codes,
-    fault::{Fault, Point},
-    flow::Open,
+    group::Halt,
     journal::{Kind, Pending, Undone},
-    silence::SILENCE,
-    turn::{Came, Exit, Turn, panic_text},
+    turn::{Came, Exit, Turn},
     undo::Registered,
     work::Unwritten,
 };
@@ -61,7 +58,7 @@ impl Engine {
         undos: &[Registered],
         failure: &Failure,
     ) -> Result<Vec<(&'static str, Failure)>, Exit> {
-        let mut cannot = Vec::new();
+        let (mut cannot, mut journalled) = (Vec::new(), Vec::new());
         if flow.fused {
             for undo in undos {
                 if self.undo_one(flow, undo, failure).await?.is_some() {
@@ -69,12 +66,20 @@ impl Engine {
                     flow.fused = false;
                     break;
                 }
+                journalled.push((undo.seq, flow.next_seq - 1));
             }
             if flow.fused {
                 return Ok(cannot);
             }
         }
+        // Where those that it travelled with went elsewhere, some are committed already.
+        let is_done = |undo: &Registered, flow: &Flow| {
+            journalled.iter().any(|&(undone, at)| undone == undo.seq && at < flow.committed_seq)
+        };
         for undo in undos {
+            if is_done(undo, flow) {
+                continue;
+            }
             if let Some(why) = self.undo_one(flow, undo, failure).await? {
                 flow.roll_back();
                 cannot.push((undo.name, why));
@@ -85,22 +90,27 @@ impl Engine {
 
     /// Carries out one undo, or returns why it cannot be.
     async fn undo_one(&self, flow: &mut Flow, undo: &Registered, failure: &Failure) -> Result<Option<Failure>, Exit> {
-        let error = match self.carry_out_undo(flow, undo, failure).await? {
+        let error = match undo.carry_out(flow, failure).await {
             Ok(()) => {
                 flow.journal(Kind::Undo, undo.name, Some(json!(Undone { undoes: undo.seq })));
                 if !flow.fused {
-                    flow.write_onward(Rest::Compensating { failure: failure.clone() }).await?;
+                    flow.write_onward(failure).await?;
                 }
                 return Ok(None);
             }
-            Err(error) if error.is_outage() => return Err(Exit::Outage),
-            Err(StepError::Terminal(why)) => return Ok(Some(why)),
-            Err(
+            Err(Halt::Failed(_, error)) if error.is_outage() => return Err(Exit::Outage),
+            Err(Halt::Failed(_, StepError::Terminal(why)) | Halt::Fails(why)) => return Ok(Some(why)),
+            Err(Halt::Failed(
+                _,
                 error @ (StepError::Retry(_)
                 | StepError::Unknown(_)
                 | StepError::NotYet { .. }
                 | StepError::Busy { .. }),
-            ) => error.to_string(),
+            )) => error.to_string(),
+            Err(Halt::Crash) => return Err(Exit::Crashed),
+            Err(Halt::Again(among)) => return Err(flow.again(among)),
+            Err(Halt::Outage) => return Err(Exit::Outage),
+            Err(Halt::Leaves(exit)) => return Err(exit),
         };
         let policy = RetryPolicy::default();
         let failed = u32::try_from(flow.run.attempt).unwrap_or(u32::MAX).saturating_add(1);
@@ -108,52 +118,6 @@ impl Engine {
             return Err(Exit::Retry { step: undo.name, error, policy });
         }
         Ok(Some(Failure::new(codes::STEP_FAILED, format!("{} failed {failed} times: {error}", undo.name))))
-    }
-
-    async fn carry_out_undo(
-        &self,
-        flow: &mut Flow,
-        undo: &Registered,
-        failure: &Failure,
-    ) -> Result<Result<(), StepError>, Exit> {
-        let mut times = 1;
-        match self.means.fault(Point::Before, undo.name) {
-            None | Some(Fault::Unreadable | Fault::Panic) => {}
-            Some(Fault::Crash) => return Err(Exit::Crashed),
-            Some(Fault::Fail(failure)) => return Ok(Err(failure.into())),
-            Some(Fault::Retry) => return Ok(Err(StepError::Retry("injected".into()))),
-            Some(Fault::Twice) => times = 2,
-        }
-        if flow.tx.is_none() {
-            flow.tx = Some(self.means.begin().await.map_err(|_| Exit::Outage)?);
-        }
-        let (run_id, now) = (flow.run.id, flow.now());
-        let savepoint = |sql: &'static str| sqlx::query(sql);
-        for time in 1..=times {
-            let Some(Open { tx: transaction, .. }) = flow.tx.as_mut() else { return Err(Exit::Outage) };
-            if time < times {
-                savepoint("savepoint first").execute(&mut **transaction).await.map_err(|_| Exit::Outage)?;
-            }
-            let mut tx = Tx { conn: &mut *transaction, run_id, now, failure: Some(failure) };
-            // A panic here is a failed attempt: this worker lives, so nobody else would take the run.
-            let undoing = AssertUnwindSafe(undo.undo.undo(&mut tx, undo.output.clone())).catch_unwind();
-            // A slow one, too; that the database is away shows when this attempt cannot be written down.
-            match tokio::time::timeout(SILENCE, undoing).await {
-                Ok(Ok(Ok(()))) => {}
-                Ok(Ok(Err(error))) => return Ok(Err(error)),
-                Ok(Err(panic)) => {
-                    return Ok(Err(StepError::Retry(format!("panicked: {}", panic_text(&*panic)).into())));
-                }
-                Err(elapsed) => return Ok(Err(StepError::Retry(Box::new(elapsed)))),
-            }
-            if time < times {
-                savepoint("rollback to savepoint first").execute(&mut **transaction).await.map_err(|_| Exit::Outage)?;
-            }
-        }
-        match self.means.fault(Point::After, undo.name) {
-            Some(Fault::Crash) => Err(Exit::Crashed),
-            None | Some(Fault::Fail(_) | Fault::Retry | Fault::Twice | Fault::Unreadable | Fault::Panic) => Ok(Ok(())),
-        }
     }
 }
 
@@ -182,11 +146,11 @@ impl Flow {
         let (seq, name) = (self.next_seq, failure.code.clone());
         self.pending.push(Pending { seq, kind: Kind::Failed, name, output: None, error: Some(failure.to_json()) });
         self.next_seq += 1;
-        if at_once { self.write_onward(Rest::Compensating { failure: failure.clone() }).await } else { Ok(()) }
+        if at_once { self.write_onward(failure).await } else { Ok(()) }
     }
 
-    async fn write_onward(&mut self, rest: Rest) -> Result<(), Exit> {
-        match self.write(Write::Rest(rest), false).await {
+    async fn write_onward(&mut self, failure: &Failure) -> Result<(), Exit> {
+        match self.write(Write::Rest(Rest::Compensating { failure: failure.clone() }), false).await {
             Ok(()) => Ok(()),
             Err(Unwritten::Cancelled(_)) => Err(Exit::Refused),
             Err(Unwritten::Exit(exit)) => Err(exit),

@@ -4,12 +4,13 @@
 use chrono::{DateTime, Utc};
 
 use crate::{
-    Failure, Flow, Result, RetryPolicy, StepError,
+    Failure, Flow, Result, RetryPolicy, RunStatus, StepError,
     cohort::SET,
     commit::{self, Fence, Rest, Write, Writing},
     error::{codes, is_outage},
     fault::{Fault, Point},
     flow::Open,
+    group::Halt,
     journal::{Kind, Pending},
     limits,
     seat::{Sealed, Seat},
@@ -137,22 +138,42 @@ impl Flow {
 
     /// Commits what is pending and goes on.
     pub(crate) async fn flush(&mut self) -> Result<()> {
+        match self.go_on().await {
+            Ok(()) => Ok(()),
+            Err(halt) => self.halted(halt).await,
+        }
+    }
+
+    /// The fenced commit before a rest, with everything that can come of it.
+    pub(crate) async fn commit(&mut self, rest: Rest) -> Result<()> {
+        match self.seal(rest).await {
+            Ok(()) => Ok(()),
+            Err(halt) => self.halted(halt).await,
+        }
+    }
+
+    /// [`Flow::flush`], for whoever is no verb, or not always one: an unwinding run has nowhere to leave to.
+    pub(crate) async fn go_on(&mut self) -> Result<(), Halt> {
         if self.tx.is_none() && self.seat.is_none() && self.pending.is_empty() && self.starts.is_empty() {
             return Ok(());
         }
-        self.commit(Rest::Onward { forward_only: self.forward }).await
+        let unwinds = (self.run.status == RunStatus::Compensating).then(|| self.run.failure.clone()).flatten();
+        self.seal(match unwinds {
+            Some(failure) => Rest::Compensating { failure },
+            None => Rest::Onward { forward_only: self.forward },
+        })
+        .await
     }
 
-    /// The fenced commit, with everything that can come of it.
-    pub(crate) async fn commit(&mut self, rest: Rest) -> Result<()> {
+    async fn seal(&mut self, rest: Rest) -> Result<(), Halt> {
         let settles = self.forward != self.run.forward_only || matches!(rest, Rest::Waiting { .. });
         match self.write(Write::Rest(rest), settles).await {
             Ok(()) => {
                 self.run.forward_only = self.forward;
                 Ok(())
             }
-            Err(Unwritten::Cancelled(why)) => Err(self.fail(Failure::cancelled(&why))),
-            Err(Unwritten::Exit(exit)) => self.leave(exit).await,
+            Err(Unwritten::Cancelled(why)) => Err(Halt::Fails(self.fail(Failure::cancelled(&why)))),
+            Err(Unwritten::Exit(exit)) => Err(Halt::Leaves(exit)),
         }
     }
 

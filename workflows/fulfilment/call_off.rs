@@ -3,7 +3,6 @@
 
 use chrono::{DateTime, Utc};
 use domain::{
-    ids::VariantId,
     order::{Actor, OrderStatus},
     returns::share_of_line,
 };
@@ -16,7 +15,7 @@ use crate::{
     cancellation::{self, CancelRequest},
     refund,
     store::{
-        inventory,
+        inventory::{self, Piece},
         order_moves::LockedOrder,
         returns,
         shipments::{self, CalledOff},
@@ -109,7 +108,7 @@ async fn settle(
 ) -> Result<Option<Decimal>, sqlx::Error> {
     let currency = order.currency.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
     let mut pieces = Vec::with_capacity(items.len());
-    let mut variants: Vec<(VariantId, i32)> = Vec::with_capacity(items.len());
+    let mut variants: Vec<Piece> = Vec::with_capacity(items.len());
     for line in returns::priced(conn, order.id).await? {
         let Some((_, quantity)) = items.iter().find(|(line_id, _)| *line_id == line.order_item_id) else { continue };
         let count = |pieces: i32| u32::try_from(pieces).unwrap_or_default();
@@ -117,8 +116,10 @@ async fn settle(
             share_of_line(line.total_price, count(line.quantity), count(line.settled), count(*quantity), currency);
         pieces.push(CalledOff { order_item_id: line.order_item_id, quantity: *quantity, amount });
         match variants.last_mut() {
-            Some((variant_id, sum)) if *variant_id == line.variant_id => *sum += quantity,
-            Some(_) | None => variants.push((line.variant_id, *quantity)),
+            Some(last) if last.variant_id == line.variant_id => last.quantity += quantity,
+            Some(_) | None => {
+                variants.push(Piece { order_id: order.id, variant_id: line.variant_id, quantity: *quantity });
+            }
         }
     }
     let left = shipments::call_off(conn, order.id, &pieces, goods == Goods::WrittenOff, now).await?;
@@ -128,7 +129,7 @@ async fn settle(
     let worth = pieces.iter().map(|piece| piece.amount).sum();
     let refund_amount = refund::accept::up_to(conn, order.id, worth, reason, now).await?;
     if goods == Goods::ToStock {
-        inventory::take_back(conn, order.id, &variants, now).await?;
+        inventory::take_back(conn, &variants, now).await?;
     }
     Ok(Some(refund_amount))
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::ports::{GatewayError, GatewayPayment, PaymentGateway, Window};
-use engine::{Call, CallContext, Dependency, RetryPolicy, Step, StepError, Tx, Undo, legible};
+use engine::{Call, CallContext, Dependency, RetryPolicy, SetTx, Step, StepError, Tx, Undo, Undoing, legible};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -88,10 +88,12 @@ pub(super) struct PutBack {
 impl Undo<Picked> for PutBack {
     const NAME: Option<&'static str> = Some("PutBack");
 
-    async fn undo(&self, tx: &mut Tx<'_>, picked: &Picked) -> Result<(), StepError> {
-        let before = tx.now() - self.patience;
-        let why = tx.failure().map_or_else(String::new, |failure| failure.detail.clone());
-        Ok(checks::give_up(tx.conn(), &picked.checks, before, &why).await?)
+    async fn undo(tx: &mut SetTx<'_>, rows: &[Undoing<Self, Picked>]) -> Result<(), StepError> {
+        for row in rows {
+            let before = tx.now() - row.undo.patience;
+            checks::give_up(tx.conn(), &row.output.checks, before, &row.failure.detail).await?;
+        }
+        Ok(())
     }
 }
 

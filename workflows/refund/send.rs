@@ -8,7 +8,10 @@ use domain::{
     notification::StaffReport,
     ports::{GatewayError, GatewayRefund, PaymentGateway},
 };
-use engine::{Call, CallContext, Dependency, Forward, Result, RetryPolicy, Start, Step, StepError, Tx, legible};
+use engine::{
+    Call, CallContext, Dependency, Forward, Result, RetryPolicy, SetResult, SetStep, SetTx, Start, StepError, done,
+    legible,
+};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -21,7 +24,10 @@ use crate::{
     Shop,
     desk::Desk,
     notification::{Notice, Notification, Refunded},
-    store::refunds::{self, DueRefund, PaidBack},
+    store::{
+        order_moves,
+        refunds::{self, DueRefund, PaidBack},
+    },
 };
 
 /// How often the staff hears again of a refund that was refused and that nobody has decided about.
@@ -90,17 +96,17 @@ impl Sending<'_> {
             }
             None => None,
         };
-        let paid = match &sent {
-            Some(Sent::Accepted(sent)) => PaidBack::ByGateway(sent),
+        let sent = match sent {
+            Some(Sent::Accepted(sent)) => Some(sent),
             Some(Sent::Refused { why }) => {
-                flow.tx(FailRefund { order_id, refund, why }).await?;
-                of_staff.why.clone_from(why);
+                flow.tx(FailRefund { order_id, refund: refund.clone(), why: why.clone() }).await?;
+                of_staff.why = why;
                 self.tell_staff(flow, of_staff).await?;
                 return Ok(false);
             }
-            None => PaidBack::InCash,
+            None => None,
         };
-        flow.tx(SettleRefund { order_id, refund, paid }).await?;
+        flow.tx(SettleRefund { order_id, refund: refund.clone(), sent }).await?;
         self.tell(flow, refund).await?;
         Ok(true)
     }
@@ -224,37 +230,44 @@ impl Call for SendRefund<'_> {
     }
 }
 
-struct SettleRefund<'a> {
+struct SettleRefund {
     order_id: OrderId,
-    refund: &'a DueRefund,
-    paid: PaidBack<'a>,
+    refund: DueRefund,
+    /// By the gateway, as it says; otherwise in cash.
+    sent: Option<GatewayRefund>,
 }
 
-impl Step for SettleRefund<'_> {
+impl SetStep for SettleRefund {
     const NAME: &'static str = "SettleRefund";
     type Output = ();
 
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
-        let now = tx.now();
-        refunds::settle(tx.conn(), self.order_id, self.refund, self.paid, now).await?;
-        Ok(())
+    async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<()> {
+        let (orders, now): (Vec<OrderId>, _) = (rows.iter().map(|row| row.order_id).collect(), tx.now());
+        order_moves::lock_many(tx.conn(), &orders).await?;
+        for row in rows {
+            let paid = row.sent.as_ref().map_or(PaidBack::InCash, PaidBack::ByGateway);
+            refunds::settle(tx.conn(), row.order_id, &row.refund, paid, now).await?;
+        }
+        done(rows)
     }
 }
 
-struct FailRefund<'a> {
+struct FailRefund {
     order_id: OrderId,
-    refund: &'a DueRefund,
-    why: &'a str,
+    refund: DueRefund,
+    why: String,
 }
 
-impl Step for FailRefund<'_> {
+impl SetStep for FailRefund {
     const NAME: &'static str = "FailRefund";
     type Output = ();
 
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StepError> {
+    async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<()> {
         let now = tx.now();
-        refunds::fail(tx.conn(), self.order_id, self.refund, self.why, now).await?;
-        metrics::counter!("cart_engine_refunds_failed_total").increment(1);
-        Ok(())
+        for FailRefund { order_id, refund, why } in rows {
+            refunds::fail(tx.conn(), *order_id, refund, why, now).await?;
+            metrics::counter!("cart_engine_refunds_failed_total").increment(1);
+        }
+        done(rows)
     }
 }

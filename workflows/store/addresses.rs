@@ -1,5 +1,7 @@
 //! `addresses`: what a user has saved. At most one is their default; an order keeps a copy of its own.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use domain::{
     address::Address,
@@ -86,6 +88,46 @@ pub async fn saved(
     .fetch_optional(conn)
     .await?;
     Ok(row.map(SavedAddress::from))
+}
+
+/// Those of these addresses that are saved, each by its user's and its own id.
+///
+/// # Errors
+/// The database's own.
+pub async fn saved_many(
+    conn: &mut PgConnection,
+    wanted: &[(UserId, AddressId)],
+) -> Result<HashMap<(UserId, AddressId), Address>, sqlx::Error> {
+    if wanted.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let (users, ids): (Vec<Uuid>, Vec<Uuid>) =
+        wanted.iter().map(|&(user_id, id)| (Uuid::from(user_id), Uuid::from(id))).unzip();
+    let rows = sqlx::query!(
+        r#"select a.id, a.user_id as "user_id!", a.recipient_name, a.address_line1, a.address_line2, a.city, a.state,
+                  a.postal_code, a.country, a.phone_number
+             from unnest($1::uuid[], $2::uuid[]) as w(user_id, id) join addresses a using (id, user_id)"#,
+        &users,
+        &ids
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let address = Address {
+                recipient_name: row.recipient_name,
+                address_line1: row.address_line1,
+                address_line2: row.address_line2,
+                city: row.city,
+                state: row.state,
+                postal_code: row.postal_code,
+                country: row.country,
+                phone_number: row.phone_number,
+            };
+            ((row.user_id.into(), row.id.into()), address)
+        })
+        .collect())
 }
 
 /// A user's saved addresses, the latest first, after the one named.

@@ -1,10 +1,14 @@
 //! What a cancellation needs to know of an order.
 
-use domain::ids::{OrderId, VariantId};
+use std::collections::HashMap;
+
+use domain::ids::OrderId;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
+
+use super::inventory::Piece;
 
 /// What a cancellation must know of an order.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -18,19 +22,23 @@ pub struct Owed {
     pub contact_phone: Option<String>,
 }
 
-/// Who has the order's money, and whom to tell.
+/// Who has the money of these orders, and whom to tell.
 ///
 /// # Errors
 /// The database's own.
-pub async fn owed(conn: &mut PgConnection, order_id: OrderId) -> Result<Owed, sqlx::Error> {
-    sqlx::query_as!(
-        Owed,
-        r#"select p.payment_gateway as gateway, p.captured_amount > 0 as "is_captured!", o.contact_phone
-             from orders o join payments p on p.order_id = o.id where o.id = $1"#,
-        Uuid::from(order_id)
+pub async fn owed(conn: &mut PgConnection, orders: &[OrderId]) -> Result<HashMap<OrderId, Owed>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"select o.id, p.payment_gateway as gateway, p.captured_amount > 0 as "is_captured!", o.contact_phone
+             from orders o join payments p on p.order_id = o.id where o.id = any($1)"#,
+        &uuids(orders)
     )
-    .fetch_one(conn)
-    .await
+    .fetch_all(conn)
+    .await?;
+    let owed = rows.into_iter().map(|row| {
+        let owed = Owed { gateway: row.gateway, is_captured: row.is_captured, contact_phone: row.contact_phone };
+        (OrderId::from(row.id), owed)
+    });
+    Ok(owed.collect())
 }
 
 /// What a cancellation gives back of an order's money, in major units of its currency: all that was
@@ -73,17 +81,27 @@ pub async fn is_paid_back(conn: &mut PgConnection, order_id: OrderId) -> Result<
     Ok(paid_back.unwrap_or(false))
 }
 
-/// What a cancelled order gives back to stock: its pieces by variant, but for those that were called off.
+/// What cancelled orders give back to stock: their pieces by variant, but for those that were called off.
 ///
 /// # Errors
 /// The database's own.
-pub async fn goods(conn: &mut PgConnection, order_id: OrderId) -> Result<Vec<(VariantId, i32)>, sqlx::Error> {
+pub async fn goods(conn: &mut PgConnection, orders: &[OrderId]) -> Result<Vec<Piece>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"select variant_id, sum(quantity - called_off)::int as "quantity!" from order_items
-            where order_id = $1 group by variant_id having sum(quantity - called_off) > 0 order by variant_id"#,
-        Uuid::from(order_id)
+        r#"select order_id, variant_id, sum(quantity - called_off)::int as "quantity!" from order_items
+            where order_id = any($1) group by order_id, variant_id having sum(quantity - called_off) > 0
+            order by variant_id, order_id"#,
+        &uuids(orders)
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows.into_iter().map(|row| (row.variant_id.into(), row.quantity)).collect())
+    let piece = |order_id: Uuid, variant_id: Uuid, quantity| Piece {
+        order_id: order_id.into(),
+        variant_id: variant_id.into(),
+        quantity,
+    };
+    Ok(rows.into_iter().map(|row| piece(row.order_id, row.variant_id, row.quantity)).collect())
+}
+
+fn uuids(orders: &[OrderId]) -> Vec<Uuid> {
+    orders.iter().copied().map(Uuid::from).collect()
 }

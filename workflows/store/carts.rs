@@ -330,60 +330,104 @@ pub struct Locked {
     pub now: DateTime<Utc>,
 }
 
-/// Locks a cart's row until the transaction ends. Reading its lines takes another statement: this
-/// one's snapshot may be older than what the lock's last holder wrote.
-pub async fn lock(conn: &mut PgConnection, cart_id: CartId) -> Result<Option<Locked>, sqlx::Error> {
-    sqlx::query_as!(
-        Locked,
-        r#"select u.email as "email?", u.phone_number, engine.now() as "now!",
-                  coalesce(c.expires_at <= engine.now() and c.status <> 'CHECKOUT', false) as "is_stale!"
-             from carts c left join users u on u.id = c.user_id and u.is_active
-            where c.id = $1 for update of c"#,
-        Uuid::from(cart_id)
-    )
-    .fetch_optional(conn)
-    .await
+/// What to do about a row that somebody else has locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lock {
+    /// Wait for it.
+    Wait,
+    /// Do without it.
+    Skip,
 }
 
-/// The user's open cart: ACTIVE, CHECKOUT or ABANDONED, and its time not over.
-pub async fn open_cart_of_user(conn: &mut PgConnection, user_id: UserId) -> Result<Option<CartId>, sqlx::Error> {
-    let id = sqlx::query_scalar!(
-        "select id from carts
-          where user_id = $1 and status in ('ACTIVE', 'CHECKOUT', 'ABANDONED')
-            and (expires_at is null or expires_at > engine.now() or status = 'CHECKOUT')",
-        Uuid::from(user_id)
+/// A locked cart of so many.
+struct LockedRow {
+    id: Uuid,
+    email: Option<String>,
+    phone_number: Option<String>,
+    is_stale: bool,
+    now: DateTime<Utc>,
+}
+
+macro_rules! lock_carts {
+    ($how:literal, $carts:expr) => {
+        sqlx::query_as!(
+            LockedRow,
+            r#"select c.id, u.email as "email?", u.phone_number, engine.now() as "now!",
+                      coalesce(c.expires_at <= engine.now() and c.status <> 'CHECKOUT', false) as "is_stale!"
+                 from carts c left join users u on u.id = c.user_id and u.is_active
+                where c.id = any($1) order by c.id for update of c"#
+                + $how,
+            $carts
+        )
+    };
+}
+
+/// Locks the rows of carts, in the order of their ids, until the transaction ends. Reading their lines takes
+/// another statement: this one's snapshot may be older than what a lock's last holder wrote.
+pub async fn lock(
+    conn: &mut PgConnection,
+    cart_ids: &[CartId],
+    lock: Lock,
+) -> Result<HashMap<CartId, Locked>, sqlx::Error> {
+    if cart_ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let ids: Vec<Uuid> = cart_ids.iter().copied().map(Uuid::from).collect();
+    let rows = match lock {
+        Lock::Wait => lock_carts!("", &ids).fetch_all(conn).await?,
+        Lock::Skip => lock_carts!(" skip locked", &ids).fetch_all(conn).await?,
+    };
+    let locked = rows.into_iter().map(|LockedRow { id, email, phone_number, is_stale, now }| {
+        (CartId::from(id), Locked { email, phone_number, is_stale, now })
+    });
+    Ok(locked.collect())
+}
+
+/// The open cart of each of these owners: ACTIVE, CHECKOUT or ABANDONED, and its time not over.
+pub async fn open_of(conn: &mut PgConnection, owners: &[Owner]) -> Result<Vec<Option<CartId>>, sqlx::Error> {
+    if owners.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (users, sessions): (Vec<Option<Uuid>>, Vec<Option<&[u8]>>) = owners.iter().map(Owner::columns).unzip();
+    let ids = sqlx::query_scalar!(
+        r#"
+        select c.id as "id?"
+          from unnest($1::uuid[], $2::bytea[]) with ordinality as o(user_id, session_hash, position)
+          left join lateral (
+               select id, expires_at, status from carts where user_id = o.user_id and status in ('ACTIVE', 'CHECKOUT', 'ABANDONED')
+                union all
+               select id, expires_at, status from carts
+                where session_hash = o.session_hash and user_id is null and status in ('ACTIVE', 'CHECKOUT', 'ABANDONED')) c
+            on c.expires_at is null or c.expires_at > engine.now() or c.status = 'CHECKOUT'
+         order by o.position
+        "#,
+        &users as &[Option<Uuid>],
+        &sessions as &[Option<&[u8]>],
     )
-    .fetch_optional(conn)
+    .fetch_all(conn)
     .await?;
-    Ok(id.map(CartId::from))
+    Ok(ids.into_iter().map(|id| id.map(CartId::from)).collect())
 }
 
-/// The guest's open cart, likewise.
-pub async fn open_cart_of_session(conn: &mut PgConnection, session_hash: &[u8]) -> Result<Option<CartId>, sqlx::Error> {
-    let id = sqlx::query_scalar!(
-        "select id from carts
-          where session_hash = $1 and user_id is null and status in ('ACTIVE', 'CHECKOUT', 'ABANDONED')
-            and (expires_at is null or expires_at > engine.now() or status = 'CHECKOUT')",
-        session_hash
+/// Gives each of these locked carts to a run. Its end moves as far as its last activity does.
+pub async fn hold_for_checkout(conn: &mut PgConnection, carts: &[(CartId, Uuid)]) -> Result<(), sqlx::Error> {
+    if carts.is_empty() {
+        return Ok(());
+    }
+    let (ids, runs): (Vec<Uuid>, Vec<Uuid>) =
+        carts.iter().map(|&(cart_id, run_id)| (Uuid::from(cart_id), run_id)).unzip();
+    sqlx::query!(
+        "update carts c set status = 'CHECKOUT', checkout_run_id = o.run_id, version = c.version + 1,
+                            updated_at = engine.now(), last_activity_at = engine.now(),
+                            expires_at = c.expires_at + (engine.now() - c.last_activity_at)
+           from unnest($1::uuid[], $2::uuid[]) as o(cart_id, run_id)
+          where c.id = o.cart_id",
+        &ids,
+        &runs
     )
-    .fetch_optional(conn)
+    .execute(conn)
     .await?;
-    Ok(id.map(CartId::from))
-}
-
-/// Gives the locked cart to a checkout, and draws the order's number. Its end moves as far as its last
-/// activity does.
-pub async fn hold_for_checkout(conn: &mut PgConnection, cart_id: CartId, run_id: Uuid) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar!(
-        r#"update carts set status = 'CHECKOUT', checkout_run_id = $2, version = version + 1, updated_at = engine.now(),
-                            last_activity_at = engine.now(),
-                            expires_at = expires_at + (engine.now() - last_activity_at)
-            where id = $1 returning nextval('order_number_seq') as "number!""#,
-        Uuid::from(cart_id),
-        run_id
-    )
-    .fetch_one(conn)
-    .await
+    Ok(())
 }
 
 /// Each of these carts has become the order of its run.
@@ -406,20 +450,18 @@ pub async fn convert(conn: &mut PgConnection, carts: &[(CartId, Uuid)], now: Dat
     Ok(())
 }
 
-/// The cart is the shopper's again, for as long as if they had just touched it.
-pub async fn unlock(
-    conn: &mut PgConnection,
-    cart_id: CartId,
-    run_id: Uuid,
-    now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
+/// Each of these carts is the shopper's again, for as long as if they had just touched it.
+pub async fn unlock(conn: &mut PgConnection, carts: &[(CartId, Uuid)], now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    let (ids, runs): (Vec<Uuid>, Vec<Uuid>) =
+        carts.iter().map(|&(cart_id, run_id)| (Uuid::from(cart_id), run_id)).unzip();
     sqlx::query!(
-        "update carts set status = 'ACTIVE', generation = generation + 1, version = version + 1,
-                          checkout_run_id = null, updated_at = $3, last_activity_at = $3,
-                          expires_at = expires_at + ($3 - last_activity_at)
-          where id = $1 and status = 'CHECKOUT' and checkout_run_id = $2",
-        Uuid::from(cart_id),
-        run_id,
+        "update carts c set status = 'ACTIVE', generation = c.generation + 1, version = c.version + 1,
+                            checkout_run_id = null, updated_at = $3, last_activity_at = $3,
+                            expires_at = c.expires_at + ($3 - c.last_activity_at)
+           from unnest($1::uuid[], $2::uuid[]) as o(cart_id, run_id)
+          where c.id = o.cart_id and c.status = 'CHECKOUT' and c.checkout_run_id = o.run_id",
+        &ids,
+        &runs,
         now
     )
     .execute(conn)

@@ -96,12 +96,11 @@ pub async fn candidates(
     customer: Customer<'_>,
     codes: &[String],
 ) -> Result<Vec<Candidate>, sqlx::Error> {
-    let found = read(conn, &[Ask { cart_id, customer, codes }]).await?;
+    let found = candidates_many(conn, &[Ask { cart_id, customer, codes }]).await?;
     Ok(found.into_iter().flat_map(|found| found.candidates).collect())
 }
 
-/// The same for each of these carts, in their order, the coupons' rows locked until the transaction ends. They
-/// are read in a statement of their own: what the locks' last holder has redeemed is visible to no earlier one.
+/// [`candidates_many`], the coupons' rows locked until the transaction ends. They are read in a statement of their own: what the locks' last holder has redeemed is visible to no earlier one.
 /// What one of these carts is about to hold, the others' numbers do not know of.
 pub async fn lock_candidates(conn: &mut PgConnection, asks: &[Ask<'_>]) -> Result<Vec<Candidates>, sqlx::Error> {
     if asks.is_empty() {
@@ -123,7 +122,7 @@ pub async fn lock_candidates(conn: &mut PgConnection, asks: &[Ask<'_>]) -> Resul
     if locked.is_empty() {
         return Ok(vec![Candidates::default(); asks.len()]);
     }
-    let mut found = read(conn, asks).await?;
+    let mut found = candidates_many(conn, asks).await?;
     // One that began to apply in between is not locked.
     for Candidates { candidates, .. } in &mut found {
         candidates.retain(|candidate| locked.contains(&candidate.coupon.id.into()));
@@ -141,8 +140,11 @@ struct AskRow<'a> {
     codes: Vec<String>,
 }
 
-/// What may apply to each of these carts, in their order.
-async fn read(conn: &mut PgConnection, asks: &[Ask<'_>]) -> Result<Vec<Candidates>, sqlx::Error> {
+/// The same for each of these carts, in their order.
+pub async fn candidates_many(conn: &mut PgConnection, asks: &[Ask<'_>]) -> Result<Vec<Candidates>, sqlx::Error> {
+    if asks.is_empty() {
+        return Ok(Vec::new());
+    }
     let asked: Vec<_> = asks
         .iter()
         .enumerate()
@@ -266,13 +268,18 @@ fn uuids(orders: &[OrderId]) -> Vec<Uuid> {
 }
 
 /// HELD → RELEASED, once.
-pub async fn release(conn: &mut PgConnection, order_id: OrderId, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+pub async fn release(conn: &mut PgConnection, orders: &[OrderId], now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    if orders.is_empty() {
+        return Ok(());
+    }
     sqlx::query!(
         "with freed as (
             update coupon_redemption_log set status = 'RELEASED', updated_at = $2
-             where order_id = $1 and status = 'HELD' returning coupon_id)
-         update coupons set held_count = held_count - 1, updated_at = $2 where id in (select coupon_id from freed)",
-        Uuid::from(order_id),
+             where order_id = any($1) and status = 'HELD' returning coupon_id)
+         update coupons c set held_count = c.held_count - n.holds, updated_at = $2
+           from (select coupon_id, count(*)::int as holds from freed group by coupon_id) n
+          where c.id = n.coupon_id",
+        &uuids(orders),
         now
     )
     .execute(conn)
@@ -301,18 +308,22 @@ pub async fn redeem(conn: &mut PgConnection, orders: &[OrderId], now: DateTime<U
     Ok(())
 }
 
-/// SUCCESS → REVERSED, once: the use is the coupon's again (seed: Workflow 3 box 5).
+/// SUCCESS → REVERSED, once: the uses are the coupons' again (seed: Workflow 3 box 5).
 ///
 /// # Errors
 /// The database's own.
-pub async fn reverse(conn: &mut PgConnection, order_id: OrderId, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+pub async fn reverse(conn: &mut PgConnection, orders: &[OrderId], now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    if orders.is_empty() {
+        return Ok(());
+    }
     sqlx::query!(
         "with freed as (
             update coupon_redemption_log set status = 'REVERSED', updated_at = $2
-             where order_id = $1 and status = 'SUCCESS' returning coupon_id)
-         update coupons set current_usage_count = current_usage_count - 1, updated_at = $2
-          where id in (select coupon_id from freed)",
-        Uuid::from(order_id),
+             where order_id = any($1) and status = 'SUCCESS' returning coupon_id)
+         update coupons c set current_usage_count = c.current_usage_count - n.uses, updated_at = $2
+           from (select coupon_id, count(*)::int as uses from freed group by coupon_id) n
+          where c.id = n.coupon_id",
+        &uuids(orders),
         now
     )
     .execute(conn)

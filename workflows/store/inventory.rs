@@ -266,15 +266,21 @@ pub async fn commit(
     Ok(committed.into_iter().map(|row| (row.order_id.into(), row.variant_id.into())).collect())
 }
 
-/// ACTIVE → RELEASED, available +q, reserved −q, once. Also tells the world, if anything was released.
-pub async fn release(conn: &mut PgConnection, order_id: OrderId, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
-    let ids = sqlx::query_scalar!(
-        "select id from inventory_reservations where order_id = $1 and status = 'ACTIVE' order by variant_id for update",
-        Uuid::from(order_id)
+/// ACTIVE → RELEASED, available +q, reserved −q, once. Also tells the world of each order of which anything was
+/// released.
+///
+/// # Errors
+/// The database's own.
+pub async fn release(conn: &mut PgConnection, orders: &[OrderId], now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    let ids: Vec<Uuid> = orders.iter().copied().map(Uuid::from).collect();
+    let held = sqlx::query_scalar!(
+        "select id from inventory_reservations where order_id = any($1) and status = 'ACTIVE'
+          order by variant_id, id for update",
+        &ids
     )
     .fetch_all(&mut *conn)
     .await?;
-    give_back(conn, &ids, "RELEASED", now).await
+    give_back(conn, &held, "RELEASED", now).await
 }
 
 /// A hold whose time has passed.
@@ -369,58 +375,71 @@ async fn give_back(conn: &mut PgConnection, ids: &[Uuid], status: &str, now: Dat
     Ok(())
 }
 
+/// Pieces of an order that come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// Of which.
+    pub order_id: OrderId,
+    /// What.
+    pub variant_id: VariantId,
+    /// How many.
+    pub quantity: i32,
+}
+
 /// Sold pieces come back: CONFIRMED reservations give up that many, RETURNED once they have none left;
-/// available +q, and the world hears of it. The variants are in order, each once.
+/// available +q, and the world hears of it. Each variant of an order is named once.
 ///
 /// # Errors
 /// `RowNotFound` when fewer than these were sold and not yet given back; the caller rolls back then.
-pub async fn take_back(
-    conn: &mut PgConnection,
-    order_id: OrderId,
-    pieces: &[(VariantId, i32)],
-    now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
-    let variants: Vec<Uuid> = pieces.iter().map(|(variant_id, _)| (*variant_id).into()).collect();
-    let quantities: Vec<i32> = pieces.iter().map(|(_, quantity)| *quantity).collect();
+pub async fn take_back(conn: &mut PgConnection, pieces: &[Piece], now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    if pieces.is_empty() {
+        return Ok(());
+    }
+    let orders: Vec<Uuid> = pieces.iter().map(|piece| piece.order_id.into()).collect();
+    let variants: Vec<Uuid> = pieces.iter().map(|piece| piece.variant_id.into()).collect();
+    let quantities: Vec<i32> = pieces.iter().map(|piece| piece.quantity).collect();
     let taken = sqlx::query_scalar!(
         r#"
         with pieces as (
-            select * from unnest($2::uuid[], $3::int[]) as p(variant_id, quantity)),
+            select * from unnest($1::uuid[], $2::uuid[], $3::int[]) as p(order_id, variant_id, quantity)),
         sold as materialized (
             select r.id from inventory_reservations r
-             where r.order_id = $1 and r.variant_id = any($2) and r.status = 'CONFIRMED'
-             order by r.variant_id
+             where r.order_id = any($1) and r.status = 'CONFIRMED'
+               and (r.order_id, r.variant_id) in (select order_id, variant_id from pieces)
+             order by r.variant_id, r.id
                for update),
         returned as (
             update inventory_reservations r
                set quantity_returned = r.quantity_returned + p.quantity,
                    status = case when r.quantity_returned + p.quantity = r.quantity_reserved then 'RETURNED' else r.status end
               from pieces p
-             where r.id in (select id from sold) and r.variant_id = p.variant_id
+             where r.id in (select id from sold) and r.order_id = p.order_id and r.variant_id = p.variant_id
                and r.quantity_returned + p.quantity <= r.quantity_reserved
-            returning r.id, r.variant_id, p.quantity),
+            returning r.id, r.order_id, r.variant_id, p.quantity),
+        units as (
+            select variant_id, sum(quantity)::int as quantity from returned group by variant_id),
         locked as materialized (
             select i.variant_id from inventory i
-             where i.variant_id in (select variant_id from returned)
+             where i.variant_id in (select variant_id from units)
              order by i.variant_id
                for update),
         restocked as (
             update inventory i
-               set available_quantity = i.available_quantity + r.quantity, version = i.version + 1, updated_at = $4
-              from returned r join locked l using (variant_id)
-             where i.variant_id = r.variant_id),
+               set available_quantity = i.available_quantity + u.quantity, version = i.version + 1, updated_at = $4
+              from units u join locked l using (variant_id)
+             where i.variant_id = u.variant_id),
         moved as (
             insert into inventory_movements (variant_id, kind, available_delta, reserved_delta, reservation_id, created_at)
             select variant_id, 'RETURN', quantity, 0, id, $4 from returned),
         told as (
             insert into outbox_events (event_id, event_type, subject, data, occurred_at)
-            select gen_random_uuid(), 'inventory.refunded', $1::text,
-                   jsonb_build_object('orderId', $1::uuid,
+            select gen_random_uuid(), 'inventory.refunded', order_id::text,
+                   jsonb_build_object('orderId', order_id,
                        'items', jsonb_agg(jsonb_build_object('variantId', variant_id, 'quantity', quantity))), $4
-              from returned having count(*) > 0)
+              from returned group by order_id)
         select count(*) as "count!" from returned
         "#,
-        Uuid::from(order_id),
+        &orders,
         &variants,
         &quantities,
         now

@@ -1,5 +1,7 @@
 //! `outbox_events`, `notifications`: what the shop tells others.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -64,34 +66,46 @@ pub struct Outgoing<'a> {
     pub recipient: &'a str,
     /// Stable across retries.
     pub message_id: &'a str,
+    /// The user who may not want messages of this kind.
+    pub unless_opted_out: Option<Uuid>,
 }
 
-/// Records a message as SENDING; false if it was recorded before, or if `unless_opted_out` is a user who
-/// does not want messages of its kind.
+/// Records messages as SENDING. Returns the ids of those that are to be sent: not those that were recorded
+/// before, nor those whose `unless_opted_out` is a user who does not want messages of their kind.
 pub async fn record_sending(
     conn: &mut PgConnection,
-    message: Outgoing<'_>,
-    unless_opted_out: Option<Uuid>,
+    messages: &[Outgoing<'_>],
     now: DateTime<Utc>,
-) -> Result<bool, sqlx::Error> {
-    let status = sqlx::query_scalar!(
+) -> Result<HashSet<Uuid>, sqlx::Error> {
+    if messages.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let ids: Vec<Uuid> = messages.iter().map(|message| message.id).collect();
+    let events: Vec<&str> = messages.iter().map(|message| message.event).collect();
+    let subjects: Vec<Uuid> = messages.iter().map(|message| message.subject_id).collect();
+    let recipients: Vec<&str> = messages.iter().map(|message| message.recipient).collect();
+    let message_ids: Vec<&str> = messages.iter().map(|message| message.message_id).collect();
+    let users: Vec<Option<Uuid>> = messages.iter().map(|message| message.unless_opted_out).collect();
+    let recorded = sqlx::query!(
         "insert into notifications (id, event, subject_id, channel, recipient, message_id, status, created_at)
-         values ($1, $2, $3, 'EMAIL', $4, $5,
-                 case when exists (select from notification_preferences where user_id = $6 and channel = 'EMAIL')
-                      then 'SKIPPED' else 'SENDING' end, $7)
+         select m.id, m.event, m.subject_id, 'EMAIL', m.recipient, m.message_id,
+                case when exists (select from notification_preferences p where p.user_id = m.user_id and p.channel = 'EMAIL')
+                     then 'SKIPPED' else 'SENDING' end, $7
+           from unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::uuid[])
+                as m(id, event, subject_id, recipient, message_id, user_id)
          on conflict on constraint notifications_once do nothing
-         returning status",
-        message.id,
-        message.event,
-        message.subject_id,
-        message.recipient,
-        message.message_id,
-        unless_opted_out,
+         returning id, status",
+        &ids,
+        &events as &[&str],
+        &subjects,
+        &recipients as &[&str],
+        &message_ids as &[&str],
+        &users as &[Option<Uuid>],
         now
     )
-    .fetch_optional(conn)
+    .fetch_all(conn)
     .await?;
-    Ok(status.as_deref() == Some("SENDING"))
+    Ok(recorded.into_iter().filter(|row| row.status == "SENDING").map(|row| row.id).collect())
 }
 
 /// A message that has no way out.
@@ -155,20 +169,24 @@ pub async fn doubts(conn: &mut PgConnection, id: Uuid) -> Result<i32, sqlx::Erro
     sqlx::query_scalar!("select sends from notifications where id = $1", id).fetch_one(conn).await
 }
 
-/// → SENT, or FAILED with the reason.
+/// → SENT, or FAILED with the reason, if there is one.
 pub async fn settle(
     conn: &mut PgConnection,
-    id: Uuid,
-    refused: Option<&str>,
+    settled: &[(Uuid, Option<&str>)],
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
+    if settled.is_empty() {
+        return Ok(());
+    }
+    let (ids, refused): (Vec<Uuid>, Vec<Option<&str>>) = settled.iter().copied().unzip();
     sqlx::query!(
-        "update notifications
-            set status = case when $2::text is null then 'SENT' else 'FAILED' end, detail = $2, sends = sends + 1,
-                sent_at = case when $2::text is null then $3::timestamptz end
-          where id = $1 and status in ('SENDING', 'IN_DOUBT')",
-        id,
-        refused,
+        "update notifications n
+            set status = case when s.refused is null then 'SENT' else 'FAILED' end, detail = s.refused, sends = n.sends + 1,
+                sent_at = case when s.refused is null then $3::timestamptz end
+           from unnest($1::uuid[], $2::text[]) as s(id, refused)
+          where n.id = s.id and n.status in ('SENDING', 'IN_DOUBT')",
+        &ids,
+        &refused as &[Option<&str>],
         now
     )
     .execute(conn)

@@ -4,6 +4,8 @@
 //! Lock order of the whole shop: order, its returns, payment, coupons, reservations, stock (variants in
 //! order), cart, and the row of a run last: a signal locks it, and so does each commit of the run itself.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use domain::{
     ids::{CartId, OrderId, UserId},
@@ -79,32 +81,43 @@ pub struct By<'a> {
 
 /// Locks an order's row; whoever else wants to move it waits.
 pub async fn lock(conn: &mut PgConnection, order_id: OrderId) -> Result<Option<LockedOrder>, sqlx::Error> {
-    let row = sqlx::query!(
+    Ok(lock_many(conn, &[order_id]).await?.remove(&order_id))
+}
+
+/// Locks the rows of orders, in the order of their ids.
+pub async fn lock_many(
+    conn: &mut PgConnection,
+    orders: &[OrderId],
+) -> Result<HashMap<OrderId, LockedOrder>, sqlx::Error> {
+    let ids: Vec<Uuid> = orders.iter().copied().map(Uuid::from).collect();
+    let rows = sqlx::query!(
         "select id, order_number, user_id, cart_id, checkout_run_id, cancellation_run_id, order_status, payment_status,
                 payment_method, total_amount, currency, confirmed_at, updated_at
-           from orders where id = $1 for no key update",
-        Uuid::from(order_id)
+           from orders where id = any($1) order by id for no key update",
+        &ids
     )
-    .fetch_optional(conn)
+    .fetch_all(conn)
     .await?;
-    row.map(|row| {
-        Ok(LockedOrder {
-            id: row.id.into(),
-            number: row.order_number,
-            user_id: row.user_id.map(UserId::from),
-            cart_id: row.cart_id.map(CartId::from),
-            checkout_run_id: row.checkout_run_id,
-            cancellation_run_id: row.cancellation_run_id,
-            status: row.order_status.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
-            payment_status: row.payment_status,
-            payment_method: row.payment_method,
-            total: row.total_amount,
-            currency: row.currency,
-            confirmed_at: row.confirmed_at,
-            updated_at: row.updated_at,
+    rows.into_iter()
+        .map(|row| {
+            let order = LockedOrder {
+                id: row.id.into(),
+                number: row.order_number,
+                user_id: row.user_id.map(UserId::from),
+                cart_id: row.cart_id.map(CartId::from),
+                checkout_run_id: row.checkout_run_id,
+                cancellation_run_id: row.cancellation_run_id,
+                status: row.order_status.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
+                payment_status: row.payment_status,
+                payment_method: row.payment_method,
+                total: row.total_amount,
+                currency: row.currency,
+                confirmed_at: row.confirmed_at,
+                updated_at: row.updated_at,
+            };
+            Ok((order.id, order))
         })
-    })
-    .transpose()
+        .collect()
 }
 
 /// Promises a locked order to the run that cancels it.
@@ -129,6 +142,17 @@ pub async fn promise_to(
     Ok(())
 }
 
+/// A locked order, where it goes, and who moves it.
+#[derive(Debug)]
+pub struct Move<'a> {
+    /// The order.
+    pub order: &'a mut LockedOrder,
+    /// Where to.
+    pub to: OrderStatus,
+    /// Who, and why.
+    pub by: By<'a>,
+}
+
 /// Moves a locked order: its status, the time that belongs to the status, and a row of history.
 ///
 /// # Errors
@@ -141,32 +165,69 @@ pub async fn move_to(
     by: By<'_>,
     now: DateTime<Utc>,
 ) -> Result<(), MoveError> {
-    if order.is_being_cancelled() && to != OrderStatus::Cancelled {
-        return Err(MoveError::BeingCancelled);
+    let mut moved = move_many(conn, &mut [Move { order, to, by }], now).await?;
+    moved.pop().unwrap_or(Ok(()))
+}
+
+/// The same for many, each named once, in one statement; what cannot go where it should stays where it is.
+/// Returns one result each, in their order.
+///
+/// # Errors
+/// The database's own.
+pub async fn move_many(
+    conn: &mut PgConnection,
+    moves: &mut [Move<'_>],
+    now: DateTime<Utc>,
+) -> Result<Vec<Result<(), MoveError>>, sqlx::Error> {
+    let mut results = Vec::with_capacity(moves.len());
+    let (mut ids, mut from, mut to): (Vec<Uuid>, Vec<&str>, Vec<&str>) = Default::default();
+    let (mut actors, mut reasons, mut metadata): (Vec<&str>, Vec<Option<&str>>, Vec<Option<&Value>>) =
+        Default::default();
+    for each in moves {
+        let stood = each.order.status;
+        let moved = if each.order.is_being_cancelled() && each.to != OrderStatus::Cancelled {
+            Err(MoveError::BeingCancelled)
+        } else {
+            stood.transition(each.to).map_err(MoveError::from)
+        };
+        if let Ok(status) = moved {
+            each.order.status = status;
+            ids.push(each.order.id.into());
+            from.push(stood.as_str());
+            to.push(each.to.as_str());
+            actors.push(each.by.actor);
+            reasons.push(each.by.reason);
+            metadata.push(each.by.metadata);
+        }
+        results.push(moved.map(|_| ()));
     }
-    let from = order.status;
-    order.status = from.transition(to)?;
+    if ids.is_empty() {
+        return Ok(results);
+    }
     sqlx::query!(
-        "with moved as (
-            update orders
-               set order_status = $2, updated_at = $3,
-                   confirmed_at = case $2 when 'CONFIRMED' then $3 else confirmed_at end,
-                   shipped_at = case $2 when 'SHIPPED' then $3 else shipped_at end,
-                   delivered_at = case $2 when 'DELIVERED' then $3 else delivered_at end,
-                   cancelled_at = case $2 when 'CANCELLED' then $3 else cancelled_at end
-             where id = $1
-            returning id)
+        "with m as (
+            select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::jsonb[])
+                       as m(order_id, from_status, to_status, actor, reason, metadata)),
+         moved as (
+            update orders o
+               set order_status = m.to_status, updated_at = $7,
+                   confirmed_at = case m.to_status when 'CONFIRMED' then $7 else o.confirmed_at end,
+                   shipped_at = case m.to_status when 'SHIPPED' then $7 else o.shipped_at end,
+                   delivered_at = case m.to_status when 'DELIVERED' then $7 else o.delivered_at end,
+                   cancelled_at = case m.to_status when 'CANCELLED' then $7 else o.cancelled_at end
+              from m where o.id = m.order_id
+            returning m.*)
          insert into order_state_history (order_id, from_status, to_status, changed_by, change_reason, changed_at, metadata)
-         select id, $4, $2, $5, $6, $3, $7 from moved",
-        Uuid::from(order.id),
-        to.as_str(),
-        now,
-        from.as_str(),
-        by.actor,
-        by.reason,
-        by.metadata
+         select order_id, from_status, to_status, actor, reason, $7, metadata from moved",
+        &ids,
+        &from as &[&str],
+        &to as &[&str],
+        &actors as &[&str],
+        &reasons as &[Option<&str>],
+        &metadata as &[Option<&Value>],
+        now
     )
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(results)
 }

@@ -158,6 +158,17 @@ impl<'a> OrderRow<'a> {
     }
 }
 
+/// Draws so many numbers for orders that are to come. Those that never come leave gaps.
+pub async fn next_numbers(conn: &mut PgConnection, many: usize) -> Result<Vec<OrderNumber>, sqlx::Error> {
+    let numbers = sqlx::query_scalar!(
+        r#"select nextval('order_number_seq') as "number!" from generate_series(1, $1)"#,
+        i32::try_from(many).unwrap_or(i32::MAX)
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(numbers.into_iter().map(|number| OrderNumber::from_sequence(number.unsigned_abs())).collect())
+}
+
 /// Inserts the PENDING orders with their payment rows, their first history rows and the events that make them
 /// known, and checks that the lines of each add up to its total. One statement.
 pub async fn create(conn: &mut PgConnection, orders: &[NewOrder<'_>], now: DateTime<Utc>) -> Result<(), sqlx::Error> {
@@ -463,41 +474,55 @@ pub async fn confirm(
     if usize::try_from(confirmed) == Ok(orders.len()) { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
 }
 
+/// An order that comes to nothing, and why.
+#[derive(Debug, Clone, Copy)]
+pub struct Failed<'a> {
+    /// Which.
+    pub order_id: OrderId,
+    /// Stable, kebab-case.
+    pub code: &'a str,
+    /// For people.
+    pub reason: &'a str,
+}
+
 /// PENDING → CANCELLED, with the reason in the history; the payment is FAILED unless it was captured.
 pub async fn cancel_pending(
     conn: &mut PgConnection,
-    order_id: OrderId,
-    code: &str,
-    reason: &str,
+    failed: &[Failed<'_>],
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
+    let ids: Vec<Uuid> = failed.iter().map(|failed| failed.order_id.into()).collect();
+    let codes: Vec<&str> = failed.iter().map(|failed| failed.code).collect();
+    let reasons: Vec<&str> = failed.iter().map(|failed| failed.reason).collect();
     sqlx::query!(
-        "with cancelled as (
-            update orders
-               set order_status = 'CANCELLED', cancelled_at = $2, updated_at = $2,
-                   payment_status = case payment_status when 'PENDING' then 'FAILED' else payment_status end
-             where id = $1 and order_status = 'PENDING'
-            returning id, payment_method),
+        "with f as (
+            select * from unnest($1::uuid[], $2::text[], $3::text[]) as f(order_id, code, reason)),
+         cancelled as (
+            update orders o
+               set order_status = 'CANCELLED', cancelled_at = $4, updated_at = $4,
+                   payment_status = case o.payment_status when 'PENDING' then 'FAILED' else o.payment_status end
+              from f where o.id = f.order_id and o.order_status = 'PENDING'
+            returning o.id, f.code, f.reason),
          payment as (
-            update payments p set payment_status = 'FAILED', failure_reason = $4, updated_at = $2
+            update payments p set payment_status = 'FAILED', failure_reason = c.reason, updated_at = $4
               from cancelled c where p.order_id = c.id and p.payment_status = 'PENDING'),
          attempt as (
             update payment_attempts a
-               set status = case when $3 = 'payment-declined' then 'FAILED' else 'CLOSED' end, next_action = null,
-                   failure_reason = coalesce(a.failure_reason, $4), updated_at = $2
+               set status = case when c.code = 'payment-declined' then 'FAILED' else 'CLOSED' end, next_action = null,
+                   failure_reason = coalesce(a.failure_reason, c.reason), updated_at = $4
               from payments p join cancelled c on c.id = p.order_id
              where a.payment_id = p.id and a.status = 'PENDING'),
          history as (
             insert into order_state_history (order_id, from_status, to_status, changed_by, change_reason, changed_at, metadata)
-            select id, 'PENDING', 'CANCELLED', 'checkout', $4, $2, jsonb_build_object('code', $3::text) from cancelled)
+            select id, 'PENDING', 'CANCELLED', 'checkout', reason, $4, jsonb_build_object('code', code) from cancelled)
          insert into outbox_events (event_id, event_type, subject, data, occurred_at)
          select gen_random_uuid(), e.event_type, c.id::text,
-                jsonb_build_object('orderId', c.id, 'code', $3::text, 'reason', $4::text), $2
+                jsonb_build_object('orderId', c.id, 'code', c.code, 'reason', c.reason), $4
            from cancelled c, (values ('payment.failed'), ('order.cancelled')) as e(event_type)",
-        Uuid::from(order_id),
+        &ids,
+        &codes as &[&str],
+        &reasons as &[&str],
         now,
-        code,
-        reason,
     )
     .execute(conn)
     .await?;

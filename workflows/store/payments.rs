@@ -59,25 +59,26 @@ pub async fn gateway_of(conn: &mut PgConnection, order_id: OrderId) -> Result<Op
 /// The database's own.
 pub async fn give_up(
     conn: &mut PgConnection,
-    order_id: OrderId,
-    reason: &str,
+    orders: &[(OrderId, &str)],
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
+    let (ids, reasons): (Vec<Uuid>, Vec<&str>) = orders.iter().map(|&(id, reason)| (Uuid::from(id), reason)).unzip();
     sqlx::query!(
         "with payment as (
-            update payments
-               set payment_status = case payment_status when 'PENDING' then 'FAILED' else 'REFUNDED' end,
-                   failure_reason = case payment_status when 'PENDING' then $2::text end, updated_at = $3
-             where order_id = $1 and captured_amount = 0 and payment_status in ('PENDING', 'CAPTURED')
-            returning order_id, payment_status),
+            update payments p
+               set payment_status = case p.payment_status when 'PENDING' then 'FAILED' else 'REFUNDED' end,
+                   failure_reason = case p.payment_status when 'PENDING' then g.reason end, updated_at = $3
+              from unnest($1::uuid[], $2::text[]) as g(order_id, reason)
+             where p.order_id = g.order_id and p.captured_amount = 0 and p.payment_status in ('PENDING', 'CAPTURED')
+            returning p.order_id, p.payment_status, g.reason),
          followed as (
             update orders o set payment_status = p.payment_status, updated_at = $3 from payment p where o.id = p.order_id)
          insert into outbox_events (event_id, event_type, subject, data, occurred_at)
          select gen_random_uuid(), 'payment.failed', order_id::text,
-                jsonb_build_object('orderId', order_id, 'code', 'cancelled', 'reason', $2::text), $3
+                jsonb_build_object('orderId', order_id, 'code', 'cancelled', 'reason', reason), $3
            from payment where payment_status = 'FAILED'",
-        Uuid::from(order_id),
-        reason,
+        &ids,
+        &reasons as &[&str],
         now
     )
     .execute(conn)

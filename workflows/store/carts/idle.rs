@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::StoredCart;
+
 /// How a cart stands that was left behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -44,55 +46,56 @@ pub struct Look {
     pub first_name: Option<String>,
 }
 
-/// Looks again at a cart that was left at `idle_since`.
+/// Looks again at carts, each left at its moment. Returns what was seen of each, in their order.
 ///
 /// # Errors
 /// The database's own.
-pub async fn look(conn: &mut PgConnection, cart_id: CartId, idle_since: DateTime<Utc>) -> Result<Look, sqlx::Error> {
-    let row = sqlx::query!(
+pub async fn look(conn: &mut PgConnection, left: &[(CartId, DateTime<Utc>)]) -> Result<Vec<Look>, sqlx::Error> {
+    let ids: Vec<Uuid> = left.iter().map(|(cart_id, _)| (*cart_id).into()).collect();
+    let rows = sqlx::query!(
         r#"
-        select c.status, c.last_activity_at, u.id as "user_id?", u.email as "email?", u.first_name,
+        select a.position as "position!", c.status, c.last_activity_at, u.id as "user_id?", u.email as "email?", u.first_name,
                exists (select from cart_items i
                          join product_variants v on v.id = i.variant_id and v.is_active
                          join products p on p.id = v.product_id and p.is_active
                         where i.cart_id = c.id) as "has_lines!",
                exists (select from notification_preferences n
                         where n.user_id = c.user_id and n.channel = 'EMAIL') as "opted_out!"
-          from carts c
+          from unnest($1::uuid[]) with ordinality as a(cart_id, position)
+          join carts c on c.id = a.cart_id
           left join users u on u.id = c.user_id and u.is_active and u.anonymised_at is null
-         where c.id = $1
         "#,
-        Uuid::from(cart_id)
+        &ids
     )
-    .fetch_optional(conn)
+    .fetch_all(conn)
     .await?;
-    let Some(row) = row else {
-        return Ok(Look { standing: Standing::Expired, user_id: None, email: None, first_name: None });
-    };
-    let status: CartStatus = row.status.parse().map_err(|_| sqlx::Error::Decode("an unknown cart status".into()))?;
-    let standing = match status {
-        CartStatus::Converted => Standing::Bought,
-        CartStatus::Expired => Standing::Expired,
-        CartStatus::Active | CartStatus::Checkout => Standing::Touched,
-        CartStatus::Abandoned if row.last_activity_at != idle_since => Standing::Touched,
-        CartStatus::Abandoned if !row.has_lines => Standing::Emptied,
-        CartStatus::Abandoned if row.email.is_none() => Standing::Unreachable,
-        CartStatus::Abandoned if row.opted_out => Standing::OptedOut,
-        CartStatus::Abandoned => Standing::Idle,
-    };
-    Ok(Look { standing, user_id: row.user_id, email: row.email, first_name: row.first_name })
+    let gone = Look { standing: Standing::Expired, user_id: None, email: None, first_name: None };
+    let mut looks = vec![gone; left.len()];
+    for row in rows {
+        let at = usize::try_from(row.position - 1).unwrap_or(usize::MAX);
+        let (Some(look), Some((_, idle_since))) = (looks.get_mut(at), left.get(at)) else { continue };
+        let status: CartStatus =
+            row.status.parse().map_err(|_| sqlx::Error::Decode("an unknown cart status".into()))?;
+        let standing = match status {
+            CartStatus::Converted => Standing::Bought,
+            CartStatus::Expired => Standing::Expired,
+            CartStatus::Active | CartStatus::Checkout => Standing::Touched,
+            CartStatus::Abandoned if row.last_activity_at != *idle_since => Standing::Touched,
+            CartStatus::Abandoned if !row.has_lines => Standing::Emptied,
+            CartStatus::Abandoned if row.email.is_none() => Standing::Unreachable,
+            CartStatus::Abandoned if row.opted_out => Standing::OptedOut,
+            CartStatus::Abandoned => Standing::Idle,
+        };
+        *look = Look { standing, user_id: row.user_id, email: row.email, first_name: row.first_name };
+    }
+    Ok(looks)
 }
 
 /// What a cart holds of what is for sale, at today's prices, in variant order, as a reminder tells it.
 ///
 /// # Errors
-/// The database's own.
-pub async fn summary(
-    conn: &mut PgConnection,
-    cart_id: CartId,
-    first_name: Option<String>,
-) -> Result<CartSummary, sqlx::Error> {
-    let cart = super::load(conn, cart_id).await?.ok_or(sqlx::Error::RowNotFound)?;
+/// A cart in a currency that is none.
+pub fn summary(cart: &StoredCart, first_name: Option<String>) -> Result<CartSummary, sqlx::Error> {
     let currency: Currency =
         cart.currency.parse().map_err(|_| sqlx::Error::Decode("the cart's currency is not one".into()))?;
     let lines = cart
