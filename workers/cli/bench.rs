@@ -1,30 +1,20 @@
-//! `cart-engine bench`: what the shop does at saturation, beside what Postgres itself could do.
-//!
-//! Each run has a database of its own, lived-in from the start, on the server it is pointed at, and
-//! drops it at the end.
+//! `cart-engine bench`: what is measured, and how.
 
-use std::time::Duration;
-
-use anyhow::Context as _;
+use bench::{CartSettings, Load, Staffing};
 use clap::{Args, Subcommand};
-use secrecy::SecretString;
-use sqlx::{
-    AssertSqlSafe, Connection, PgConnection, PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
+
+use crate::{
+    Ended,
+    config::{Config, Worker},
+    database::IfMissing,
+    failure::Failure,
+    maintain::on_database,
+    print,
 };
-
-mod cart;
-mod cart_figures;
-mod checkout;
-mod figures;
-mod limit;
-mod world;
-
-pub(crate) use figures::Figures;
 
 /// What to measure, and how.
 #[derive(Debug, Args)]
-pub(crate) struct BenchArgs {
+pub(crate) struct BenchArguments {
     #[command(subcommand)]
     work: Work,
 }
@@ -35,24 +25,24 @@ enum Work {
     /// The production checkout, at saturation and at ten a second, beside the limit of the same run.
     Checkout {
         #[command(flatten)]
-        load: Load,
+        load: LoadArguments,
         #[command(flatten)]
-        staff: Staff,
+        staff: StaffArguments,
     },
     /// The same when every checkout takes the same variant.
     HotSku {
         #[command(flatten)]
-        load: Load,
+        load: LoadArguments,
         #[command(flatten)]
-        staff: Staff,
+        staff: StaffArguments,
     },
     /// Add-to-cart over HTTP by an API process, on a shop of many live carts: without Redis, with it, and
     /// while it is killed.
     Cart {
         #[command(flatten)]
-        load: Load,
+        load: LoadArguments,
         #[command(flatten)]
-        crowd: Crowd,
+        crowd: CrowdArguments,
     },
     /// The same business rows changed by three functions, one commit each: what this Postgres could do.
     Limit {
@@ -60,30 +50,37 @@ enum Work {
         #[arg(long)]
         hot: bool,
         #[command(flatten)]
-        load: Load,
+        load: LoadArguments,
     },
 }
 
 /// What every work needs to know.
 #[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct Load {
+struct LoadArguments {
     /// Seconds to measure for.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub(crate) seconds: u64,
+    seconds: u64,
     /// Orders the shop has had before; fewer make a database that does not look lived-in.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i32).range(0..=5_000_000))]
-    pub(crate) orders: i32,
+    orders: i32,
     /// Which carts are drawn.
     #[arg(long, default_value_t = 1)]
-    pub(crate) seed: i64,
+    seed: i64,
     /// Ends with one JSON object instead of a table.
     #[arg(long)]
-    pub(crate) json: bool,
+    json: bool,
+}
+
+impl LoadArguments {
+    fn load(self) -> Load {
+        let LoadArguments { seconds, orders, seed, json: _ } = self;
+        Load { seconds, past_orders: orders, seed }
+    }
 }
 
 /// Who carries the checkouts out.
 #[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct Staff {
+struct StaffArguments {
     /// Worker pools in this process.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=16))]
     workers: u64,
@@ -92,9 +89,19 @@ pub(crate) struct Staff {
     concurrency: u64,
 }
 
+impl StaffArguments {
+    fn staffing(self) -> Staffing {
+        Staffing {
+            workers: self.workers as usize,
+            connections: Worker::default().connections,
+            in_flight: self.concurrency as usize,
+        }
+    }
+}
+
 /// Who fills the carts.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct Crowd {
+struct CrowdArguments {
     /// Live carts; every hundredth has 200 lines.
     #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     carts: u32,
@@ -109,101 +116,49 @@ pub(crate) struct Crowd {
     rate: Vec<u32>,
 }
 
-/// Measures, prints the figures, and returns whether the books balanced and nothing failed that must not.
-/// `redis` is one that is there already; where one is needed and none is named, the installed one is
-/// started.
+/// Measures the shop in a database of its own on the configured server.
 ///
 /// # Errors
-/// When the server cannot be reached, does not let us create a database, or a checkout fails.
-pub(crate) async fn run(
-    args: &BenchArgs,
-    server: &PgConnectOptions,
-    redis: Option<SecretString>,
-) -> anyhow::Result<bool> {
-    match &args.work {
-        Work::Checkout { load, staff } => sell(server, *load, *staff, false).await,
-        Work::HotSku { load, staff } => sell(server, *load, *staff, true).await,
-        Work::Cart { load, crowd } => {
-            let settings = cart::CartSettings {
-                seconds: load.seconds,
-                seed: load.seed,
-                carts: crowd.carts,
-                skus: crowd.skus,
-                concurrency: crowd.concurrency as usize,
-                rates: crowd.rate.clone(),
-                redis,
-            };
-            let figures =
-                in_world(server, load.orders, async |options, pool| cart::cart(options, pool, &settings).await).await?;
-            figures.print(load.json)?;
-            Ok(figures.is_sound())
+/// A server that cannot be reached, or a checkout that fails.
+pub(crate) async fn run(arguments: BenchArguments, config: &Config) -> Result<Ended, Failure> {
+    let sound = on_database(config, IfMissing::Create, async |pool| {
+        let server = pool.connect_options();
+        match arguments.work {
+            Work::Checkout { load, staff } => {
+                let figures = bench::checkout(&server, load.load(), staff.staffing(), false).await;
+                let figures = figures.map_err(|error| failed(&error))?;
+                print(&figures, load.json)?;
+                Ok(figures.is_sound())
+            }
+            Work::HotSku { load, staff } => {
+                let figures = bench::checkout(&server, load.load(), staff.staffing(), true).await;
+                let figures = figures.map_err(|error| failed(&error))?;
+                print(&figures, load.json)?;
+                Ok(figures.is_sound())
+            }
+            Work::Limit { hot, load } => {
+                let figures = bench::limit(&server, load.load(), hot).await.map_err(|error| failed(&error))?;
+                print(&figures, load.json)?;
+                Ok(figures.is_sound())
+            }
+            Work::Cart { load, crowd } => {
+                let settings = CartSettings {
+                    carts: crowd.carts,
+                    skus: crowd.skus,
+                    concurrency: crowd.concurrency as usize,
+                    rates: crowd.rate,
+                    redis: config.redis.url.clone(),
+                };
+                let figures = bench::cart(&server, load.load(), &settings).await.map_err(|error| failed(&error))?;
+                print(&figures, load.json)?;
+                Ok(figures.is_sound())
+            }
         }
-        Work::Limit { hot, load } => {
-            let figures = in_world(server, load.orders, async |options, pool| {
-                let limit = limit::limit(
-                    options,
-                    pool,
-                    &limit::LimitSettings { seconds: load.seconds, hot: *hot, seed: load.seed },
-                )
-                .await?;
-                let books = workflows::audit::books(pool).await.context("the books could not be read")?;
-                let mut settings = figures::server_settings(pool).await?;
-                settings.extend([
-                    ("work".to_owned(), if *hot { "limit, hot" } else { "limit" }.to_owned()),
-                    ("seconds".to_owned(), load.seconds.to_string()),
-                    ("past_orders".to_owned(), load.orders.to_string()),
-                    ("clients".to_owned(), limit.clients.to_string()),
-                ]);
-                Ok(Figures::of_limit(&limit, books.balanced, settings))
-            })
-            .await?;
-            figures.print(load.json)?;
-            Ok(figures.books_balanced)
-        }
-    }
+    })
+    .await?;
+    Ok(if sound { Ended::Well } else { Ended::Unsound })
 }
 
-async fn sell(server: &PgConnectOptions, load: Load, staff: Staff, hot: bool) -> anyhow::Result<bool> {
-    let settings = checkout::CheckoutSettings {
-        seconds: load.seconds,
-        hot,
-        seed: load.seed,
-        in_flight: staff.concurrency as usize,
-        workers: staff.workers as usize,
-        concurrency: 32,
-    };
-    let figures =
-        in_world(server, load.orders, async |options, pool| checkout::checkout(options, pool, settings).await).await?;
-    figures.print(load.json)?;
-    Ok(figures.books_balanced)
-}
-
-/// Runs a measurement in a fresh lived-in database, which is dropped whatever happened.
-pub(crate) async fn in_world<T>(
-    server: &PgConnectOptions,
-    past_orders: i32,
-    measure: impl AsyncFnOnce(&PgConnectOptions, &PgPool) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    let name = format!("cart_engine_bench_{}", uuid::Uuid::now_v7().simple());
-    let mut admin = PgConnection::connect_with(server).await.context("the server cannot be reached")?;
-    sqlx::raw_sql(AssertSqlSafe(format!("create database {name}"))).execute(&mut admin).await?;
-    let options = server.clone().database(&name);
-    let pool = PgPoolOptions::new()
-        .max_connections(4)
-        .acquire_timeout(Duration::from_secs(10))
-        .connect_lazy_with(options.clone());
-    let measured = async {
-        migrations::run(&pool).await?;
-        // Counts statements where the server has it loaded; elsewhere they are not counted.
-        let counted = sqlx::raw_sql("create extension if not exists pg_stat_statements").execute(&pool).await;
-        if let Err(error) = counted {
-            tracing::debug!(%error, "statements are not counted");
-        }
-        world::build(&pool, past_orders).await.context("the lived-in database could not be built")?;
-        measure(&options, &pool).await
-    }
-    .await;
-    pool.close().await;
-    sqlx::raw_sql(AssertSqlSafe(format!("drop database if exists {name} with (force)"))).execute(&mut admin).await?;
-    measured
+fn failed(error: &anyhow::Error) -> Failure {
+    Failure::new(format!("the bench failed: {error:#}"))
 }

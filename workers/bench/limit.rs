@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::{
+    Load,
     figures::{Counters, latencies, millis},
     world::{Cart, prepare_carts},
 };
@@ -28,17 +29,6 @@ const TRIAL: Duration = Duration::from_secs(2);
 const TRIAL_CARTS: i32 = 10_000;
 /// No run is given more carts than this: at 5,000 a second they last over three minutes.
 const MOST_CARTS: f64 = 1_000_000.0;
-
-/// How to measure.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct LimitSettings {
-    /// For how long, at the best client count.
-    pub(crate) seconds: u64,
-    /// Every checkout takes the same variant.
-    pub(crate) hot: bool,
-    /// Which carts are drawn.
-    pub(crate) seed: i64,
-}
 
 /// What the limit was.
 #[derive(Debug, Clone, Copy)]
@@ -68,23 +58,24 @@ pub(crate) struct LimitFigures {
 pub(crate) async fn limit(
     options: &PgConnectOptions,
     pool: &PgPool,
-    settings: &LimitSettings,
+    load: Load,
+    hot: bool,
 ) -> anyhow::Result<LimitFigures> {
     let commit_ms = commit_ms(pool).await?;
     let mut best = (0.0, CLIENTS[0]);
-    for (seed, clients) in (settings.seed..).zip(CLIENTS) {
-        let carts = prepare_carts(pool, TRIAL_CARTS, settings.hot, seed).await?;
+    for (seed, clients) in (load.seed..).zip(CLIENTS) {
+        let carts = prepare_carts(pool, TRIAL_CARTS, hot, seed).await?;
         let rate = Sale::hold(options, carts, clients, TRIAL).await?.rate();
         if rate > best.0 {
             best = (rate, clients);
         }
     }
     let (rate, clients) = best;
-    let wanted = (rate * settings.seconds as f64 * 1.25 + 1_000.0).min(MOST_CARTS) as i32;
-    let carts = prepare_carts(pool, wanted, settings.hot, settings.seed + CLIENTS.len() as i64).await?;
+    let wanted = (rate * load.seconds as f64 * 1.25 + 1_000.0).min(MOST_CARTS) as i32;
+    let carts = prepare_carts(pool, wanted, hot, load.seed + CLIENTS.len() as i64).await?;
 
     let before = Counters::settled(pool).await?;
-    let sale = Sale::hold(options, carts, clients, Duration::from_secs(settings.seconds)).await?;
+    let sale = Sale::hold(options, carts, clients, Duration::from_secs(load.seconds)).await?;
     let spent = Counters::settled(pool).await?.since(&before);
     let sold = sale.latency_us.len().max(1) as f64;
     Ok(LimitFigures {

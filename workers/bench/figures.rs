@@ -14,7 +14,7 @@ use super::limit::LimitFigures;
 
 /// What a run found. The names are those of `bench --json`, which scripts read.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Figures {
+pub struct Figures {
     /// Checkouts a second.
     pub(crate) checkouts_per_s: f64,
     /// Checkouts a second at the limit.
@@ -57,17 +57,9 @@ impl Figures {
         }
     }
 
-    /// Prints them: for a script one JSON object, else a table.
-    ///
-    /// # Errors
-    /// When a figure cannot be written as JSON.
-    pub(crate) fn print(&self, json: bool) -> Result<(), serde_json::Error> {
-        if json {
-            println!("{}", serde_json::to_string(self)?);
-        } else {
-            println!("{self}");
-        }
-        Ok(())
+    /// Whether the books balanced.
+    pub fn is_sound(&self) -> bool {
+        self.books_balanced
     }
 }
 

@@ -37,26 +37,14 @@ use workflows::{
 };
 
 use super::{
+    Load, Staffing,
     figures::{Counters, Figures, server_settings},
-    limit::{self, LimitSettings},
+    limit::limit,
     world::{Cart, prepare_carts},
 };
-use crate::config::Worker;
 
-/// How `bench checkout` and `bench hot-sku` run.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct CheckoutSettings {
-    pub(crate) seconds: u64,
-    pub(crate) hot: bool,
-    pub(crate) seed: i64,
-    /// Checkouts under way at saturation.
-    pub(crate) in_flight: usize,
-    /// Worker pools in this process.
-    pub(crate) workers: usize,
-    /// Turns a pool carries out at the same time, per queue.
-    pub(crate) concurrency: usize,
-}
-
+/// Turns a pool carries out at the same time, per queue.
+const TURNS: usize = 32;
 /// Before figures are taken: caches fill, plans settle.
 const WARM_UP: Duration = Duration::from_secs(2);
 /// Checkouts a second of the unhurried phase.
@@ -71,10 +59,12 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(crate) async fn checkout(
     options: &PgConnectOptions,
     pool: &PgPool,
-    settings: CheckoutSettings,
+    load: Load,
+    staffing: Staffing,
+    hot: bool,
 ) -> anyhow::Result<Figures> {
-    let CheckoutSettings { seconds, hot, seed, .. } = settings;
-    let limit = limit::limit(options, pool, &LimitSettings { seconds, hot, seed }).await?;
+    let Load { seconds, seed, .. } = load;
+    let limit = limit(options, pool, load, hot).await?;
     let wanted = (limit.checkouts_per_s * (seconds as f64 + WARM_UP.as_secs_f64()) + 1_000.0).min(400_000.0) as i32;
     let carts = prepare_carts(pool, wanted, hot, seed + 100).await?;
     let unhurried_carts = prepare_carts(pool, (seconds * UNHURRIED_PER_S + 20) as i32, hot, seed + 101).await?;
@@ -86,14 +76,14 @@ pub(crate) async fn checkout(
         None,
     );
     let (saturated, made) = {
-        let staff = Staff::hire(options, &shop, settings);
-        let outcome = saturate(options, &shop, carts, settings).await;
+        let staff = Staff::hire(options, &shop, staffing);
+        let outcome = saturate(options, &shop, carts, seconds, staffing.in_flight).await;
         staff.dismiss().await?;
         outcome?
     };
     let spent = Counters::settled(pool).await?.since(&before);
     let unhurried = {
-        let staff = Staff::hire(options, &shop, settings);
+        let staff = Staff::hire(options, &shop, staffing);
         let outcome = unhurried(options, &shop, unhurried_carts).await;
         staff.dismiss().await?;
         outcome?
@@ -110,8 +100,8 @@ pub(crate) async fn checkout(
     shown.extend([
         ("work".to_owned(), if hot { "checkout, hot" } else { "checkout" }.to_owned()),
         ("seconds".to_owned(), seconds.to_string()),
-        ("in_flight".to_owned(), settings.in_flight.to_string()),
-        ("workers".to_owned(), format!("{} × {}", settings.workers, settings.concurrency)),
+        ("in_flight".to_owned(), staffing.in_flight.to_string()),
+        ("workers".to_owned(), format!("{} × {TURNS}", staffing.workers)),
         ("limit_clients".to_owned(), limit.clients.to_string()),
         ("limit_wal_bytes_per_checkout".to_owned(), format!("{:.0}", limit.wal_bytes_per_checkout)),
         ("saturated_p50_ms".to_owned(), format!("{:.1}", at_load.p50_ms)),
@@ -144,15 +134,14 @@ struct Staff {
 }
 
 impl Staff {
-    fn hire(options: &PgConnectOptions, shop: &Arc<Shop>, settings: CheckoutSettings) -> Staff {
+    fn hire(options: &PgConnectOptions, shop: &Arc<Shop>, staffing: Staffing) -> Staff {
         let stop = CancellationToken::new();
         let mut pools = JoinSet::new();
-        let size = Worker::default().connections;
-        for _ in 0..settings.workers {
-            let connections = careful(PgPoolOptions::new().max_connections(size)).connect_lazy_with(options.clone());
+        for _ in 0..staffing.workers {
+            let connections =
+                careful(PgPoolOptions::new().max_connections(staffing.connections)).connect_lazy_with(options.clone());
             let registry = workflows::registry(shop);
-            let pool_options =
-                workers::PoolOptions { concurrency: settings.concurrency, ..workers::PoolOptions::default() };
+            let pool_options = workers::PoolOptions { concurrency: TURNS, ..workers::PoolOptions::default() };
             let stop = stop.clone();
             pools.spawn(async move {
                 let result = workers::run(connections.clone(), registry, pool_options, stop).await;
@@ -179,10 +168,11 @@ async fn saturate(
     options: &PgConnectOptions,
     shop: &Arc<Shop>,
     carts: Vec<Cart>,
-    settings: CheckoutSettings,
+    seconds: u64,
+    in_flight: usize,
 ) -> anyhow::Result<(Span, u64)> {
     let clients = PgPoolOptions::new().max_connections(8).connect_lazy_with(options.clone());
-    let places = Arc::new(Semaphore::new(settings.in_flight));
+    let places = Arc::new(Semaphore::new(in_flight));
     let (accepted, mut under_way) = tokio::sync::mpsc::unbounded_channel::<Uuid>();
     let watcher = tokio::spawn({
         let (clients, places) = (clients.clone(), Arc::clone(&places));
@@ -212,7 +202,7 @@ async fn saturate(
     });
 
     let started = Instant::now();
-    let total = WARM_UP + Duration::from_secs(settings.seconds);
+    let total = WARM_UP + Duration::from_secs(seconds);
     let mut from = None;
     let mut made = 0;
     let mut tasks = JoinSet::new();
