@@ -19,7 +19,7 @@ use self::{
 };
 use super::{
     cart_figures::{CartFigures, Phase, Rates, Steady},
-    figures::server_settings,
+    figures,
 };
 
 /// Who fills the carts.
@@ -75,16 +75,13 @@ pub(crate) async fn cart(
     for breach in &books.breaches {
         eprintln!("breach: {breach:?}");
     }
-    let mut shown = server_settings(pool).await?;
+    let mut shown = figures::settings(pool, "add to cart and read it, over HTTP", load).await?;
     shown.extend([
-        ("work".to_owned(), "add to cart and read it, over HTTP".to_owned()),
-        ("seconds".to_owned(), load.seconds.to_string()),
         ("carts".to_owned(), settings.carts.to_string()),
         ("carts_of_200_lines".to_owned(), bench.crowd.big().to_string()),
         ("skus".to_owned(), settings.skus.to_string()),
         ("in_flight".to_owned(), settings.concurrency.to_string()),
         ("adds_in_100".to_owned(), crowd::ADDS_IN_100.to_string()),
-        ("build".to_owned(), if cfg!(debug_assertions) { "debug: not for comparison" } else { "release" }.to_owned()),
     ]);
     Ok(CartFigures { phases, left_out, books_balanced: books.balanced, settings: shown })
 }

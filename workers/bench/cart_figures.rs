@@ -137,7 +137,7 @@ impl fmt::Display for CartFigures {
         }
         writeln!(f, "books                {:>12}", if self.books_balanced { "balanced" } else { "NOT BALANCED" })?;
         for (name, value) in &self.settings {
-            writeln!(f, "  {name:<22} {value}")?;
+            writeln!(f, "  {name:<32} {value}")?;
         }
         Ok(())
     }

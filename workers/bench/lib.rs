@@ -31,6 +31,8 @@ pub struct Load {
     pub past_orders: i32,
     /// Which carts are drawn.
     pub seed: i64,
+    /// There is little time: the figures say that they are not for quoting.
+    pub quick: bool,
 }
 
 /// Who carries the checkouts out.
@@ -44,7 +46,7 @@ pub struct Staffing {
     pub in_flight: usize,
 }
 
-/// Measures the limit, then the production checkout at saturation, then at ten checkouts a second. `hot`:
+/// Measures the limits, then the production checkout at saturation, then at ten checkouts a second. `hot`:
 /// every checkout takes the same variant.
 ///
 /// # Errors
@@ -56,7 +58,7 @@ pub async fn checkout(server: &PgConnectOptions, load: Load, staffing: Staffing,
     .await
 }
 
-/// Measures the limit alone.
+/// Measures the limits alone.
 ///
 /// # Errors
 /// When the server cannot be reached, or does not let us create a database.
@@ -64,13 +66,9 @@ pub async fn limit(server: &PgConnectOptions, load: Load, hot: bool) -> anyhow::
     in_world(server, load.past_orders, async |options, pool| {
         let limit = limit::limit(options, pool, load, hot).await?;
         let books = workflows::audit::books(pool).await.context("the books could not be read")?;
-        let mut settings = figures::server_settings(pool).await?;
-        settings.extend([
-            ("work".to_owned(), if hot { "limit, hot" } else { "limit" }.to_owned()),
-            ("seconds".to_owned(), load.seconds.to_string()),
-            ("past_orders".to_owned(), load.past_orders.to_string()),
-            ("clients".to_owned(), limit.clients.to_string()),
-        ]);
+        let mut settings = figures::settings(pool, if hot { "limit, hot" } else { "limit" }, load).await?;
+        settings.insert("clients".to_owned(), limit.clients.to_string());
+        settings.extend(figures::limit_settings(&limit));
         Ok(Figures::of_limit(&limit, books.balanced, settings))
     })
     .await

@@ -12,6 +12,10 @@ use crate::{
     print,
 };
 
+/// Seconds a measurement, and orders before, with `--quick`.
+const QUICK_SECONDS: &str = "3";
+const QUICK_ORDERS: &str = "20000";
+
 /// What to measure, and how.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArguments {
@@ -22,7 +26,7 @@ pub(crate) struct BenchArguments {
 /// The works that can be measured.
 #[derive(Debug, Subcommand)]
 enum Work {
-    /// The production checkout, at saturation and at ten a second, beside the limit of the same run.
+    /// The production checkout, at saturation and at ten a second, beside the limits of the same run.
     Checkout {
         #[command(flatten)]
         load: LoadArguments,
@@ -44,7 +48,8 @@ enum Work {
         #[command(flatten)]
         crowd: CrowdArguments,
     },
-    /// The same business rows changed by three functions, one commit each: what this Postgres could do.
+    /// The same business rows changed by three functions, one commit each, for one checkout and for sets: what
+    /// this Postgres could do.
     Limit {
         /// Every checkout takes the same variant.
         #[arg(long)]
@@ -58,14 +63,17 @@ enum Work {
 #[derive(Debug, Clone, Copy, Args)]
 struct LoadArguments {
     /// Seconds to measure for.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, default_value_t = 10, default_value_if("quick", "true", QUICK_SECONDS), value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
     /// Orders the shop has had before; fewer make a database that does not look lived-in.
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i32).range(0..=5_000_000))]
+    #[arg(long, default_value_t = 100_000, default_value_if("quick", "true", QUICK_ORDERS), value_parser = clap::value_parser!(i32).range(0..=5_000_000))]
     orders: i32,
     /// Which carts are drawn.
     #[arg(long, default_value_t = 1)]
     seed: i64,
+    /// Half a minute in all: fewer orders before, 3 seconds a measurement; not for quoting.
+    #[arg(long)]
+    quick: bool,
     /// Ends with one JSON object instead of a table.
     #[arg(long)]
     json: bool,
@@ -73,8 +81,8 @@ struct LoadArguments {
 
 impl LoadArguments {
     fn load(self) -> Load {
-        let LoadArguments { seconds, orders, seed, json: _ } = self;
-        Load { seconds, past_orders: orders, seed }
+        let LoadArguments { seconds, orders, seed, quick, json: _ } = self;
+        Load { seconds, past_orders: orders, seed, quick }
     }
 }
 
