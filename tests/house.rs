@@ -20,7 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("workers", &["engine"]),
     ("schedules", &["engine", "workflows"]),
     ("api", &["adapters", "domain", "engine", "migrations", "serving", "workflows"]),
-    ("bench", &["adapters", "api", "domain", "engine", "migrations", "workers", "workflows"]),
+    ("bench", &["adapters", "api", "domain", "engine", "migrations", "schedules", "workers", "workflows"]),
     ("demo", &["engine", "workflows"]),
     (
         "cart-engine",

@@ -52,7 +52,7 @@ pub(crate) async fn cart(
     load: super::Load,
     settings: &CartSettings,
 ) -> anyhow::Result<CartFigures> {
-    let crowd = Crowd::gather(pool, load.seed, settings).await.context("the live carts could not be written")?;
+    let crowd = Crowd::gather(pool, load.world.seed, settings).await.context("the live carts could not be written")?;
     let bench = Bench { options, settings, crowd, time: Duration::from_secs(load.seconds) };
     let mut phases = vec![bench.measure("without Redis", None).await?];
     let mut left_out = Vec::new();
@@ -75,8 +75,9 @@ pub(crate) async fn cart(
     for breach in &books.breaches {
         eprintln!("breach: {breach:?}");
     }
-    let mut shown = figures::settings(pool, "add to cart and read it, over HTTP", load).await?;
+    let mut shown = figures::settings(pool, "add to cart and read it, over HTTP", load.world).await?;
     shown.extend([
+        ("seconds".to_owned(), load.seconds.to_string()),
         ("carts".to_owned(), settings.carts.to_string()),
         ("carts_of_200_lines".to_owned(), bench.crowd.big().to_string()),
         ("skus".to_owned(), settings.skus.to_string()),

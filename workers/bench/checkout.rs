@@ -6,21 +6,9 @@ use std::{
 };
 
 use anyhow::Context as _;
-use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use domain::{
-    address::Address,
-    ids::OrderId,
-    money::Money,
-    payment::PaymentMethod,
-    ports::{
-        GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, PaymentGateway, PaymentPage, PaymentRequest,
-        Webhook, WebhookError, Window,
-    },
-    pricing::ShippingMethod,
-};
+use domain::{address::Address, payment::PaymentMethod, pricing::ShippingMethod};
 use engine::silence::careful;
-use rust_decimal::Decimal;
 use sqlx::{
     PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -37,14 +25,15 @@ use workflows::{
 };
 
 use super::{
-    Load, Staffing,
+    Load, Staffing, World,
     figures::{Counters, Figures, limit_settings, settings},
+    gateway::Instantly,
     limit::limit,
     world::{Cart, prepare_carts},
 };
 
 /// Turns a pool carries out at the same time, per queue.
-const TURNS: usize = 32;
+pub(crate) const TURNS: usize = 32;
 /// Before figures are taken: caches fill, plans settle.
 const WARM_UP: Duration = Duration::from_secs(2);
 /// Checkouts a second of the unhurried phase.
@@ -61,9 +50,10 @@ pub(crate) async fn checkout(
     pool: &PgPool,
     load: Load,
     staffing: Staffing,
+    in_flight: usize,
     hot: bool,
 ) -> anyhow::Result<Figures> {
-    let Load { seconds, seed, .. } = load;
+    let Load { seconds, world: World { seed, .. } } = load;
     let limit = limit(options, pool, load, hot).await?;
     // Whoever carries checkouts in sets may be faster than one by one can be.
     let fastest = limit.checkouts_per_s.max(limit.sets.checkouts_per_s);
@@ -73,13 +63,13 @@ pub(crate) async fn checkout(
 
     let before = Counters::settled(pool).await?;
     let shop = Shop::new(
-        Rules { default_gateway: Instantly::NAME.to_owned(), ..Rules::default() },
-        vec![Arc::new(Instantly)],
+        Rules { default_gateway: Instantly::CAPTURES.to_owned(), ..Rules::default() },
+        vec![Arc::new(Instantly::captures())],
         None,
     );
     let (saturated, made) = {
         let staff = Staff::hire(options, &shop, staffing);
-        let outcome = saturate(options, &shop, carts, seconds, staffing.in_flight).await;
+        let outcome = saturate(options, &shop, carts, seconds, in_flight).await;
         staff.dismiss().await?;
         outcome?
     };
@@ -98,10 +88,11 @@ pub(crate) async fn checkout(
         eprintln!("breach: {breach:?}");
     }
     let per_checkout = |count: i64| count as f64 / made.max(1) as f64;
-    let mut shown = settings(pool, if hot { "checkout, hot" } else { "checkout" }, load).await?;
+    let mut shown = settings(pool, if hot { "checkout, hot" } else { "checkout" }, load.world).await?;
     shown.extend(limit_settings(&limit));
     shown.extend([
-        ("in_flight".to_owned(), staffing.in_flight.to_string()),
+        ("seconds".to_owned(), seconds.to_string()),
+        ("in_flight".to_owned(), in_flight.to_string()),
         ("workers".to_owned(), format!("{} × {TURNS}", staffing.workers)),
         ("saturated_p50_ms".to_owned(), format!("{:.1}", at_load.p50_ms)),
         ("saturated_p99_ms".to_owned(), format!("{:.1}", at_load.p99_ms)),
@@ -128,13 +119,13 @@ pub(crate) async fn checkout(
 }
 
 /// The worker pools of a run.
-struct Staff {
+pub(crate) struct Staff {
     stop: CancellationToken,
     pools: JoinSet<anyhow::Result<()>>,
 }
 
 impl Staff {
-    fn hire(options: &PgConnectOptions, shop: &Arc<Shop>, staffing: Staffing) -> Staff {
+    pub(crate) fn hire(options: &PgConnectOptions, shop: &Arc<Shop>, staffing: Staffing) -> Staff {
         let stop = CancellationToken::new();
         let mut pools = JoinSet::new();
         for _ in 0..staffing.workers {
@@ -152,7 +143,7 @@ impl Staff {
         Staff { stop, pools }
     }
 
-    async fn dismiss(mut self) -> anyhow::Result<()> {
+    pub(crate) async fn dismiss(mut self) -> anyhow::Result<()> {
         self.stop.cancel();
         while let Some(pool) = self.pools.join_next().await {
             pool??;
@@ -257,7 +248,7 @@ async fn clock(pool: &PgPool) -> Result<DateTime<Utc>, sqlx::Error> {
 }
 
 /// What the API does for `POST /api/checkout`, without HTTP.
-async fn place(pool: &PgPool, shop: &Shop, cart: Cart) -> Result<Uuid, Refusal> {
+pub(crate) async fn place(pool: &PgPool, shop: &Shop, cart: Cart) -> Result<Uuid, Refusal> {
     let order = Order {
         shopper: Shopper::User(cart.user_id.into()),
         cart_id: Some(cart.cart_id.into()),
@@ -316,56 +307,4 @@ async fn ended_between(pool: &PgPool, (from, until): Span) -> anyhow::Result<End
     .await?;
     anyhow::ensure!(failed == 0, "{failed} checkouts failed");
     Ok(Ended { ended, p50_ms: p50_ms.unwrap_or_default(), p99_ms: p99_ms.unwrap_or_default() })
-}
-
-/// A gateway in this process that captures at once, so that what is measured is ours.
-#[derive(Debug)]
-struct Instantly;
-
-impl Instantly {
-    const NAME: &'static str = "instantly";
-}
-
-#[async_trait]
-impl PaymentGateway for Instantly {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
-
-    fn key_lifetime(&self) -> Duration {
-        Duration::from_secs(24 * 3600)
-    }
-
-    async fn initiate(&self, key: Uuid, request: &PaymentRequest) -> Result<GatewayPayment, GatewayError> {
-        Ok(GatewayPayment {
-            gateway_payment_id: format!("instant_{}", key.simple()),
-            order_id: request.order_id,
-            status: GatewayPaymentStatus::Captured,
-            captured: request.amount.amount(),
-            amount: request.amount.clone(),
-            refunded: Decimal::ZERO,
-            next_action: None,
-            failure: None,
-        })
-    }
-
-    async fn find(&self, _: OrderId) -> Result<Vec<GatewayPayment>, GatewayError> {
-        Ok(Vec::new())
-    }
-
-    async fn close(&self, _: Uuid, _: OrderId) -> Result<Vec<GatewayPayment>, GatewayError> {
-        Ok(Vec::new())
-    }
-
-    async fn refund(&self, _: Uuid, _: &str, _: &Money) -> Result<GatewayRefund, GatewayError> {
-        Err(GatewayError::Refused { code: "nothing-to-refund".to_owned(), detail: "nothing fails here".to_owned() })
-    }
-
-    async fn list(&self, _: Window, _: Option<&str>) -> Result<PaymentPage, GatewayError> {
-        Ok(PaymentPage::default())
-    }
-
-    fn verify_webhook(&self, _: &[(String, String)], _: &[u8], _: DateTime<Utc>) -> Result<Webhook, WebhookError> {
-        Err(WebhookError::BadSignature)
-    }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use sqlx::PgPool;
 
 use super::{
-    Load,
+    World,
     limit::{LimitFigures, SET},
 };
 
@@ -110,7 +110,7 @@ pub(crate) fn millis(latency_us: &Histogram<u64>, quantile: f64) -> f64 {
 ///
 /// # Errors
 /// When the database does not answer.
-pub(crate) async fn settings(pool: &PgPool, work: &str, load: Load) -> Result<BTreeMap<String, String>, sqlx::Error> {
+pub(crate) async fn settings(pool: &PgPool, work: &str, world: World) -> Result<BTreeMap<String, String>, sqlx::Error> {
     let rows: Vec<(String, String)> = sqlx::query_as(
         "select name, current_setting(name) from pg_settings
           where name in ('server_version', 'fsync', 'synchronous_commit', 'full_page_writes', 'shared_buffers',
@@ -121,11 +121,10 @@ pub(crate) async fn settings(pool: &PgPool, work: &str, load: Load) -> Result<BT
     let mut settings: BTreeMap<String, String> = rows.into_iter().collect();
     settings.extend([
         ("work".to_owned(), work.to_owned()),
-        ("seconds".to_owned(), load.seconds.to_string()),
-        ("past_orders".to_owned(), load.past_orders.to_string()),
+        ("past_orders".to_owned(), world.past_orders.to_string()),
         ("build".to_owned(), if cfg!(debug_assertions) { "debug: not for comparison" } else { "release" }.to_owned()),
     ]);
-    if load.quick {
+    if world.quick {
         settings.insert("quick".to_owned(), "not for quoting".to_owned());
     }
     Ok(settings)

@@ -9,7 +9,10 @@ mod cart;
 mod cart_figures;
 mod checkout;
 mod figures;
+mod gateway;
 mod limit;
+mod moment;
+mod moment_figures;
 mod world;
 
 use std::time::Duration;
@@ -20,19 +23,28 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-pub use self::{cart::CartSettings, cart_figures::CartFigures, figures::Figures};
+pub use self::{
+    cart::CartSettings, cart_figures::CartFigures, figures::Figures, moment::Crowds, moment_figures::MomentFigures,
+};
 
-/// What every work needs to know.
+/// The shop that a work is measured in.
 #[derive(Debug, Clone, Copy)]
-pub struct Load {
-    /// Of each measurement.
-    pub seconds: u64,
+pub struct World {
     /// Orders the shop has had before; fewer make a database that does not look lived-in.
     pub past_orders: i32,
     /// Which carts are drawn.
     pub seed: i64,
     /// There is little time: the figures say that they are not for quoting.
     pub quick: bool,
+}
+
+/// A measurement that lasts for a time.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// Of each measurement.
+    pub seconds: u64,
+    /// The shop it is made in.
+    pub world: World,
 }
 
 /// Who carries the checkouts out.
@@ -42,18 +54,22 @@ pub struct Staffing {
     pub workers: usize,
     /// Connections each of them has for its turns.
     pub connections: u32,
-    /// Checkouts under way at saturation.
-    pub in_flight: usize,
 }
 
-/// Measures the limits, then the production checkout at saturation, then at ten checkouts a second. `hot`:
-/// every checkout takes the same variant.
+/// Measures the limits, then the production checkout with so many in flight, then at ten checkouts a second.
+/// `hot`: every checkout takes the same variant.
 ///
 /// # Errors
 /// When the server cannot be reached, does not let us create a database, or a checkout fails.
-pub async fn checkout(server: &PgConnectOptions, load: Load, staffing: Staffing, hot: bool) -> anyhow::Result<Figures> {
-    in_world(server, load.past_orders, async |options, pool| {
-        checkout::checkout(options, pool, load, staffing, hot).await
+pub async fn checkout(
+    server: &PgConnectOptions,
+    load: Load,
+    staffing: Staffing,
+    in_flight: usize,
+    hot: bool,
+) -> anyhow::Result<Figures> {
+    in_world(server, load.world.past_orders, async |options, pool| {
+        checkout::checkout(options, pool, load, staffing, in_flight, hot).await
     })
     .await
 }
@@ -63,10 +79,11 @@ pub async fn checkout(server: &PgConnectOptions, load: Load, staffing: Staffing,
 /// # Errors
 /// When the server cannot be reached, or does not let us create a database.
 pub async fn limit(server: &PgConnectOptions, load: Load, hot: bool) -> anyhow::Result<Figures> {
-    in_world(server, load.past_orders, async |options, pool| {
+    in_world(server, load.world.past_orders, async |options, pool| {
         let limit = limit::limit(options, pool, load, hot).await?;
         let books = workflows::audit::books(pool).await.context("the books could not be read")?;
-        let mut settings = figures::settings(pool, if hot { "limit, hot" } else { "limit" }, load).await?;
+        let mut settings = figures::settings(pool, if hot { "limit, hot" } else { "limit" }, load.world).await?;
+        settings.insert("seconds".to_owned(), load.seconds.to_string());
         settings.insert("clients".to_owned(), limit.clients.to_string());
         settings.extend(figures::limit_settings(&limit));
         Ok(Figures::of_limit(&limit, books.balanced, settings))
@@ -80,7 +97,25 @@ pub async fn limit(server: &PgConnectOptions, load: Load, hot: bool) -> anyhow::
 /// # Errors
 /// When the server cannot be reached, or a process does not start. Requests that fail are figures.
 pub async fn cart(server: &PgConnectOptions, load: Load, settings: &CartSettings) -> anyhow::Result<CartFigures> {
-    in_world(server, load.past_orders, async |options, pool| cart::cart(options, pool, load, settings).await).await
+    in_world(server, load.world.past_orders, async |options, pool| cart::cart(options, pool, load, settings).await)
+        .await
+}
+
+/// Measures how long the shop takes over what is due to many at one moment.
+///
+/// # Errors
+/// When the server cannot be reached, does not let us create a database, or something is left when patience
+/// runs out.
+pub async fn moment(
+    server: &PgConnectOptions,
+    world: World,
+    staffing: Staffing,
+    crowds: Crowds,
+) -> anyhow::Result<MomentFigures> {
+    in_world(server, world.past_orders, async |options, pool| {
+        moment::moment(options, pool, world, staffing, crowds).await
+    })
+    .await
 }
 
 /// Runs a measurement in a fresh lived-in database, which is dropped whatever happened.

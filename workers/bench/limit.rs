@@ -172,10 +172,13 @@ impl Measured {
         hot: bool,
         together: Together,
     ) -> anyhow::Result<Measured> {
-        let seed = load.seed + together.offset();
+        let seed = load.world.seed + together.offset();
         let tried = together.clients();
-        let (trial, trial_carts, trials) =
-            if load.quick { (QUICK_TRIAL, QUICK_TRIAL_CARTS, QUICK_TRIALS) } else { (TRIAL, TRIAL_CARTS, tried.len()) };
+        let (trial, trial_carts, trials) = if load.world.quick {
+            (QUICK_TRIAL, QUICK_TRIAL_CARTS, QUICK_TRIALS)
+        } else {
+            (TRIAL, TRIAL_CARTS, tried.len())
+        };
         let mut best = (0.0, tried[0]);
         for (seed, clients) in (seed..).zip(tried).skip(tried.len() - trials) {
             let carts = prepare_carts(pool, trial_carts, hot, seed).await?;
