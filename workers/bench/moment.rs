@@ -412,5 +412,5 @@ impl Mailer for Postbox {
 
 /// A word on standard error: this takes minutes.
 fn note(step: &str) {
-    eprintln!("· {step}");
+    eprintln!("· {} {step}", chrono::Local::now().format("%H:%M:%S"));
 }
