@@ -20,11 +20,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("workers", &["engine"]),
     ("schedules", &["engine", "workflows"]),
     ("api", &["adapters", "domain", "engine", "migrations", "serving", "workflows"]),
+    ("bench", &["adapters", "api", "domain", "engine", "migrations", "schedules", "workers", "workflows"]),
+    ("demo", &["engine", "workflows"]),
     (
         "cart-engine",
         &[
             "adapters",
             "api",
+            "bench",
+            "demo",
             "domain",
             "embedded",
             "engine",
@@ -163,7 +167,7 @@ const ENGINE_TABLES: &[&str] =
 /// the shop's tables and must see both at the same moment.
 const MAY_NAME_ENGINE_TABLES: &[&str] = &[
     "tests",
-    "workers/cli/bench",
+    "workers/bench",
     "workflows/checkout/status.rs",
     "workflows/engine",
     "workflows/store/reconciliation.rs",

@@ -7,7 +7,7 @@ use engine::RunStatus;
 use uuid::Uuid;
 use workflows::store::users::Role;
 
-use crate::{config::Flags, demo::DemoArguments, maintain::parse_role, roles};
+use crate::{bench::BenchArguments, config::Flags, demo::DemoArguments, maintain::parse_role, roles};
 
 /// Durable carts and checkout on Postgres.
 ///
@@ -92,7 +92,7 @@ pub(crate) enum Command {
     #[command(arg_required_else_help = false)]
     Bench {
         #[command(flatten)]
-        bench: crate::bench::BenchArgs,
+        bench: BenchArguments,
     },
     /// Manages users
     #[command(arg_required_else_help = false)]

@@ -1,30 +1,26 @@
-//! `cart-engine bench`: what the shop does at saturation, beside what Postgres itself could do.
-//!
-//! Each run has a database of its own, lived-in from the start, on the server it is pointed at, and
-//! drops it at the end.
+//! `cart-engine bench`: what is measured, and how.
 
-use std::time::Duration;
-
-use anyhow::Context as _;
+use bench::{CartSettings, Crowds, Load, Staffing, World};
 use clap::{Args, Subcommand};
-use secrecy::SecretString;
-use sqlx::{
-    AssertSqlSafe, Connection, PgConnection, PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
+use sqlx::postgres::PgConnectOptions;
+
+use crate::{
+    Ended,
+    config::{Config, Worker},
+    database::IfMissing,
+    failure::Failure,
+    maintain::on_database,
+    print,
 };
 
-mod cart;
-mod cart_figures;
-mod checkout;
-mod figures;
-mod limit;
-mod world;
-
-pub(crate) use figures::Figures;
+/// Seconds a measurement, orders before, and who comes at one moment, with `--quick`.
+const QUICK_SECONDS: &str = "3";
+const QUICK_ORDERS: &str = "20000";
+const QUICK_CROWD: &str = "500";
 
 /// What to measure, and how.
 #[derive(Debug, Args)]
-pub(crate) struct BenchArgs {
+pub(crate) struct BenchArguments {
     #[command(subcommand)]
     work: Work,
 }
@@ -32,69 +28,127 @@ pub(crate) struct BenchArgs {
 /// The works that can be measured.
 #[derive(Debug, Subcommand)]
 enum Work {
-    /// The production checkout, at saturation and at ten a second, beside the limit of the same run.
+    /// The production checkout, at saturation and at ten a second, beside the limits of the same run.
     Checkout {
         #[command(flatten)]
-        load: Load,
-        #[command(flatten)]
-        staff: Staff,
+        sale: SaleArguments,
     },
     /// The same when every checkout takes the same variant.
     HotSku {
         #[command(flatten)]
-        load: Load,
+        sale: SaleArguments,
+    },
+    /// Many holds, reminders and cancellations at one moment: how long until the last is done.
+    Moment {
         #[command(flatten)]
-        staff: Staff,
+        world: WorldArguments,
+        #[command(flatten)]
+        staff: StaffArguments,
+        #[command(flatten)]
+        crowds: CrowdsArguments,
     },
     /// Add-to-cart over HTTP by an API process, on a shop of many live carts: without Redis, with it, and
     /// while it is killed.
     Cart {
         #[command(flatten)]
-        load: Load,
+        load: LoadArguments,
         #[command(flatten)]
-        crowd: Crowd,
+        crowd: CrowdArguments,
     },
-    /// The same business rows changed by three functions, one commit each: what this Postgres could do.
+    /// The same business rows changed by three functions, one commit each, for one checkout and for sets: what
+    /// this Postgres could do.
     Limit {
         /// Every checkout takes the same variant.
         #[arg(long)]
         hot: bool,
         #[command(flatten)]
-        load: Load,
+        load: LoadArguments,
     },
+}
+
+/// A measurement that lasts for a time.
+#[derive(Debug, Clone, Copy, Args)]
+struct LoadArguments {
+    /// Seconds to measure for.
+    #[arg(long, default_value_t = 10, default_value_if("quick", "true", QUICK_SECONDS), value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+    #[command(flatten)]
+    world: WorldArguments,
 }
 
 /// What every work needs to know.
 #[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct Load {
-    /// Seconds to measure for.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub(crate) seconds: u64,
+struct WorldArguments {
     /// Orders the shop has had before; fewer make a database that does not look lived-in.
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i32).range(0..=5_000_000))]
-    pub(crate) orders: i32,
+    #[arg(long, default_value_t = 100_000, default_value_if("quick", "true", QUICK_ORDERS), value_parser = clap::value_parser!(i32).range(0..=5_000_000))]
+    orders: i32,
     /// Which carts are drawn.
     #[arg(long, default_value_t = 1)]
-    pub(crate) seed: i64,
+    seed: i64,
+    /// Less of everything, so that checkouts take half a minute in all; not for quoting.
+    #[arg(long)]
+    quick: bool,
     /// Ends with one JSON object instead of a table.
     #[arg(long)]
-    pub(crate) json: bool,
+    json: bool,
 }
 
-/// Who carries the checkouts out.
+impl LoadArguments {
+    fn load(self) -> Load {
+        Load { seconds: self.seconds, world: self.world.world() }
+    }
+}
+
+impl WorldArguments {
+    fn world(self) -> World {
+        let WorldArguments { orders, seed, quick, json: _ } = self;
+        World { past_orders: orders, seed, quick }
+    }
+}
+
+/// Who carries the runs out.
 #[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct Staff {
+struct StaffArguments {
     /// Worker pools in this process.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=16))]
     workers: u64,
+}
+
+impl StaffArguments {
+    fn staffing(self) -> Staffing {
+        Staffing { workers: self.workers as usize, connections: Worker::default().connections }
+    }
+}
+
+/// Who keeps them busy.
+#[derive(Debug, Clone, Copy, Args)]
+struct SaleArguments {
+    #[command(flatten)]
+    load: LoadArguments,
+    #[command(flatten)]
+    staff: StaffArguments,
     /// Checkouts under way at saturation.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1024))]
     concurrency: u64,
 }
 
+/// How many come at one moment.
+#[derive(Debug, Clone, Copy, Args)]
+struct CrowdsArguments {
+    /// Checkouts that wait for a payment, whose window and hold end.
+    #[arg(long, value_name = "N", default_value_t = 10_000, default_value_if("quick", "true", QUICK_CROWD), value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    holds: u32,
+    /// Carts left behind, whose reminders are due.
+    #[arg(long, value_name = "N", default_value_t = 10_000, default_value_if("quick", "true", QUICK_CROWD), value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    reminders: u32,
+    /// Orders of one variant that are cancelled.
+    #[arg(long, value_name = "N", default_value_t = 5_000, default_value_if("quick", "true", QUICK_CROWD), value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    cancellations: u32,
+}
+
 /// Who fills the carts.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct Crowd {
+struct CrowdArguments {
     /// Live carts; every hundredth has 200 lines.
     #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     carts: u32,
@@ -109,101 +163,54 @@ pub(crate) struct Crowd {
     rate: Vec<u32>,
 }
 
-/// Measures, prints the figures, and returns whether the books balanced and nothing failed that must not.
-/// `redis` is one that is there already; where one is needed and none is named, the installed one is
-/// started.
+/// Measures the shop in a database of its own on the configured server.
 ///
 /// # Errors
-/// When the server cannot be reached, does not let us create a database, or a checkout fails.
-pub(crate) async fn run(
-    args: &BenchArgs,
-    server: &PgConnectOptions,
-    redis: Option<SecretString>,
-) -> anyhow::Result<bool> {
-    match &args.work {
-        Work::Checkout { load, staff } => sell(server, *load, *staff, false).await,
-        Work::HotSku { load, staff } => sell(server, *load, *staff, true).await,
+/// A server that cannot be reached, or a checkout that fails.
+pub(crate) async fn run(arguments: BenchArguments, config: &Config) -> Result<Ended, Failure> {
+    let sound = on_database(config, IfMissing::Create, async |pool| {
+        let measured = measure(arguments.work, &pool.connect_options(), config).await;
+        measured.map_err(|error| Failure::new(format!("the bench failed: {error:#}")))
+    })
+    .await?;
+    Ok(if sound { Ended::Well } else { Ended::Unsound })
+}
+
+/// Prints what it finds; false when the books did not balance, or something failed that must not.
+async fn measure(work: Work, server: &PgConnectOptions, config: &Config) -> anyhow::Result<bool> {
+    match work {
+        Work::Checkout { sale } => sell(server, sale, false).await,
+        Work::HotSku { sale } => sell(server, sale, true).await,
+        Work::Limit { hot, load } => {
+            let figures = bench::limit(server, load.load(), hot).await?;
+            print(&figures, load.world.json)?;
+            Ok(figures.is_sound())
+        }
+        Work::Moment { world, staff, crowds } => {
+            let CrowdsArguments { holds, reminders, cancellations } = crowds;
+            let crowds = Crowds { holds, reminders, cancellations };
+            let figures = bench::moment(server, world.world(), staff.staffing(), crowds).await?;
+            print(&figures, world.json)?;
+            Ok(figures.is_sound())
+        }
         Work::Cart { load, crowd } => {
-            let settings = cart::CartSettings {
-                seconds: load.seconds,
-                seed: load.seed,
+            let settings = CartSettings {
                 carts: crowd.carts,
                 skus: crowd.skus,
                 concurrency: crowd.concurrency as usize,
-                rates: crowd.rate.clone(),
-                redis,
+                rates: crowd.rate,
+                redis: config.redis.url.clone(),
             };
-            let figures =
-                in_world(server, load.orders, async |options, pool| cart::cart(options, pool, &settings).await).await?;
-            figures.print(load.json)?;
+            let figures = bench::cart(server, load.load(), &settings).await?;
+            print(&figures, load.world.json)?;
             Ok(figures.is_sound())
         }
-        Work::Limit { hot, load } => {
-            let figures = in_world(server, load.orders, async |options, pool| {
-                let limit = limit::limit(
-                    options,
-                    pool,
-                    &limit::LimitSettings { seconds: load.seconds, hot: *hot, seed: load.seed },
-                )
-                .await?;
-                let books = workflows::audit::books(pool).await.context("the books could not be read")?;
-                let mut settings = figures::server_settings(pool).await?;
-                settings.extend([
-                    ("work".to_owned(), if *hot { "limit, hot" } else { "limit" }.to_owned()),
-                    ("seconds".to_owned(), load.seconds.to_string()),
-                    ("past_orders".to_owned(), load.orders.to_string()),
-                    ("clients".to_owned(), limit.clients.to_string()),
-                ]);
-                Ok(Figures::of_limit(&limit, books.balanced, settings))
-            })
-            .await?;
-            figures.print(load.json)?;
-            Ok(figures.books_balanced)
-        }
     }
 }
 
-async fn sell(server: &PgConnectOptions, load: Load, staff: Staff, hot: bool) -> anyhow::Result<bool> {
-    let settings = checkout::CheckoutSettings {
-        seconds: load.seconds,
-        hot,
-        seed: load.seed,
-        in_flight: staff.concurrency as usize,
-        workers: staff.workers as usize,
-        concurrency: 32,
-    };
-    let figures =
-        in_world(server, load.orders, async |options, pool| checkout::checkout(options, pool, settings).await).await?;
-    figures.print(load.json)?;
-    Ok(figures.books_balanced)
-}
-
-/// Runs a measurement in a fresh lived-in database, which is dropped whatever happened.
-pub(crate) async fn in_world<T>(
-    server: &PgConnectOptions,
-    past_orders: i32,
-    measure: impl AsyncFnOnce(&PgConnectOptions, &PgPool) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    let name = format!("cart_engine_bench_{}", uuid::Uuid::now_v7().simple());
-    let mut admin = PgConnection::connect_with(server).await.context("the server cannot be reached")?;
-    sqlx::raw_sql(AssertSqlSafe(format!("create database {name}"))).execute(&mut admin).await?;
-    let options = server.clone().database(&name);
-    let pool = PgPoolOptions::new()
-        .max_connections(4)
-        .acquire_timeout(Duration::from_secs(10))
-        .connect_lazy_with(options.clone());
-    let measured = async {
-        migrations::run(&pool).await?;
-        // Counts statements where the server has it loaded; elsewhere they are not counted.
-        let counted = sqlx::raw_sql("create extension if not exists pg_stat_statements").execute(&pool).await;
-        if let Err(error) = counted {
-            tracing::debug!(%error, "statements are not counted");
-        }
-        world::build(&pool, past_orders).await.context("the lived-in database could not be built")?;
-        measure(&options, &pool).await
-    }
-    .await;
-    pool.close().await;
-    sqlx::raw_sql(AssertSqlSafe(format!("drop database if exists {name} with (force)"))).execute(&mut admin).await?;
-    measured
+async fn sell(server: &PgConnectOptions, sale: SaleArguments, hot: bool) -> anyhow::Result<bool> {
+    let SaleArguments { load, staff, concurrency } = sale;
+    let figures = bench::checkout(server, load.load(), staff.staffing(), concurrency as usize, hot).await?;
+    print(&figures, load.world.json)?;
+    Ok(figures.is_sound())
 }

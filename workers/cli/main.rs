@@ -24,11 +24,13 @@ mod shutdown;
 mod watchdog;
 
 use std::{
+    fmt::Display,
     io::{IsTerminal as _, Write as _},
     process::ExitCode,
 };
 
 use clap::{Parser as _, error::ErrorKind};
+use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -114,7 +116,7 @@ async fn carry_out(command: Command, loaded: config::Loaded) -> Result<Ended, Fa
         Command::User { command, .. } => return maintain::user(config, command).await,
         Command::Audit { json, .. } => return maintain::audit(config, json).await,
         Command::CheckDeploy { limit, json } => return check_deploy::run(config, limit.into(), json).await,
-        Command::Bench { bench, .. } => return maintain::bench(config, &bench).await,
+        Command::Bench { bench, .. } => return bench::run(bench, config).await,
         Command::Inspect { command, .. } => return inspect::run(config, command).await,
         Command::Run { command, .. } => return operate::run(config, command).await,
     }
@@ -169,6 +171,15 @@ pub(crate) fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     // A reader that has gone away (`| head`) is no reason to end a shop.
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// What a command found: for a script one JSON object, else as people read it.
+///
+/// # Errors
+/// What cannot be written as JSON.
+pub(crate) fn print<T: Display + Serialize>(found: &T, json: bool) -> Result<(), Failure> {
+    say(&if json { serde_json::to_string(found)? } else { found.to_string() });
+    Ok(())
 }
 
 #[cfg(test)]

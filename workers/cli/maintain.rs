@@ -127,19 +127,3 @@ pub(crate) async fn audit(config: &Config, json: bool) -> Result<Ended, Failure>
     }
     Ok(if books.balanced { Ended::Well } else { Ended::Unsound })
 }
-
-/// Measures the shop in a database of its own on the configured server.
-///
-/// # Errors
-/// A server that cannot be reached, or a checkout that fails.
-pub(crate) async fn bench(config: &Config, args: &crate::bench::BenchArgs) -> Result<Ended, Failure> {
-    let balanced = on_database(config, IfMissing::Create, async |pool| {
-        let server = (*pool.connect_options()).clone();
-        let redis = config.redis.url.clone();
-        crate::bench::run(args, &server, redis)
-            .await
-            .map_err(|error| Failure::new(format!("the bench failed: {error:#}")))
-    })
-    .await?;
-    Ok(if balanced { Ended::Well } else { Ended::Unsound })
-}

@@ -9,7 +9,7 @@ use super::{cart::Driven, figures::millis};
 
 /// What a run found. The names are those of `bench cart --json`, which scripts read.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct CartFigures {
+pub struct CartFigures {
     /// One API process each.
     pub(crate) phases: Vec<Phase>,
     /// Phases that could not be measured, and why.
@@ -87,21 +87,8 @@ pub(crate) struct Memory {
 
 impl CartFigures {
     /// Whether the books balanced, and every request was answered as it should.
-    pub(crate) fn is_sound(&self) -> bool {
+    pub fn is_sound(&self) -> bool {
         self.books_balanced && self.phases.iter().all(|phase| phase.failed == 0)
-    }
-
-    /// Prints them: for a script one JSON object, else a table.
-    ///
-    /// # Errors
-    /// When a figure cannot be written as JSON.
-    pub(crate) fn print(&self, json: bool) -> Result<(), serde_json::Error> {
-        if json {
-            println!("{}", serde_json::to_string(self)?);
-        } else {
-            println!("{self}");
-        }
-        Ok(())
     }
 }
 
@@ -150,7 +137,7 @@ impl fmt::Display for CartFigures {
         }
         writeln!(f, "books                {:>12}", if self.books_balanced { "balanced" } else { "NOT BALANCED" })?;
         for (name, value) in &self.settings {
-            writeln!(f, "  {name:<22} {value}")?;
+            writeln!(f, "  {name:<32} {value}")?;
         }
         Ok(())
     }

@@ -19,25 +19,22 @@ use self::{
 };
 use super::{
     cart_figures::{CartFigures, Phase, Rates, Steady},
-    figures::server_settings,
+    figures,
 };
 
-/// How `bench cart` runs.
+/// Who fills the carts.
 #[derive(Debug, Clone)]
-pub(crate) struct CartSettings {
-    /// Of each measurement, in seconds.
-    pub(crate) seconds: u64,
-    pub(crate) seed: i64,
-    /// Live carts.
-    pub(crate) carts: u32,
+pub struct CartSettings {
+    /// Live carts; every hundredth has 200 lines.
+    pub carts: u32,
     /// Variants that are added.
-    pub(crate) skus: u32,
+    pub skus: u32,
     /// Requests in flight at saturation.
-    pub(crate) concurrency: usize,
+    pub concurrency: usize,
     /// Requests a second at which latency is measured.
-    pub(crate) rates: Vec<u32>,
-    /// A Redis that is there already.
-    pub(crate) redis: Option<SecretString>,
+    pub rates: Vec<u32>,
+    /// A Redis that is there already; without one the installed one is started.
+    pub redis: Option<SecretString>,
 }
 
 /// Before figures are taken: connections open, caches fill, plans settle.
@@ -52,10 +49,11 @@ const READING: Duration = Duration::from_secs(90);
 pub(crate) async fn cart(
     options: &PgConnectOptions,
     pool: &PgPool,
+    load: super::Load,
     settings: &CartSettings,
 ) -> anyhow::Result<CartFigures> {
-    let crowd = Crowd::gather(pool, settings).await.context("the live carts could not be written")?;
-    let bench = Bench { options, settings, crowd };
+    let crowd = Crowd::gather(pool, load.world.seed, settings).await.context("the live carts could not be written")?;
+    let bench = Bench { options, settings, crowd, time: Duration::from_secs(load.seconds) };
     let mut phases = vec![bench.measure("without Redis", None).await?];
     let mut left_out = Vec::new();
 
@@ -77,16 +75,14 @@ pub(crate) async fn cart(
     for breach in &books.breaches {
         eprintln!("breach: {breach:?}");
     }
-    let mut shown = server_settings(pool).await?;
+    let mut shown = figures::settings(pool, "add to cart and read it, over HTTP", load.world).await?;
     shown.extend([
-        ("work".to_owned(), "add to cart and read it, over HTTP".to_owned()),
-        ("seconds".to_owned(), settings.seconds.to_string()),
+        ("seconds".to_owned(), load.seconds.to_string()),
         ("carts".to_owned(), settings.carts.to_string()),
         ("carts_of_200_lines".to_owned(), bench.crowd.big().to_string()),
         ("skus".to_owned(), settings.skus.to_string()),
         ("in_flight".to_owned(), settings.concurrency.to_string()),
         ("adds_in_100".to_owned(), crowd::ADDS_IN_100.to_string()),
-        ("build".to_owned(), if cfg!(debug_assertions) { "debug: not for comparison" } else { "release" }.to_owned()),
     ]);
     Ok(CartFigures { phases, left_out, books_balanced: books.balanced, settings: shown })
 }
@@ -96,13 +92,11 @@ struct Bench<'a> {
     options: &'a PgConnectOptions,
     settings: &'a CartSettings,
     crowd: Crowd,
+    /// Of each measurement.
+    time: Duration,
 }
 
 impl Bench<'_> {
-    fn time(&self) -> Duration {
-        Duration::from_secs(self.settings.seconds)
-    }
-
     fn load<'a>(&'a self, api: &'a Api, pace: Pace, time: Duration) -> Load<'a> {
         Load { crowd: &self.crowd, api, pace, clients: self.settings.concurrency, time }
     }
@@ -110,12 +104,12 @@ impl Bench<'_> {
     /// Saturation first, then each rate.
     async fn measure(&self, name: &str, redis: Option<&str>) -> anyhow::Result<Phase> {
         let (api, copies) = self.open(redis).await?;
-        let warm_up = self.load(&api, Pace::FlatOut, WARM_UP.min(self.time())).drive().await?;
-        let saturated = self.load(&api, Pace::FlatOut, self.time()).drive().await?;
+        let warm_up = self.load(&api, Pace::FlatOut, WARM_UP.min(self.time)).drive().await?;
+        let saturated = self.load(&api, Pace::FlatOut, self.time).drive().await?;
         let mut phase = phase(name, copies, &saturated);
         phase.blame(&warm_up);
         for &rate in &self.settings.rates {
-            let load = self.load(&api, Pace::PerSecond(rate), self.time());
+            let load = self.load(&api, Pace::PerSecond(rate), self.time);
             // Enough clients that a request is rarely late for want of one.
             let driven = Load { clients: load.clients.max(256), ..load }.drive().await?;
             phase.blame(&driven);
@@ -128,10 +122,10 @@ impl Bench<'_> {
     /// At saturation, while the Redis is killed half-way.
     async fn outlive(&self, redis: &mut OwnRedis) -> anyhow::Result<Phase> {
         let (api, copies) = self.open(Some(redis.url())).await?;
-        let warm_up = self.load(&api, Pace::FlatOut, WARM_UP.min(self.time())).drive().await?;
-        let load = self.load(&api, Pace::FlatOut, self.time());
+        let warm_up = self.load(&api, Pace::FlatOut, WARM_UP.min(self.time)).drive().await?;
+        let load = self.load(&api, Pace::FlatOut, self.time);
         let half_way = async {
-            tokio::time::sleep(self.time() / 2).await;
+            tokio::time::sleep(self.time / 2).await;
             redis.kill().await
         };
         let (driven, killed) = tokio::join!(load.drive(), half_way);

@@ -13,7 +13,7 @@ use super::{outcome::Outcome, visit::Visited};
 /// A demo that is over.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Report {
+pub struct Report {
     pub(crate) shoppers: usize,
     pub(crate) seed: u64,
     /// By name.
@@ -24,8 +24,8 @@ pub(crate) struct Report {
     pub(crate) runs: Runs,
     /// E-mails sent, by event.
     pub(crate) mails: BTreeMap<String, i64>,
-    /// The whole demo, its start included.
-    pub(crate) seconds: f64,
+    /// The whole demo; whoever opened the shop knows when it began.
+    pub seconds: f64,
 }
 
 /// One outcome's shoppers.
@@ -96,7 +96,7 @@ fn percentile(sorted: &[f64], percent: usize) -> f64 {
 
 impl Report {
     /// Whether everything came out as it had to.
-    pub(crate) fn is_sound(&self) -> bool {
+    pub fn is_sound(&self) -> bool {
         self.mismatches.is_empty()
             && self.outcomes.values().all(|tally| tally.expected == tally.actual)
             && self.books.balanced
@@ -144,7 +144,7 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::storefront::expect;
+    use crate::storefront::expect;
 
     fn visited(outcome: Outcome, came: Outcome, seconds: f64) -> Visited {
         Visited { number: 1, outcome, came: Ok(came), seconds }

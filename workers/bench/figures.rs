@@ -10,17 +10,24 @@ use hdrhistogram::{CreationError, Histogram};
 use serde::Serialize;
 use sqlx::PgPool;
 
-use super::limit::LimitFigures;
+use super::{
+    World,
+    limit::{LimitFigures, SET},
+};
 
 /// What a run found. The names are those of `bench --json`, which scripts read.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Figures {
+pub struct Figures {
     /// Checkouts a second.
     pub(crate) checkouts_per_s: f64,
     /// Checkouts a second at the limit.
     pub(crate) limit_per_s: f64,
     /// The one as a part of the other.
     pub(crate) ratio: f64,
+    /// Checkouts a second at the limit for sets.
+    pub(crate) set_limit_per_s: f64,
+    /// Checkouts a second as a part of it.
+    pub(crate) set_ratio: f64,
     /// Commits a checkout.
     pub(crate) commits_per_checkout: f64,
     /// Bytes of write-ahead log a checkout.
@@ -46,6 +53,8 @@ impl Figures {
             checkouts_per_s: limit.checkouts_per_s,
             limit_per_s: limit.checkouts_per_s,
             ratio: 1.0,
+            set_limit_per_s: limit.sets.checkouts_per_s,
+            set_ratio: limit.checkouts_per_s / limit.sets.checkouts_per_s,
             commits_per_checkout: limit.commits_per_checkout,
             wal_bytes_per_checkout: limit.wal_bytes_per_checkout,
             statements_per_checkout: Some(limit.statements_per_checkout),
@@ -57,17 +66,9 @@ impl Figures {
         }
     }
 
-    /// Prints them: for a script one JSON object, else a table.
-    ///
-    /// # Errors
-    /// When a figure cannot be written as JSON.
-    pub(crate) fn print(&self, json: bool) -> Result<(), serde_json::Error> {
-        if json {
-            println!("{}", serde_json::to_string(self)?);
-        } else {
-            println!("{self}");
-        }
-        Ok(())
+    /// Whether the books balanced.
+    pub fn is_sound(&self) -> bool {
+        self.books_balanced
     }
 }
 
@@ -77,6 +78,8 @@ impl fmt::Display for Figures {
         writeln!(f, "checkouts            {:>12.0} /s", self.checkouts_per_s)?;
         writeln!(f, "limit                {:>12.0} /s", self.limit_per_s)?;
         writeln!(f, "ratio                {:>12.2}", self.ratio)?;
+        writeln!(f, "limit for sets       {:>12.0} /s", self.set_limit_per_s)?;
+        writeln!(f, "ratio to it          {:>12.2}", self.set_ratio)?;
         writeln!(f, "commits a checkout   {:>12.2}", self.commits_per_checkout)?;
         writeln!(f, "WAL a checkout       {:>12.0} bytes", self.wal_bytes_per_checkout)?;
         writeln!(f, "statements a checkout{statements:>12}")?;
@@ -85,7 +88,7 @@ impl fmt::Display for Figures {
         writeln!(f, "one commit           {:>12.2} ms", self.commit_ms)?;
         writeln!(f, "books                {:>12}", if self.books_balanced { "balanced" } else { "NOT BALANCED" })?;
         for (name, value) in &self.settings {
-            writeln!(f, "  {name:<22} {value}")?;
+            writeln!(f, "  {name:<32} {value}")?;
         }
         Ok(())
     }
@@ -102,11 +105,12 @@ pub(crate) fn millis(latency_us: &Histogram<u64>, quantile: f64) -> f64 {
     latency_us.value_at_quantile(quantile) as f64 / 1_000.0
 }
 
-/// The server's settings that decide over the figures.
+/// What was run, on which build and with how much behind it, and the server's settings that decide over the
+/// figures.
 ///
 /// # Errors
 /// When the database does not answer.
-pub(crate) async fn server_settings(pool: &PgPool) -> Result<BTreeMap<String, String>, sqlx::Error> {
+pub(crate) async fn settings(pool: &PgPool, work: &str, world: World) -> Result<BTreeMap<String, String>, sqlx::Error> {
     let rows: Vec<(String, String)> = sqlx::query_as(
         "select name, current_setting(name) from pg_settings
           where name in ('server_version', 'fsync', 'synchronous_commit', 'full_page_writes', 'shared_buffers',
@@ -114,7 +118,29 @@ pub(crate) async fn server_settings(pool: &PgPool) -> Result<BTreeMap<String, St
     )
     .fetch_all(pool)
     .await?;
-    Ok(rows.into_iter().collect())
+    let mut settings: BTreeMap<String, String> = rows.into_iter().collect();
+    settings.extend([
+        ("work".to_owned(), work.to_owned()),
+        ("past_orders".to_owned(), world.past_orders.to_string()),
+        ("build".to_owned(), if cfg!(debug_assertions) { "debug: not for comparison" } else { "release" }.to_owned()),
+    ]);
+    if world.quick {
+        settings.insert("quick".to_owned(), "not for quoting".to_owned());
+    }
+    Ok(settings)
+}
+
+/// What is to be known about the limits of a run.
+pub(crate) fn limit_settings(limit: &LimitFigures) -> [(String, String); 6] {
+    let sets = &limit.sets;
+    [
+        ("limit_clients".to_owned(), limit.clients.to_string()),
+        ("limit_wal_bytes_per_checkout".to_owned(), format!("{:.0}", limit.wal_bytes_per_checkout)),
+        ("set_limit_clients".to_owned(), format!("{}, sets of {SET}", sets.clients)),
+        ("set_limit_commits_per_checkout".to_owned(), format!("{:.3}", sets.commits_per_checkout)),
+        ("set_limit_wal_bytes_per_checkout".to_owned(), format!("{:.0}", sets.wal_bytes_per_checkout)),
+        ("set_limit_p50_ms".to_owned(), format!("{:.1}", sets.p50_ms)),
+    ]
 }
 
 /// What Postgres has counted so far.

@@ -15,7 +15,7 @@ use super::outcome::Outcome;
 const LINE_EVERY: usize = 50;
 
 /// One line on standard error.
-pub(crate) fn note(step: &str) {
+pub fn note(step: &str) {
     // Whoever closed it does not want to know.
     let _ = writeln!(std::io::stderr().lock(), "· {step}");
 }

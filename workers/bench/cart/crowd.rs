@@ -39,7 +39,7 @@ pub(super) type Credential = (&'static str, String);
 
 impl Crowd {
     /// Fills the shelves and writes the carts, in bulk.
-    pub(super) async fn gather(pool: &PgPool, settings: &CartSettings) -> anyhow::Result<Crowd> {
+    pub(super) async fn gather(pool: &PgPool, seed: i64, settings: &CartSettings) -> anyhow::Result<Crowd> {
         let mut tx = pool.begin().await?;
         for (name, value) in
             [("bench.skus", settings.skus), ("bench.carts", settings.carts), ("bench.big_every", BIG_EVERY)]
@@ -52,7 +52,7 @@ impl Crowd {
         let owners = sqlx::query_scalar("select user_id from bench.live order by n").fetch_all(pool).await?;
         let secret: SecretString = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>()).into();
         let keys = AuthKeys::new(&secret)?;
-        Ok(Crowd { owners, skus: settings.skus, seed: settings.seed.cast_unsigned(), secret, keys })
+        Ok(Crowd { owners, skus: settings.skus, seed: seed.cast_unsigned(), secret, keys })
     }
 
     /// What the API must verify tokens with.

@@ -17,7 +17,7 @@ use tokio::{
     process::{Child, ChildStdout, Command},
 };
 
-use crate::bench::cart_figures::Memory;
+use crate::cart_figures::Memory;
 
 /// How long a process may take until it serves.
 const START_PATIENCE: Duration = Duration::from_secs(30);

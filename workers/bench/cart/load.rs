@@ -15,7 +15,7 @@ use super::{
     crowd::{Crowd, Visit},
     processes::Api,
 };
-use crate::bench::figures::latencies;
+use crate::figures::latencies;
 
 /// When the next request is sent.
 #[derive(Debug, Clone, Copy)]
@@ -39,18 +39,18 @@ pub(super) struct Load<'a> {
 }
 
 /// What came of it.
-pub(in crate::bench) struct Driven {
+pub(crate) struct Driven {
     /// Of additions that were made, in microseconds.
-    pub(in crate::bench) adds_us: Histogram<u64>,
+    pub(crate) adds_us: Histogram<u64>,
     /// Of carts that were shown.
-    pub(in crate::bench) reads_us: Histogram<u64>,
+    pub(crate) reads_us: Histogram<u64>,
     /// 409 and 422: the shop's rules.
-    pub(in crate::bench) refused: u64,
+    pub(crate) refused: u64,
     /// Anything else, no answer included.
-    pub(in crate::bench) failed: u64,
-    pub(in crate::bench) first_failure: Option<String>,
+    pub(crate) failed: u64,
+    pub(crate) first_failure: Option<String>,
     /// From the first request to the last answer.
-    pub(in crate::bench) took: Duration,
+    pub(crate) took: Duration,
 }
 
 enum Outcome {

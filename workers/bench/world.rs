@@ -29,6 +29,7 @@ pub(crate) async fn build(pool: &PgPool, past_orders: i32) -> Result<(), sqlx::E
     sqlx::query("select set_config('bench.orders', $1, true)").bind(past_orders.to_string()).execute(&mut *tx).await?;
     sqlx::raw_sql(include_str!("world.sql")).execute(&mut *tx).await?;
     sqlx::raw_sql(include_str!("limit.sql")).execute(&mut *tx).await?;
+    sqlx::raw_sql(include_str!("limit_sets.sql")).execute(&mut *tx).await?;
     tx.commit().await?;
     sqlx::raw_sql("vacuum analyze").execute(&mut *conn).await?;
     // The connection goes, and its trust in our rows with it.

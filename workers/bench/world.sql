@@ -146,13 +146,14 @@ create function bench.prepare_carts(p_count int, p_hot boolean, p_seed bigint)
 returns table (user_id uuid, cart_id uuid) language plpgsql as $$
 declare
     ms bigint := (extract(epoch from clock_timestamp()) * 1000)::bigint;
+    at timestamptz := engine.now();  -- the clock may have been moved, and a cart of yesterday has been left behind
 begin
     create temporary table fresh on commit drop as
     select n, bench.id(ms, 'shopper' || n) as user_id, bench.id(ms, 'cart' || n) as cart_id,
            hashint8extended(n, p_seed) & 4611686018427387903 as dice
       from generate_series(1, p_count) n;
     insert into users (id, email, password_hash) select f.user_id, f.user_id || '@bench.example', 'none' from fresh f;
-    insert into carts (id, user_id) select f.cart_id, f.user_id from fresh f;
+    insert into carts (id, user_id, created_at, updated_at, last_activity_at) select f.cart_id, f.user_id, at, at, at from fresh f;
     insert into cart_items (cart_id, variant_id, quantity, price)
     select f.cart_id, v.variant_id, 1, v.price
       from fresh f
