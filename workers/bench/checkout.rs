@@ -6,6 +6,10 @@ use std::{
 };
 
 use anyhow::Context as _;
+use api::{
+    accepts::{Accepts, Reply, Request},
+    idempotency::IdempotencyKey,
+};
 use chrono::{DateTime, Utc};
 use domain::{address::Address, payment::PaymentMethod, pricing::ShippingMethod};
 use engine::silence::careful;
@@ -19,7 +23,7 @@ use uuid::Uuid;
 use workflows::{
     Rules, Shop,
     checkout::{
-        accept::{self, AddressChoice, Order, Refusal, Shopper},
+        accept::{AddressChoice, Order, Shopper},
         status,
     },
 };
@@ -33,13 +37,15 @@ use super::{
 };
 
 /// Turns a pool carries out at the same time, per queue.
-pub(crate) const TURNS: usize = 32;
+pub(crate) const TURNS: usize = 64;
 /// Before figures are taken: caches fill, plans settle.
 const WARM_UP: Duration = Duration::from_secs(2);
 /// Checkouts a second of the unhurried phase.
 const UNHURRIED_PER_S: u64 = 10;
 /// How often the clients look which of their checkouts have ended.
-const LOOK: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(20);
+/// How long a checkout may take to be accepted.
+const PATIENCE: Duration = Duration::from_secs(14);
 
 /// Measures the limit, then the shop at saturation, then the shop at ten checkouts a second.
 ///
@@ -163,6 +169,7 @@ async fn saturate(
     in_flight: usize,
 ) -> anyhow::Result<(Span, u64)> {
     let clients = PgPoolOptions::new().max_connections(8).connect_lazy_with(options.clone());
+    let accepts = accepts(&clients, shop);
     let places = Arc::new(Semaphore::new(in_flight));
     let (accepted, mut under_way) = tokio::sync::mpsc::unbounded_channel::<Uuid>();
     let watcher = tokio::spawn({
@@ -205,9 +212,9 @@ async fn saturate(
             from = Some(clock(&clients).await?);
         }
         places.acquire().await?.forget();
-        let (clients, shop, accepted) = (clients.clone(), Arc::clone(shop), accepted.clone());
+        let (accepts, accepted) = (accepts.clone(), accepted.clone());
         tasks.spawn(async move {
-            let run_id = place(&clients, &shop, cart).await?;
+            let run_id = place(&accepts, cart).await?;
             accepted.send(run_id).context("the watcher has gone")
         });
         made += 1;
@@ -228,6 +235,7 @@ async fn saturate(
 /// Ten a second, evenly.
 async fn unhurried(options: &PgConnectOptions, shop: &Arc<Shop>, carts: Vec<Cart>) -> anyhow::Result<Span> {
     let clients = PgPoolOptions::new().max_connections(4).connect_lazy_with(options.clone());
+    let accepts = accepts(&clients, shop);
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / UNHURRIED_PER_S as u32);
     let mut from = None;
     for (number, cart) in carts.into_iter().enumerate() {
@@ -235,7 +243,7 @@ async fn unhurried(options: &PgConnectOptions, shop: &Arc<Shop>, carts: Vec<Cart
         if number == 10 {
             from = Some(clock(&clients).await?);
         }
-        place(&clients, shop, cart).await?;
+        place(&accepts, cart).await?;
     }
     let until = clock(&clients).await?;
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -247,8 +255,13 @@ async fn clock(pool: &PgPool) -> Result<DateTime<Utc>, sqlx::Error> {
     engine::now(pool).await
 }
 
+/// Where the API accepts checkouts.
+pub(crate) fn accepts(pool: &PgPool, shop: &Arc<Shop>) -> Accepts {
+    Accepts::new(pool.clone(), Arc::clone(shop), i64::MAX, PATIENCE)
+}
+
 /// What the API does for `POST /api/checkout`, without HTTP.
-pub(crate) async fn place(pool: &PgPool, shop: &Shop, cart: Cart) -> Result<Uuid, Refusal> {
+pub(crate) async fn place(accepts: &Accepts, cart: Cart) -> anyhow::Result<Uuid> {
     let order = Order {
         shopper: Shopper::User(cart.user_id.into()),
         cart_id: Some(cart.cart_id.into()),
@@ -262,10 +275,12 @@ pub(crate) async fn place(pool: &PgPool, shop: &Shop, cart: Cart) -> Result<Uuid
         coupon_codes: Vec::new(),
         fingerprint: String::new(),
     };
-    let mut tx = pool.begin().await?;
-    let accepted = accept::accept(&mut tx, shop, order).await?;
-    tx.commit().await?;
-    Ok(accepted.workflow_id)
+    let key = IdempotencyKey::new(cart.cart_id.to_string(), [0; 32]);
+    let request = Request { caller: format!("user:{}", cart.user_id), key, order };
+    match accepts.accept(request).await? {
+        Reply::Accepted(view) => Ok(serde_json::from_value(view["workflowId"].clone())?),
+        Reply::Replay(_) => anyhow::bail!("cart {} was checked out before", cart.cart_id),
+    }
 }
 
 fn address() -> Address {

@@ -31,7 +31,7 @@ use workflows::{
 
 use super::{
     Staffing, World,
-    checkout::{Staff, TURNS, place},
+    checkout::{Staff, TURNS, accepts, place},
     figures::settings,
     gateway::Instantly,
     moment_figures::{CancellationFigures, HoldFigures, Meanwhile, MomentFigures, ReminderFigures},
@@ -272,8 +272,9 @@ impl Floor {
     }
 
     /// Has all these carts checked out; returns their runs.
-    async fn place_all(&self, shop: &Shop, carts: Vec<Cart>) -> anyhow::Result<Vec<Uuid>> {
-        let placed = stream::iter(carts).map(|cart| place(&self.clients, shop, cart));
+    async fn place_all(&self, shop: &Arc<Shop>, carts: Vec<Cart>) -> anyhow::Result<Vec<Uuid>> {
+        let accepts = accepts(&self.clients, shop);
+        let placed = stream::iter(carts).map(|cart| place(&accepts, cart));
         Ok(placed.buffer_unordered(CLIENTS as usize).try_collect().await?)
     }
 
@@ -335,7 +336,7 @@ struct Selling {
 impl Selling {
     fn start(clients: &PgPool, shop: &Arc<Shop>, carts: Vec<Cart>) -> Selling {
         let stop = CancellationToken::new();
-        let (told, clients, shop) = (stop.clone(), clients.clone(), Arc::clone(shop));
+        let (told, accepts) = (stop.clone(), accepts(clients, shop));
         let sold = tokio::spawn(async move {
             let mut ticks = interval(Duration::from_secs(1) / MEANWHILE_PER_S);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -345,8 +346,8 @@ impl Selling {
                     () = told.cancelled() => break,
                     _ = ticks.tick() => {}
                 }
-                let (clients, shop) = (clients.clone(), Arc::clone(&shop));
-                placing.spawn(async move { place(&clients, &shop, cart).await });
+                let accepts = accepts.clone();
+                placing.spawn(async move { place(&accepts, cart).await });
             }
             let mut sold = Vec::new();
             while let Some(placed) = placing.join_next().await {

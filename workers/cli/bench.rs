@@ -128,7 +128,7 @@ struct SaleArguments {
     #[command(flatten)]
     staff: StaffArguments,
     /// Checkouts under way at saturation.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=1024))]
     concurrency: u64,
 }
 
