@@ -8,10 +8,7 @@ use domain::{
     order::{Actor, OrderStatus, ShipmentStatus},
     payment::PaymentMethod,
 };
-use engine::{
-    Failure, inspect,
-    testing::{BadMemory, Everything, Fault, Faults, Once, Point, Recorder, trace},
-};
+use engine::{inspect, testing::trace};
 use rust_decimal::Decimal;
 use uuid::Uuid;
 use workflows::{
@@ -30,25 +27,29 @@ use workflows::{
 
 use crate::{
     gateway::Weather,
+    misfortune::{self, Always, Way, alone, play},
     world::{World, order},
 };
 
 /// What is cancelled, and in what weather.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Story {
+pub enum Story {
     Paid,
     PaidWithCoupon,
     /// To be paid on delivery.
     Cash,
     /// The gateway is away when the refund is due.
     GatewayAway,
+    /// Of many, each in its own way.
+    Mixed,
 }
 
-struct Played {
+pub struct Begun {
+    story: Story,
     bought: Bought,
     cart: CartId,
     run_id: Uuid,
-    /// Laptops and mice in stock before they were bought.
+    /// Laptops and mice in stock before any of them were bought.
     before: [(i32, i32); 2],
 }
 
@@ -72,52 +73,85 @@ async fn cancel(world: &World, bought: &Bought, actor: Actor) -> Result<Accepted
     Ok(accepted)
 }
 
-/// An order that has been confirmed by a healthy worker.
+/// Orders that have been confirmed by a healthy worker.
+async fn confirmed_of(world: &World, story: Story, many: usize) -> Vec<(Story, Bought, CartId)> {
+    let mut confirmed = Vec::with_capacity(many);
+    for number in 0..many {
+        let story = story.of(number);
+        let (user, cart) = world.shopper(&[("LAP-001", 1), ("MOU-001", 2)]).await;
+        let coupon_codes = if story == Story::PaidWithCoupon { vec!["SAVE20".to_owned()] } else { Vec::new() };
+        let payment_method = if story == Story::Cash { PaymentMethod::Cod } else { PaymentMethod::Upi };
+        let order = Order { coupon_codes, payment_method, ..order(user, cart) };
+        confirmed.push((story, world.checkout_as(order).await.expect("accepted"), cart));
+    }
+    world.carry_on(many).await;
+    for (_, bought, _) in &confirmed {
+        assert_eq!(world.order_status(bought.order_id.into()).await.as_deref(), Some("CONFIRMED"));
+    }
+    confirmed
+}
+
 async fn confirmed(world: &World, story: Story) -> (Bought, CartId) {
-    let (user, cart) = world.shopper(&[("LAP-001", 1), ("MOU-001", 2)]).await;
-    let coupon_codes = if story == Story::PaidWithCoupon { vec!["SAVE20".to_owned()] } else { Vec::new() };
-    let payment_method = if story == Story::Cash { PaymentMethod::Cod } else { PaymentMethod::Upi };
-    let bought =
-        world.checkout_as(Order { coupon_codes, payment_method, ..order(user, cart) }).await.expect("accepted");
-    let healthy = world.healthy().await;
-    healthy.drain(50).await.expect("drained");
-    healthy.die().await.expect("dead");
-    assert_eq!(world.order_status(bought.order_id.into()).await.as_deref(), Some("CONFIRMED"));
+    let (_, bought, cart) = confirmed_of(world, story, 1).await.remove(0);
     (bought, cart)
 }
 
-async fn play(world: &World, story: Story, fusion: bool, faults: Option<Arc<dyn Faults>>) -> Played {
-    let before = stock(world).await;
-    let (bought, cart) = confirmed(world, story).await;
-    let accepted = cancel(world, &bought, Actor::Customer).await.expect("accepted");
-    let first = world.worker(fusion, faults).await;
-    if story == Story::GatewayAway {
-        world.gateway.set_weather(Weather::Away);
-        first.drain(4).await.expect("drained");
-        world.gateway.set_weather(Weather::Fair);
+impl Story {
+    /// That of one of many.
+    fn of(self, number: usize) -> Story {
+        match (self, number % 4) {
+            (Story::Mixed, 1) => Story::PaidWithCoupon,
+            (Story::Mixed, 3) => Story::Cash,
+            (Story::Mixed, _) => Story::Paid,
+            (Story::Paid | Story::PaidWithCoupon | Story::Cash | Story::GatewayAway, _) => self,
+        }
     }
-    first.drain(6).await.expect("drained");
-    first.die().await.expect("dead");
-    let turns = world.worker(fusion, None).await.drain(200).await.expect("drained");
-    assert!(turns < 200, "the run never ends");
-    Played { bought, cart, run_id: accepted.workflow_id, before }
+}
+
+impl misfortune::Story for Story {
+    type Begun = Begun;
+
+    async fn begin(&self, world: &World, many: usize) -> Vec<Begun> {
+        let (before, mut begun) = (stock(world).await, Vec::with_capacity(many));
+        for (story, bought, cart) in confirmed_of(world, *self, many).await {
+            let run_id = cancel(world, &bought, Actor::Customer).await.expect("accepted").workflow_id;
+            begun.push(Begun { story, bought, cart, run_id, before });
+        }
+        if *self == Story::GatewayAway {
+            world.gateway.set_weather(Weather::Away);
+        }
+        begun
+    }
+
+    async fn meanwhile(&self, world: &World, _: &[Begun]) {
+        if world.gateway.asked_in_vain() > 2 {
+            world.gateway.set_weather(Weather::Fair);
+        }
+    }
+
+    async fn judge(&self, world: &World, begun: &[Begun], when: &str) -> Vec<bool> {
+        for one in begun {
+            assert_taken_back(world, one, when).await;
+        }
+        vec![true; begun.len()]
+    }
 }
 
 /// Everything is back where it was, once; the order says so, and so was the shopper told.
-async fn assert_taken_back(world: &World, story: Story, played: &Played, when: &str) {
-    world.assert_books(when).await;
-    let order_id = played.bought.order_id;
+async fn assert_taken_back(world: &World, begun: &Begun, when: &str) {
+    let Begun { story, bought, cart, run_id, before } = begun;
+    let order_id = bought.order_id;
     let (status, payment): (String, String) =
         sqlx::query_as("select order_status, payment_status from orders where id = $1")
             .bind(Uuid::from(order_id))
             .fetch_one(&world.pool)
             .await
             .expect("an order");
-    let paid_back = if story == Story::Cash { "FAILED" } else { "REFUNDED" };
+    let paid_back = if *story == Story::Cash { "FAILED" } else { "REFUNDED" };
     assert_eq!((status.as_str(), payment.as_str()), ("CANCELLED", paid_back), "{when}");
     assert_eq!(world.gateway.net(order_id), Decimal::ZERO, "{when}: the money is back");
-    assert_eq!(stock(world).await, played.before, "{when}: the stock is back");
-    assert_eq!(world.cart_status(played.cart).await, "CONVERTED", "{when}: a cart is ordered once");
+    assert_eq!(stock(world).await, *before, "{when}: the stock is back");
+    assert_eq!(world.cart_status(*cart).await, "CONVERTED", "{when}: a cart is ordered once");
     let used: i32 = sqlx::query_scalar("select current_usage_count + held_count from coupons where code = 'SAVE20'")
         .fetch_one(&world.pool)
         .await
@@ -125,7 +159,7 @@ async fn assert_taken_back(world: &World, story: Story, played: &Played, when: &
     assert_eq!(used, 0, "{when}: the coupon may be used again");
     let mut told: Vec<String> = world.mails.about(order_id).into_iter().map(|mail| mail.event).collect();
     told.sort();
-    let refunded: &[&str] = if story == Story::Cash { &[] } else { &["payment.refunded"] };
+    let refunded: &[&str] = if *story == Story::Cash { &[] } else { &["payment.refunded"] };
     assert_eq!(told, [&["order.cancelled", "order.confirmed"], refunded].concat(), "{when}: e-mails");
     let history: Vec<(Option<String>, String, String)> = sqlx::query_as(
         "select from_status, to_status, changed_by from order_state_history where order_id = $1 order by id desc limit 1",
@@ -136,106 +170,18 @@ async fn assert_taken_back(world: &World, story: Story, played: &Played, when: &
     .expect("a history");
     let last = (Some("CONFIRMED".to_owned()), "CANCELLED".to_owned(), "user:somebody".to_owned());
     assert_eq!(history, [last], "{when}");
-    let run = inspect::run(&world.pool, played.run_id).await.expect("a run").expect("a run");
+    let run = inspect::run(&world.pool, *run_id).await.expect("a run").expect("a run");
     assert_eq!(run.status.as_str(), "COMPLETED", "{when}");
-    let eta = if story == Story::Cash { serde_json::Value::Null } else { "5-7 business days".into() };
+    let eta = if *story == Story::Cash { serde_json::Value::Null } else { "5-7 business days".into() };
     let output = run.output.expect("an output");
     assert_eq!((&output["status"], &output["refundETA"]), (&"CANCELLED".into(), &eta), "{when}");
 }
 
-/// Plays a story with workers that die after each commit and can read nothing again at first.
-async fn play_with_a_bad_memory(world: &World, story: Story, fusion: bool, fault: Fault) -> Played {
-    let before = stock(world).await;
-    let (bought, cart) = confirmed(world, story).await;
-    let accepted = cancel(world, &bought, Actor::Customer).await.expect("accepted");
-    let (memory, registry) = (BadMemory::new(fault), workflows::registry(&world.shop));
-    if story == Story::GatewayAway {
-        world.gateway.set_weather(Weather::Away);
-        for _ in 0..40 {
-            memory.turn(&world.pool, &registry, fusion).await.expect("a turn");
-        }
-        world.gateway.set_weather(Weather::Fair);
-    }
-    memory.drain(&world.pool, &registry, fusion, 1_000).await.expect("drained");
-    Played { bought, cart, run_id: accepted.workflow_id, before }
-}
-
-async fn points(world: &World, story: Story, fusion: bool) -> Vec<(Point, String)> {
-    let recorder = Arc::new(Recorder::default());
-    let played = play(world, story, fusion, Some(Arc::clone(&recorder) as _)).await;
-    assert_taken_back(world, story, &played, "without faults").await;
-    recorder.points()
-}
-
-async fn every_point(story: Story, fault: impl Fn(Point, &str) -> Option<Fault>) {
-    for fusion in [true, false] {
-        let world = World::new().await;
-        let mut struck = 0;
-        for (point, step) in points(&world, story, fusion).await {
-            let Some(fault) = fault(point, &step) else { continue };
-            let when = format!("{story:?}, fusion {fusion}, {fault:?} at {point:?} {step}");
-            let strike = Once::new(point, &step, fault);
-            let played = play(&world, story, fusion, Some(Arc::clone(&strike) as _)).await;
-            assert_taken_back(&world, story, &played, &when).await;
-            assert!(strike.has_struck(), "{when}: the fault never struck");
-            struck += 1;
-        }
-        assert!(struck > 8, "{story:?}: {struck} points were tried");
-    }
-}
-
-macro_rules! stories {
-    ($($name:ident: $story:expr),+ $(,)?) => {$(
-        mod $name {
-            use super::*;
-
-            #[tokio::test]
-            async fn survives_a_crash_before_and_after_every_step_and_every_commit() {
-                every_point($story, |_, _| Some(Fault::Crash)).await;
-            }
-
-            #[tokio::test]
-            async fn survives_a_passing_failure_of_every_step() {
-                every_point($story, |point, _| (point == Point::Before).then_some(Fault::Retry)).await;
-            }
-
-            #[tokio::test]
-            async fn is_the_same_when_every_step_runs_twice() {
-                for fusion in [true, false] {
-                    let world = World::new().await;
-                    let played = play(&world, $story, fusion, Some(Arc::new(Everything))).await;
-                    assert_taken_back(&world, $story, &played, "everything twice").await;
-                }
-            }
-
-            #[tokio::test]
-            async fn parks_over_whatever_it_cannot_read_and_ends_the_same_once_it_can() {
-                for fault in [Fault::Unreadable, Fault::Panic] {
-                    for fusion in [true, false] {
-                        let when = format!("fusion {fusion}, every entry: {fault:?}");
-                        let world = World::new().await;
-                        let played = play_with_a_bad_memory(&world, $story, fusion, fault.clone()).await;
-                        assert_taken_back(&world, $story, &played, &when).await;
-                    }
-                }
-            }
-        }
-    )+};
-}
-stories! {
+alone! {
     paid: Story::Paid,
     paid_with_a_coupon: Story::PaidWithCoupon,
     to_be_paid_on_delivery: Story::Cash,
     while_the_gateway_is_away: Story::GatewayAway,
-}
-
-/// One step fails for good, every time.
-struct Always(&'static str);
-
-impl Faults for Always {
-    fn at(&self, point: Point, step: &str) -> Option<Fault> {
-        (point == Point::Before && step == self.0).then(|| Fault::Fail(Failure::new("injected", "a test")))
-    }
 }
 
 #[tokio::test]
@@ -267,8 +213,9 @@ async fn a_step_that_fails_for_good_parks_the_run_and_the_promise_holds_until_it
             let healthy = world.worker(fusion, None).await;
             healthy.drain(50).await.expect("drained");
             healthy.die().await.expect("dead");
-            let played = Played { bought, cart, run_id: accepted.workflow_id, before };
-            assert_taken_back(&world, Story::PaidWithCoupon, &played, &when).await;
+            let begun = Begun { story: Story::PaidWithCoupon, bought, cart, run_id: accepted.workflow_id, before };
+            world.assert_books(&when).await;
+            assert_taken_back(&world, &begun, &when).await;
         }
     }
 }
@@ -325,8 +272,8 @@ async fn a_step_that_fails_for_good_after_the_point_of_no_return_parks_the_run_a
 #[tokio::test]
 async fn the_steps_are_the_boxes_of_the_flow_chart() {
     let world = World::new().await;
-    let played = play(&world, Story::PaidWithCoupon, true, None).await;
-    let steps: Vec<String> = trace(&world.pool, played.run_id).await.expect("a trace");
+    let begun = play(&Story::PaidWithCoupon, &world, Way::Fused, None, "without faults").await;
+    let steps: Vec<String> = trace(&world.pool, begun[0].run_id).await.expect("a trace");
     let boxes = [
         "TX CheckEligibility",            // 1 Validate Cancellation Eligibility
         "NO_RETURN MarkCancelled",        // 2 Begin, 3 Update Order Status, 7 Create State History

@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use domain::ids::CartId;
-use engine::{
-    Failure,
-    testing::{BadMemory, Everything, Fault, Faults, Once, Point, Recorder, TestWorker, trace},
-};
+use engine::testing::{Fault, Once, Point, trace};
 use rust_decimal::Decimal;
 use workflows::checkout::accept::{Accepted, Order};
 
-use crate::world::{World, order};
+use crate::{
+    misfortune::{self, ALONE, Always, Story as _, Way, alone, astray, for_good, play, play_with_a_bad_memory, points},
+    world::{World, order},
+};
 
 /// How the shopper pays, and what must come of it when nothing goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Story {
+pub enum Story {
     Paid,
     PaidWithCoupon,
     Declined,
@@ -22,69 +22,83 @@ enum Story {
     Approved,
     /// 3-D Secure, never answered.
     Abandoned,
+    /// Of many, each in its own way.
+    Mixed,
 }
 
-struct Played<'w> {
-    world: &'w World,
-    accepted: Accepted,
+#[derive(Debug)]
+pub struct Begun {
+    pub story: Story,
+    pub accepted: Accepted,
     cart: CartId,
-    /// Laptops and mice in stock before.
+    /// Laptops and mice in stock before the first of them.
     before: [(i32, i32); 2],
 }
 
-async fn begin(world: &World, story: Story) -> Played<'_> {
-    let before = [world.stock("LAP-001").await, world.stock("MOU-001").await];
-    let (user, cart) = world.shopper(&[("LAP-001", 1), ("MOU-001", 2)]).await;
-    let token = match story {
-        Story::Paid | Story::PaidWithCoupon => "tok_ok",
-        Story::Declined => "tok_declined",
-        Story::Approved | Story::Abandoned => "tok_3ds",
-    };
-    let coupon_codes = if story == Story::PaidWithCoupon { vec!["SAVE20".to_owned()] } else { Vec::new() };
-    let order = Order { payment_token: Some(token.to_owned()), coupon_codes, ..order(user, cart) };
-    let accepted = world.checkout_as(order).await.expect("accepted");
-    Played { world, accepted, cart, before }
-}
-
-/// Plays a story with a fault on the first worker; whenever that worker dies, a healthy one takes over.
-async fn play(world: &World, story: Story, fusion: bool, faults: Option<Arc<dyn Faults>>) -> Played<'_> {
-    let played = begin(world, story).await;
-    let accepted = &played.accepted;
-    let registry = workflows::registry(&world.shop);
-    let first = TestWorker::new(&world.pool, registry.clone(), fusion, faults).await.expect("a worker");
-    first.turn(accepted.workflow_id).await.expect("a turn");
-    if story == Story::Approved {
-        approve(world, accepted).await;
-    }
-    // A few turns with the faulty worker, so that undos and children meet it too.
-    first.drain(6).await.expect("drained");
-    first.die().await.expect("dead");
-    if story == Story::Approved {
-        approve(world, accepted).await;
-    }
-    let second = TestWorker::new(&world.pool, registry, fusion, None).await.expect("a worker");
-    let turns = second.drain(200).await.expect("drained");
-    assert!(turns < 200, "the run never ends");
-    played
-}
-
-/// Plays a story with workers that die after each commit and can read nothing again at first.
-async fn play_with_a_bad_memory(world: &World, story: Story, fusion: bool, fault: Fault) -> Played<'_> {
-    let played = begin(world, story).await;
-    let (memory, registry) = (BadMemory::new(fault), workflows::registry(&world.shop));
-    let mut turns = 0;
-    while memory.turn(&world.pool, &registry, fusion).await.expect("a turn") {
-        if story == Story::Approved {
-            approve(world, &played.accepted).await;
+impl Story {
+    /// That of one of many.
+    fn of(self, number: usize) -> Story {
+        match (self, number % 5) {
+            (Story::Mixed, 1) => Story::PaidWithCoupon,
+            (Story::Mixed, 3) => Story::Approved,
+            (Story::Mixed, 4) => Story::Declined,
+            (Story::Mixed, _) => Story::Paid,
+            (Story::Paid | Story::PaidWithCoupon | Story::Declined | Story::Approved | Story::Abandoned, _) => self,
         }
-        turns += 1;
-        assert!(turns < 1_000, "the run never ends");
     }
-    played
+
+    async fn begin_one(self, world: &World, before: [(i32, i32); 2]) -> Begun {
+        let (user, cart) = world.shopper(&[("LAP-001", 1), ("MOU-001", 2)]).await;
+        let token = match self {
+            Story::Paid | Story::PaidWithCoupon | Story::Mixed => "tok_ok",
+            Story::Declined => "tok_declined",
+            Story::Approved | Story::Abandoned => "tok_3ds",
+        };
+        let coupon_codes = if self == Story::PaidWithCoupon { vec!["SAVE20".to_owned()] } else { Vec::new() };
+        let order = Order { payment_token: Some(token.to_owned()), coupon_codes, ..order(user, cart) };
+        Begun { story: self, accepted: world.checkout_as(order).await.expect("accepted"), cart, before }
+    }
+}
+
+impl misfortune::Story for Story {
+    type Begun = Begun;
+
+    async fn begin(&self, world: &World, many: usize) -> Vec<Begun> {
+        let (before, mut begun) = (stock(world).await, Vec::with_capacity(many));
+        for number in 0..many {
+            begun.push(self.of(number).begin_one(world, before).await);
+        }
+        begun
+    }
+
+    async fn meanwhile(&self, world: &World, begun: &[Begun]) {
+        for one in begun.iter().filter(|one| one.story == Story::Approved) {
+            approve(world, &one.accepted).await;
+        }
+    }
+
+    /// Each is confirmed with exactly its money, or as if it had never been; together they have their stock.
+    async fn judge(&self, world: &World, begun: &[Begun], when: &str) -> Vec<bool> {
+        let (mut as_planned, mut confirmed) = (Vec::with_capacity(begun.len()), 0);
+        for one in begun {
+            let is_confirmed = is_confirmed_or_undone(world, one, when).await;
+            confirmed += i32::from(is_confirmed);
+            as_planned.push(is_confirmed == !matches!(one.story, Story::Declined | Story::Abandoned));
+        }
+        if let Some(Begun { before: [laptops, mice], .. }) = begun.first() {
+            let left = [(laptops.0 - confirmed, laptops.1), (mice.0 - 2 * confirmed, mice.1)];
+            assert_eq!(stock(world).await, left, "{when}: the stock when {confirmed} are confirmed");
+        }
+        as_planned
+    }
+}
+
+async fn stock(world: &World) -> [(i32, i32); 2] {
+    [world.stock("LAP-001").await, world.stock("MOU-001").await]
 }
 
 /// The gateway captures and says so by webhook, if it has a payment that waits for the shopper.
-async fn approve(world: &World, accepted: &Accepted) {
+pub async fn approve(world: &World, accepted: &Accepted) {
     if let Some(payment) = world.gateway.approve(accepted.order_id) {
         let event = domain::ports::WebhookEvent {
             event_id: format!("evt_{}", payment.gateway_payment_id),
@@ -100,10 +114,9 @@ async fn approve(world: &World, accepted: &Accepted) {
     }
 }
 
-/// Confirmed with exactly its money and its stock, or as if it had never been.
-async fn assert_confirmed_or_undone(played: &Played<'_>, when: &str) -> bool {
-    let Played { world, accepted, cart, before } = played;
-    world.assert_books(when).await;
+/// Confirmed with exactly its money, or as if it had never been.
+async fn is_confirmed_or_undone(world: &World, one: &Begun, when: &str) -> bool {
+    let Begun { accepted, cart, .. } = one;
     let status = world.order_status(accepted.order_id.into()).await;
     let total: Option<Decimal> = sqlx::query_scalar("select total_amount from orders where id = $1")
         .bind(uuid::Uuid::from(accepted.order_id))
@@ -111,21 +124,17 @@ async fn assert_confirmed_or_undone(played: &Played<'_>, when: &str) -> bool {
         .await
         .expect("a total");
     let net = world.gateway.net(accepted.order_id);
-    let after = [world.stock("LAP-001").await, world.stock("MOU-001").await];
     let mails = world.mails.about(accepted.order_id);
     let payments = world.gateway.payments(accepted.order_id);
     assert!(payments.len() <= 1, "{when}: charged more than once: {payments:?}");
     if status.as_deref() == Some("CONFIRMED") {
         assert_eq!(net, total.expect("a total"), "{when}: the money of a confirmed order");
-        let sold = [(before[0].0 - 1, before[0].1), (before[1].0 - 2, before[1].1)];
-        assert_eq!(after, sold, "{when}: the stock of a confirmed order");
         assert_eq!(world.cart_status(*cart).await, "CONVERTED", "{when}");
         assert_eq!(mails.len(), 1, "{when}: one e-mail");
         true
     } else {
         assert!(matches!(status.as_deref(), None | Some("CANCELLED")), "{when}: the order is {status:?}");
         assert_eq!(net, Decimal::ZERO, "{when}: nobody pays for an order that is not to be had");
-        assert_eq!(after, *before, "{when}: all stock is back");
         assert_eq!(world.cart_status(*cart).await, "ACTIVE", "{when}: the cart is the shopper's again");
         let cancelled = mails.iter().filter(|mail| mail.event == "order.cancelled").count();
         assert_eq!(cancelled, usize::from(status.is_some()), "{when}: one e-mail for an order that was cancelled");
@@ -133,73 +142,7 @@ async fn assert_confirmed_or_undone(played: &Played<'_>, when: &str) -> bool {
     }
 }
 
-async fn points(world: &World, story: Story, fusion: bool) -> Vec<(Point, String)> {
-    let recorder = Arc::new(Recorder::default());
-    let played = play(world, story, fusion, Some(Arc::clone(&recorder) as _)).await;
-    let confirmed = assert_confirmed_or_undone(&played, "without faults").await;
-    assert_eq!(confirmed, !matches!(story, Story::Declined | Story::Abandoned), "{story:?} without faults");
-    recorder.points()
-}
-
-/// One row a point: the whole table, in one test a story so that they run side by side.
-async fn every_point(story: Story, fault: impl Fn(Point, &str) -> Option<Fault>) {
-    for fusion in [true, false] {
-        let world = World::new().await;
-        let mut struck = 0;
-        for (point, step) in points(&world, story, fusion).await {
-            let Some(fault) = fault(point, &step) else { continue };
-            let when = format!("{story:?}, fusion {fusion}, {fault:?} at {point:?} {step}");
-            let once = Once::new(point, &step, fault);
-            let played = play(&world, story, fusion, Some(Arc::clone(&once) as _)).await;
-            assert_confirmed_or_undone(&played, &when).await;
-            assert!(once.has_struck(), "{when}: the fault never struck");
-            struck += 1;
-        }
-        assert!(struck > 0, "{story:?}: no point was tried");
-    }
-}
-
-macro_rules! stories {
-    ($($name:ident: $story:expr),+ $(,)?) => {$(
-        mod $name {
-            use super::*;
-
-            #[tokio::test]
-            async fn survives_a_crash_before_and_after_every_step_and_every_commit() {
-                every_point($story, |_, _| Some(Fault::Crash)).await;
-            }
-
-            #[tokio::test]
-            async fn survives_a_passing_failure_of_every_step() {
-                every_point($story, |point, _| (point == Point::Before).then_some(Fault::Retry)).await;
-            }
-
-            #[tokio::test]
-            async fn is_the_same_when_every_step_runs_twice() {
-                for fusion in [true, false] {
-                    let world = World::new().await;
-                    let played = play(&world, $story, fusion, Some(Arc::new(Everything))).await;
-                    let confirmed = assert_confirmed_or_undone(&played, "everything twice").await;
-                    assert_eq!(confirmed, !matches!($story, Story::Declined | Story::Abandoned));
-                }
-            }
-
-            #[tokio::test]
-            async fn parks_over_whatever_it_cannot_read_and_ends_the_same_once_it_can() {
-                for fault in [Fault::Unreadable, Fault::Panic] {
-                    for fusion in [true, false] {
-                        let when = format!("fusion {fusion}, every entry: {fault:?}");
-                        let world = World::new().await;
-                        let played = play_with_a_bad_memory(&world, $story, fusion, fault.clone()).await;
-                        let confirmed = assert_confirmed_or_undone(&played, &when).await;
-                        assert_eq!(confirmed, !matches!($story, Story::Declined | Story::Abandoned), "{when}");
-                    }
-                }
-            }
-        }
-    )+};
-}
-stories! {
+alone! {
     paid: Story::Paid,
     paid_with_a_coupon: Story::PaidWithCoupon,
     declined: Story::Declined,
@@ -211,15 +154,16 @@ stories! {
 #[tokio::test]
 async fn a_webhook_that_no_run_can_be_told_is_refused_and_the_next_is_heard() {
     let world = World::new().await;
-    let played = begin(&world, Story::Approved).await;
-    let worker = TestWorker::new(&world.pool, workflows::registry(&world.shop), true, None).await.expect("a worker");
-    worker.turn(played.accepted.workflow_id).await.expect("a turn");
-    let payments = world.gateway.payments(played.accepted.order_id);
+    let begun = Story::Approved.begin(&world, 1).await;
+    let accepted = &begun[0].accepted;
+    let worker = world.healthy().await;
+    worker.turn(accepted.workflow_id).await.expect("a turn");
+    let payments = world.gateway.payments(accepted.order_id);
     let event = domain::ports::WebhookEvent {
         event_id: "evt_garbled".to_owned(),
         kind: domain::ports::WebhookKind::PaymentFailed,
         gateway_payment_id: payments[0].gateway_payment_id.clone(),
-        order_id: Some(played.accepted.order_id),
+        order_id: Some(accepted.order_id),
         amount: None,
         failure: Some("\0".to_owned()),
     };
@@ -227,9 +171,9 @@ async fn a_webhook_that_no_run_can_be_told_is_refused_and_the_next_is_heard() {
     let told = workflows::checkout::webhook::receive(&mut tx, "scripted", &event).await.expect("received");
     tx.commit().await.expect("committed");
     assert_eq!(told, "REFUSED");
-    approve(&world, &played.accepted).await;
+    approve(&world, accepted).await;
     worker.drain(50).await.expect("drained");
-    assert!(assert_confirmed_or_undone(&played, "after what could not be told").await);
+    assert_eq!(astray(&Story::Approved, &world, &begun, "after what could not be told").await, 0);
 }
 
 /// With packing that begins by itself there is a run of `fulfilment` behind each order.
@@ -238,8 +182,8 @@ async fn an_order_is_packed_by_itself_though_nothing_can_be_read_again_at_first(
     for fault in [Fault::Unreadable, Fault::Panic] {
         let packs_by_itself = workflows::Rules { auto_process_after_s: Some(60), ..workflows::Rules::default() };
         let world = World::with(workflows::Rules { default_gateway: "scripted".to_owned(), ..packs_by_itself }).await;
-        let played = play_with_a_bad_memory(&world, Story::Paid, true, fault).await;
-        let status = world.order_status(played.accepted.order_id.into()).await;
+        let begun = play_with_a_bad_memory(&Story::Paid, &world, true, fault).await;
+        let status = world.order_status(begun[0].accepted.order_id.into()).await;
         assert_eq!(status.as_deref(), Some("PROCESSING"));
         world.assert_books("packed").await;
     }
@@ -248,23 +192,24 @@ async fn an_order_is_packed_by_itself_though_nothing_can_be_read_again_at_first(
 /// Steps before the point of no return unwind when they fail for good; the unwinding is a snapshot.
 #[tokio::test]
 async fn a_step_that_fails_for_good_leaves_a_clean_slate() {
-    let forward_only = ["SendNotifications", "ReadReceipt"];
-    for fusion in [true, false] {
+    let (story, forward_only) = (Story::PaidWithCoupon, ["SendNotifications", "ReadReceipt"]);
+    for way in ALONE {
         let world = World::new().await;
         let mut traces = Vec::new();
-        for (point, step) in points(&world, Story::PaidWithCoupon, fusion).await {
-            let is_checkout_step = !matches!(step.as_str(), "ComposeMessage" | "SendEmail" | "SettleMessage");
-            if point != Point::Before || forward_only.contains(&step.as_str()) || !is_checkout_step {
+        for (point, step) in points(&story, &world, way).await {
+            if point != Point::Before || forward_only.contains(&step.as_str()) || !story.may_fail(&step) {
                 continue;
             }
-            let when = format!("fusion {fusion}, {step} fails for good");
-            let once = Once::new(point, &step, Fault::Fail(Failure::new("injected", "a test")));
-            let played = play(&world, Story::PaidWithCoupon, fusion, Some(Arc::clone(&once) as _)).await;
-            assert!(!assert_confirmed_or_undone(&played, &when).await, "{when}: it was confirmed");
-            traces.push((step, trace(&played.world.pool, played.accepted.workflow_id).await.expect("a trace")));
+            let when = format!("{way:?}, {step} fails for good");
+            let begun = play(&story, &world, way, Some(Once::new(point, &step, for_good())), &when).await;
+            assert_eq!(astray(&story, &world, &begun, &when).await, 1, "{when}: it was confirmed");
+            traces.push((step, trace(&world.pool, begun[0].accepted.workflow_id).await.expect("a trace")));
         }
         assert!(traces.len() >= 15, "{} steps were failed", traces.len());
-        insta::assert_yaml_snapshot!(format!("unwind_{}", if fusion { "fused" } else { "step_by_step" }), traces);
+        insta::assert_yaml_snapshot!(
+            format!("unwind_{}", if way == Way::Fused { "fused" } else { "step_by_step" }),
+            traces
+        );
     }
 }
 
@@ -276,20 +221,9 @@ async fn a_forward_only_step_that_fails_parks_the_run_and_keeps_the_order() {
             let world = World::new().await;
             let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
             let accepted = world.checkout(user, cart, "tok_ok").await.expect("accepted");
-            struct Always(&'static str);
-            impl Faults for Always {
-                fn at(&self, point: Point, step: &str) -> Option<Fault> {
-                    (point == Point::Before && step == self.0).then(|| Fault::Fail(Failure::new("injected", "a test")))
-                }
-            }
-            let worker =
-                TestWorker::new(&world.pool, workflows::registry(&world.shop), fusion, Some(Arc::new(Always(step))))
-                    .await
-                    .expect("a worker");
-            worker.drain(50).await.expect("drained");
+            world.worker(fusion, Some(Arc::new(Always(step)))).await.drain(50).await.expect("drained");
             assert_eq!(world.order_status(accepted.order_id.into()).await.as_deref(), Some("CONFIRMED"), "{step}");
-            let run = engine::inspect::run(&world.pool, accepted.workflow_id).await.expect("a run").expect("a run");
-            assert_eq!(run.status.as_str(), "STUCK", "{step}, fusion {fusion}");
+            assert_eq!(world.status(accepted.workflow_id).await, "STUCK", "{step}, fusion {fusion}");
         }
     }
 }
@@ -298,8 +232,8 @@ async fn a_forward_only_step_that_fails_parks_the_run_and_keeps_the_order() {
 #[tokio::test]
 async fn the_steps_are_the_boxes_of_the_flow_chart_in_order() {
     let world = World::new().await;
-    let played = play(&world, Story::PaidWithCoupon, true, None).await;
-    let steps: Vec<String> = trace(&played.world.pool, played.accepted.workflow_id)
+    let begun = play(&Story::PaidWithCoupon, &world, Way::Fused, None, "without faults").await;
+    let steps: Vec<String> = trace(&world.pool, begun[0].accepted.workflow_id)
         .await
         .expect("a trace")
         .into_iter()

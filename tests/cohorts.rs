@@ -7,48 +7,145 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::Duration,
 };
 
-use domain::ids::CartId;
+use domain::{ids::CartId, notification::StaffReport};
 use engine::{
     Failure, Flow, Nothing, Registry, Result, RetryPolicy, SetResult, SetStep, SetTx, Start, StepError, Undo, Undoing,
     Workflow, inspect,
-    testing::{Everything, Fault, Faults, Once, Point, Recorder, TestWorker},
+    testing::{Fault, Faults, Point, TestWorker, advance_clock},
 };
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use uuid::Uuid;
-use workflows::checkout::accept::{Accepted, Order};
+use workflows::{checkout::accept::Accepted, notification::Notice, reservation_expiry::ReservationExpiry};
 
-use crate::world::{World, database, order};
+use crate::{
+    cancellation_faults, checkout_faults,
+    misfortune::{Story, astray, together},
+    refunds, return_faults,
+    world::{World, database},
+};
+
+// --- whatever befalls one of many, at whatever point ---
+
+together! {
+    two_checkouts_together: 2 of checkout_faults::Story::Mixed,
+    seven_checkouts_together: 7 of checkout_faults::Story::Mixed,
+    sixty_four_checkouts_together: 64 of checkout_faults::Story::Mixed,
+    two_cancellations_together: 2 of cancellation_faults::Story::Mixed,
+    seven_cancellations_together: 7 of cancellation_faults::Story::Mixed,
+    sixty_four_cancellations_together: 64 of cancellation_faults::Story::Mixed,
+    two_refunds_together: 2 of refunds::Partial,
+    seven_refunds_together: 7 of refunds::Partial,
+    sixty_four_refunds_together: 64 of refunds::Partial,
+    two_returns_together: 2 of return_faults::Story::Mixed,
+    seven_returns_together: 7 of return_faults::Story::Mixed,
+    sixty_four_returns_together: 64 of return_faults::Story::Mixed,
+    two_notices_together: 2 of Notices,
+    seven_notices_together: 7 of Notices,
+    sixty_four_notices_together: 64 of Notices,
+    two_whose_holds_are_over: 2 of HoldsThatAreOver,
+    seven_whose_holds_are_over: 7 of HoldsThatAreOver,
+    sixty_four_whose_holds_are_over: 64 of HoldsThatAreOver,
+}
+
+/// Notices about one order; every third is for the staff, who have no address.
+#[derive(Debug, Clone, Copy)]
+struct Notices;
+
+struct Noticed {
+    run_id: Uuid,
+    subject: Uuid,
+    is_for_staff: bool,
+}
+
+impl Story for Notices {
+    type Begun = Noticed;
+
+    async fn begin(&self, world: &World, many: usize) -> Vec<Noticed> {
+        let (user, cart) = world.shopper(&[("MOU-001", 1)]).await;
+        let order_id = world.checkout(user, cart, "tok_ok").await.expect("accepted").order_id;
+        world.carry_on(1).await;
+        let mut begun = Vec::with_capacity(many);
+        for number in 0..many {
+            let (subject, is_for_staff) = (Uuid::now_v7(), number % 3 == 2);
+            let notice = if is_for_staff {
+                let report = StaffReport { id: subject, subject: "News".to_owned(), text: "None.".to_owned() };
+                Notice::to_staff("stock.low", report)
+            } else {
+                Notice::of_part("return.approved", order_id, subject)
+            };
+            let mut conn = world.pool.acquire().await.expect("a connection");
+            notice.tell(&mut conn).await.expect("started");
+            let run_id = sqlx::query_scalar("select run_id from engine.run_keys where run_key = $1")
+                .bind(notice.key())
+                .fetch_one(&mut *conn)
+                .await
+                .expect("a run");
+            begun.push(Noticed { run_id, subject, is_for_staff });
+        }
+        begun
+    }
+
+    /// Each is told, and handed over twice at most; one that failed is not.
+    async fn judge(&self, world: &World, begun: &[Noticed], when: &str) -> Vec<bool> {
+        let mut as_planned = Vec::with_capacity(begun.len());
+        for one in begun {
+            let message: Option<(String, String)> =
+                sqlx::query_as("select status, message_id from notifications where subject_id = $1")
+                    .bind(one.subject)
+                    .fetch_optional(&world.pool)
+                    .await
+                    .expect("a message");
+            let copies = message.as_ref().map_or(0, |(_, id)| world.mails.copies(id));
+            let has_failed = world.status(one.run_id).await == "FAILED";
+            if !has_failed {
+                let status = message.map(|(status, _)| status);
+                assert_eq!(status.as_deref(), Some(if one.is_for_staff { "SKIPPED" } else { "SENT" }), "{when}");
+                assert_eq!(copies == 0, one.is_for_staff, "{when}: {copies} copies");
+            }
+            assert!(copies <= 2, "{when}: {copies} copies");
+            as_planned.push(!has_failed);
+        }
+        as_planned
+    }
+
+    fn may_fail(&self, _: &str) -> bool {
+        true
+    }
+}
+
+/// Checkouts at the bank's page whose stock is held no longer; every other shopper has paid at the last moment.
+#[derive(Debug, Clone, Copy)]
+struct HoldsThatAreOver;
+
+impl Story for HoldsThatAreOver {
+    type Begun = checkout_faults::Begun;
+
+    async fn begin(&self, world: &World, many: usize) -> Vec<checkout_faults::Begun> {
+        let mut begun = checkout_faults::Story::Abandoned.begin(world, many).await;
+        let worker = world.worker_of(many, None).await;
+        worker.drain_together(1).await.expect("a round");
+        worker.die().await.expect("gone");
+        advance_clock(&world.pool, Duration::from_secs(11 * 60)).await.expect("later");
+        for one in begun.iter_mut().step_by(2) {
+            one.story = checkout_faults::Story::Approved;
+            checkout_faults::approve(world, &one.accepted).await;
+        }
+        let mut conn = world.pool.acquire().await.expect("a connection");
+        let expiry = Start::<ReservationExpiry>::new(Uuid::now_v7().to_string(), &()).expect("a start");
+        engine::start(&mut conn, &expiry).await.expect("started");
+        begun
+    }
+
+    async fn judge(&self, world: &World, begun: &[checkout_faults::Begun], when: &str) -> Vec<bool> {
+        checkout_faults::Story::Abandoned.judge(world, begun, when).await
+    }
+}
 
 // --- checkouts ---
-
-/// Where some are declined, some have coupons, and all want the same two variants.
-async fn begin(world: &World, many: usize) -> Vec<(Accepted, CartId)> {
-    let mut begun = Vec::with_capacity(many);
-    for number in 0..many {
-        let (user, cart) = world.shopper(&[("LAP-001", 1), ("MOU-001", 2)]).await;
-        let token = if number % 5 == 4 { "tok_declined" } else { "tok_ok" };
-        let coupon_codes = if number % 3 == 1 { vec!["SAVE20".to_owned()] } else { Vec::new() };
-        let order = Order { payment_token: Some(token.to_owned()), coupon_codes, ..order(user, cart) };
-        begun.push((world.checkout_as(order).await.expect("accepted"), cart));
-    }
-    begun
-}
-
-/// A worker whose runs travel together and one of which meets a fault; if it dies, a healthy one takes over.
-async fn play(world: &World, many: usize, faults: Option<Arc<dyn Faults>>) -> Vec<(Accepted, CartId)> {
-    let begun = begin(world, many).await;
-    let registry = workflows::registry(&world.shop);
-    let first = TestWorker::in_cohorts(&world.pool, registry.clone(), many, faults).await.expect("a worker");
-    first.drain_together(6).await.expect("drained");
-    first.die().await.expect("dead");
-    let second = TestWorker::in_cohorts(&world.pool, registry, many, None).await.expect("a worker");
-    assert_ends(&second, 100, "after the first worker").await;
-    begun
-}
 
 async fn assert_ends(worker: &TestWorker, rounds: usize, when: &str) {
     if worker.drain_together(rounds).await.expect("drained") < rounds {
@@ -78,111 +175,75 @@ async fn assert_each_whole(world: &World, begun: &[(Accepted, CartId)], when: &s
     confirmed
 }
 
-/// How many of so many pay, if nothing goes wrong.
-fn payers(many: usize) -> usize {
-    (0..many).filter(|number| number % 5 != 4).count()
-}
+/// Counts how often rows were handed to the step that is made to fail.
+#[derive(Default)]
+struct Passes(AtomicUsize);
 
-async fn every_point(many: usize, fault: impl Fn(Point, &str) -> Option<Fault>) {
-    let world = World::new().await;
-    let recorder = Arc::new(Recorder::default());
-    let begun = play(&world, many, Some(Arc::clone(&recorder) as _)).await;
-    assert_eq!(assert_each_whole(&world, &begun, "without faults").await, payers(many));
-    let mut struck = 0;
-    for (point, step) in recorder.points() {
-        let Some(fault) = fault(point, &step) else { continue };
-        let is_fatal = matches!(fault, Fault::Fail(_));
-        let when = format!("{many} together, {fault:?} at {point:?} {step}");
-        let once = Once::new(point, &step, fault);
-        let begun = play(&world, many, Some(Arc::clone(&once) as _)).await;
-        let confirmed = assert_each_whole(&world, &begun, &when).await;
-        assert!(once.has_struck(), "{when}: the fault never struck");
-        assert!(confirmed >= payers(many) - usize::from(is_fatal), "{when}: {confirmed} confirmed");
-        struck += 1;
-    }
-    assert!(struck > 0, "no point was tried");
-}
-
-fn fails_for_good(point: Point, step: &str) -> Option<Fault> {
-    let is_checkouts =
-        !matches!(step, "ComposeMessage" | "SendEmail" | "SettleMessage" | "SendNotifications" | "ReadReceipt");
-    // An undo that cannot be done parks its run, as it does alone.
-    let is_undo = ["ReleaseCoupons", "ReleaseInventory", "CancelOrder", "VoidOrRefund", "UnlockCart"].contains(&step);
-    (point == Point::Before && is_checkouts && !is_undo).then(|| Fault::Fail(Failure::new("injected", "a test")))
-}
-
-macro_rules! cohorts {
-    ($($name:ident: $many:literal),+ $(,)?) => {$(
-        mod $name {
-            use super::*;
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn survive_the_death_of_one_at_every_step_and_commit() {
-                every_point($many, |_, _| Some(Fault::Crash)).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn survive_a_passing_failure_of_one_at_every_step() {
-                every_point($many, |point, _| (point == Point::Before).then_some(Fault::Retry)).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn survive_that_one_fails_for_good_at_every_step() {
-                every_point($many, fails_for_good).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn are_the_same_when_every_step_runs_twice() {
-                let world = World::new().await;
-                let begun = play(&world, $many, Some(Arc::new(Everything))).await;
-                assert_eq!(assert_each_whole(&world, &begun, "everything twice").await, payers($many));
-            }
+impl Faults for Passes {
+    fn at(&self, point: Point, step: &str) -> Option<Fault> {
+        if point == Point::Before && step == "CreateOrder" {
+            self.0.fetch_add(1, Ordering::SeqCst);
         }
-    )+};
-}
-cohorts! {
-    two_checkouts_together: 2,
-    seven_checkouts_together: 7,
-    sixty_four_checkouts_together: 64,
+        None
+    }
 }
 
-/// The statement that writes 64 orders fails for the sake of one of them.
+/// The statement that writes 64 orders, or the commit, fails for the sake of one of them: after six halvings at
+/// most everybody else is where they would be, in the turn they were in, and nobody has failed or died.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poisonous_checkout_among_64_fails_alone() {
-    let world = World::new().await;
-    let begun = begin(&world, 64).await;
-    let (poison, _) = &begun[20];
-    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
-        "create function refuse() returns trigger language plpgsql as $$ begin raise exception 'poison'; end $$;
-         create trigger poison before insert on orders for each row when (new.id = '{}') execute function refuse()",
-        Uuid::from(poison.order_id)
-    )))
-    .execute(&world.pool)
-    .await
-    .expect("a trigger");
-    let registry = workflows::registry(&world.shop);
-    let worker = TestWorker::in_cohorts(&world.pool, registry, 64, None).await.expect("a worker");
-    let asked = Instant::now();
-    worker.drain_together(1).await.expect("drained");
-    println!("one turn of 64 with a poisonous one took {:?}", asked.elapsed());
-    for (accepted, _) in &begun {
-        let run = inspect::run(&world.pool, accepted.workflow_id).await.expect("an answer").expect("a run");
-        let attempts: i64 =
-            sqlx::query_scalar("select count(*) from engine.journal where run_id = $1 and kind = 'ATTEMPT'")
-                .bind(accepted.workflow_id)
-                .fetch_one(&world.pool)
-                .await
-                .expect("a count");
-        if accepted.workflow_id == poison.workflow_id {
-            assert_eq!((run.status.as_str(), attempts), ("RETRYING", 1), "the poisonous one has failed once");
-        } else {
-            assert!(matches!(run.status.as_str(), "COMPLETED" | "FAILED"), "a neighbour is {}", run.status);
-            assert_eq!(attempts, 0, "a neighbour's attempts are counted");
+    for (trigger, when) in [("trigger poison before", ""), ("constraint trigger poison after", "initially deferred")] {
+        let world = World::new().await;
+        let begun = checkout_faults::Story::Mixed.begin(&world, 64).await;
+        let poison = &begun[20].accepted;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+            "create function refuse() returns trigger language plpgsql as $$ begin raise exception 'poison'; end $$;
+             create {trigger} insert on orders {when} for each row when (new.id = '{}') execute function refuse()",
+            Uuid::from(poison.order_id)
+        )))
+        .execute(&world.pool)
+        .await
+        .expect("a trigger");
+        let passes = Arc::new(Passes::default());
+        let worker = world.worker_of(64, Some(Arc::clone(&passes) as _)).await;
+        worker.drain_together(1).await.expect("drained");
+        let passed = passes.0.load(Ordering::SeqCst);
+        assert!(passed <= 64 * 7, "{trigger}: 64 rows were handed in {passed} times");
+        for one in &begun {
+            let run_id = one.accepted.workflow_id;
+            let run = inspect::run(&world.pool, run_id).await.expect("an answer").expect("a run");
+            let stands = match one.story {
+                _ if run_id == poison.workflow_id => ("RETRYING", 1, 0),
+                checkout_faults::Story::Approved => ("WAITING", 0, 0),
+                checkout_faults::Story::Declined => ("FAILED", 0, 0),
+                checkout_faults::Story::Paid
+                | checkout_faults::Story::PaidWithCoupon
+                | checkout_faults::Story::Abandoned
+                | checkout_faults::Story::Mixed => ("COMPLETED", 0, 0),
+            };
+            let stood = (run.status.as_str(), attempts(&world.pool, run_id).await, run.crashes);
+            assert_eq!(stood, stands, "{trigger}: {:?}", one.story);
         }
+        for _ in 0..60 {
+            checkout_faults::Story::Mixed.meanwhile(&world, &begun).await;
+            if worker.drain_together(1).await.expect("a round") == 0 {
+                break;
+            }
+        }
+        assert_eq!(astray(&checkout_faults::Story::Mixed, &world, &begun, trigger).await, 1, "{trigger}");
+        assert_eq!(world.status(poison.workflow_id).await, "FAILED", "{trigger}");
+        let failed = attempts(&world.pool, poison.workflow_id).await;
+        assert!(failed <= i64::from(RetryPolicy::default().max_attempts), "{trigger}: {failed} attempts");
     }
-    worker.drain_together(100).await.expect("drained");
-    assert_each_whole(&world, &begun, "with a poisonous one").await;
-    assert_eq!(world.status(poison.workflow_id).await, "FAILED");
+}
+
+/// Attempts of a run that failed.
+async fn attempts(pool: &PgPool, run_id: Uuid) -> i64 {
+    sqlx::query_scalar("select count(*) from engine.journal where run_id = $1 and kind = 'ATTEMPT'")
+        .bind(run_id)
+        .fetch_one(pool)
+        .await
+        .expect("a count")
 }
 
 /// Somebody keeps the stock of one variant locked: whoever wants another is served, and nobody's order is lost.
@@ -397,12 +458,7 @@ async fn whatever_befalls_one_the_others_go_on() {
                 };
                 assert_eq!(run.status.as_str(), status, "{many}: a run that is {fate:?}");
                 assert_eq!(lab.tallied(run_id).await, tallied, "{many}: a run that is {fate:?}");
-                let attempts: i64 =
-                    sqlx::query_scalar("select count(*) from engine.journal where run_id = $1 and kind = 'ATTEMPT'")
-                        .bind(run_id)
-                        .fetch_one(&lab.pool)
-                        .await
-                        .expect("a count");
+                let attempts = attempts(&lab.pool, run_id).await;
                 let most = if fate == Fate::Poisonous { i64::from(RetryPolicy::default().max_attempts) } else { 0 };
                 assert!(attempts <= most, "{many}: {attempts} attempts of a run that is {fate:?}");
                 assert_eq!(run.crashes, 0, "{many}: a run that is {fate:?}");

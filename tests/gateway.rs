@@ -49,6 +49,8 @@ struct Ledger {
     calls: usize,
     looks: usize,
     weather: Weather,
+    /// Calls since the weather changed that nobody heard.
+    in_vain: usize,
     /// Orders of which nothing is to be heard.
     mute_about: HashSet<OrderId>,
     /// When each payment was made, by the gateway's clock.
@@ -72,7 +74,13 @@ impl ScriptedGateway {
 
     /// From now on it is as reachable as this.
     pub fn set_weather(&self, weather: Weather) {
-        self.ledger().weather = weather;
+        let mut ledger = self.ledger();
+        (ledger.weather, ledger.in_vain) = (weather, 0);
+    }
+
+    /// How often it was called while it was away this time.
+    pub fn asked_in_vain(&self) -> usize {
+        self.ledger().in_vain
     }
 
     /// It does not answer about this order, whoever asks; about others it does.
@@ -129,9 +137,13 @@ impl ScriptedGateway {
     }
 
     fn heard(&self) -> Result<(), GatewayError> {
-        match self.ledger().weather {
+        let mut ledger = self.ledger();
+        match ledger.weather {
             Weather::Fair | Weather::Deaf => Ok(()),
-            Weather::Away => Err(GatewayError::Unknown("the gateway is away".to_owned())),
+            Weather::Away => {
+                ledger.in_vain += 1;
+                Err(GatewayError::Unknown("the gateway is away".to_owned()))
+            }
             Weather::Elsewhere => Err(GatewayError::Misconfigured("404, and not from the gateway".to_owned())),
         }
     }

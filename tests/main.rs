@@ -24,6 +24,7 @@ mod interleavings;
 mod logins;
 mod lost_answer;
 mod mails;
+mod misfortune;
 mod operations;
 mod parcel_mixtures;
 mod patience;

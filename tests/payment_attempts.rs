@@ -1,16 +1,11 @@
 //! More than one try to pay: a declined payment leaves the order to be paid, while the window is open.
 
-use std::sync::Arc;
-
 use domain::{
     ids::OrderId,
     payment::PaymentMethod,
     ports::{WebhookEvent, WebhookKind},
 };
-use engine::{
-    inspect,
-    testing::{Everything, Fault, Faults, Once, Point, Recorder, trace},
-};
+use engine::{inspect, testing::trace};
 use rust_decimal::Decimal;
 use uuid::Uuid;
 use workflows::{
@@ -22,7 +17,10 @@ use workflows::{
     },
 };
 
-use crate::world::World;
+use crate::{
+    misfortune::{self, alone},
+    world::World,
+};
 
 async fn patient_shop() -> World {
     let rules = Rules { default_gateway: "scripted".to_owned(), payment_max_attempts: 3, ..Rules::default() };
@@ -71,26 +69,40 @@ async fn attempts(world: &World, order_id: OrderId) -> Vec<(i32, String)> {
     .expect("attempts")
 }
 
-/// Declined, then paid; whenever a worker dies, a healthy one takes over.
-async fn play(world: &World, fusion: bool, faults: Option<Arc<dyn Faults>>) -> Accepted {
-    let accepted = bought(world, "tok_declined").await;
-    let healthy = world.worker(fusion, None).await;
-    let first = world.worker(fusion, faults).await;
-    first.turn(accepted.workflow_id).await.expect("a turn");
-    first.turn(accepted.workflow_id).await.expect("a turn");
-    first.die().await.expect("dead");
-    for _ in 0..20 {
-        let run = inspect::run(&world.pool, accepted.workflow_id).await.expect("a run").expect("a run");
-        if run.waiting_for.as_deref() == Some(attempt::SIGNAL) && run.status.as_str() == "WAITING" {
-            break;
-        }
-        healthy.turn(accepted.workflow_id).await.expect("a turn");
+/// Declined, then paid.
+#[derive(Debug, Clone, Copy)]
+struct SecondTry;
+
+impl misfortune::Story for SecondTry {
+    type Begun = Accepted;
+
+    async fn world(&self) -> World {
+        patient_shop().await
     }
-    pay(world, accepted.order_id, "tok_ok").await.expect("the shop waits for it");
-    let turns = healthy.drain(200).await.expect("drained");
-    assert!(turns < 200, "the run never ends");
-    healthy.die().await.expect("dead");
-    accepted
+
+    async fn begin(&self, world: &World, many: usize) -> Vec<Accepted> {
+        let mut begun = Vec::with_capacity(many);
+        for _ in 0..many {
+            begun.push(bought(world, "tok_declined").await);
+        }
+        begun
+    }
+
+    async fn meanwhile(&self, world: &World, begun: &[Accepted]) {
+        for one in begun {
+            let run = inspect::run(&world.pool, one.workflow_id).await.expect("a run").expect("a run");
+            if run.waiting_for.as_deref() == Some(attempt::SIGNAL) && run.status.as_str() == "WAITING" {
+                pay(world, one.order_id, "tok_ok").await.expect("the shop waits for it");
+            }
+        }
+    }
+
+    async fn judge(&self, world: &World, begun: &[Accepted], when: &str) -> Vec<bool> {
+        for one in begun {
+            assert_paid_once(world, one, when).await;
+        }
+        vec![true; begun.len()]
+    }
 }
 
 async fn assert_paid_once(world: &World, accepted: &Accepted, when: &str) {
@@ -102,26 +114,8 @@ async fn assert_paid_once(world: &World, accepted: &Accepted, when: &str) {
     assert_eq!(made, [(1, "FAILED".to_owned()), (2, "CAPTURED".to_owned())], "{when}");
 }
 
-#[tokio::test]
-async fn a_second_try_survives_a_crash_or_a_passing_failure_at_every_point() {
-    for fusion in [true, false] {
-        let world = patient_shop().await;
-        let recorder = Arc::new(Recorder::default());
-        let accepted = play(&world, fusion, Some(Arc::clone(&recorder) as _)).await;
-        assert_paid_once(&world, &accepted, "without faults").await;
-        for (point, step) in recorder.points() {
-            let passing = (point == Point::Before).then_some(Fault::Retry);
-            for fault in [Some(Fault::Crash), passing].into_iter().flatten() {
-                let when = format!("fusion {fusion}, {fault:?} at {point:?} {step}");
-                let once = Once::new(point, &step, fault);
-                let accepted = play(&world, fusion, Some(Arc::clone(&once) as _)).await;
-                assert!(once.has_struck(), "{when}: the fault never struck");
-                assert_paid_once(&world, &accepted, &when).await;
-            }
-        }
-        let accepted = play(&world, fusion, Some(Arc::new(Everything))).await;
-        assert_paid_once(&world, &accepted, "everything twice").await;
-    }
+alone! {
+    a_second_try: SecondTry,
 }
 
 #[tokio::test]

@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use domain::{ids::OrderId, money::Money, payment::PaymentMethod, ports::PaymentGateway};
-use engine::{
-    Failure, Start, inspect,
-    testing::{Everything, Fault, Faults, Once, Point, Recorder, trace},
-};
+use engine::{Start, testing::trace};
 use rust_decimal::Decimal;
 use uuid::Uuid;
 use workflows::{
@@ -17,22 +14,24 @@ use workflows::{
 
 use crate::{
     gateway::Weather,
+    misfortune::{self, Always, alone},
     world::{World, order},
 };
 
-async fn healthy(world: &World) {
-    let worker = world.healthy().await;
-    let turns = worker.drain(200).await.expect("drained");
-    assert!(turns < 200, "the runs never end");
-    worker.die().await.expect("dead");
-}
-
 /// A paid and confirmed order, and what it cost.
 async fn paid(world: &World) -> (OrderId, Decimal) {
-    let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
-    let order_id = world.checkout(user, cart, "tok_ok").await.expect("accepted").order_id;
-    healthy(world).await;
+    let order_id = all_paid(world, 1).await.remove(0);
     (order_id, world.gateway.net(order_id))
+}
+
+async fn all_paid(world: &World, many: usize) -> Vec<OrderId> {
+    let mut orders = Vec::with_capacity(many);
+    for _ in 0..many {
+        let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
+        orders.push(world.checkout(user, cart, "tok_ok").await.expect("accepted").order_id);
+    }
+    world.carry_on(many).await;
+    orders
 }
 
 async fn ask(world: &World, order_id: OrderId, amount: Decimal) -> Result<Uuid, ClaimError> {
@@ -60,57 +59,42 @@ async fn assert_refunded(world: &World, order_id: OrderId, status: &str, refunde
     assert_eq!(world.order_status(order_id.into()).await.as_deref(), Some("CONFIRMED"), "{when}");
 }
 
-async fn play(world: &World, fusion: bool, faults: Option<Arc<dyn Faults>>) -> OrderId {
-    let (order_id, _) = paid(world).await;
-    ask(world, order_id, Decimal::from(1_000)).await.expect("accepted");
-    let first = world.worker(fusion, faults).await;
-    first.drain(6).await.expect("drained");
-    first.die().await.expect("dead");
-    healthy(world).await;
-    order_id
+/// A thousand of what was paid goes back.
+#[derive(Debug, Clone, Copy)]
+pub struct Partial;
+
+impl misfortune::Story for Partial {
+    type Begun = OrderId;
+
+    async fn begin(&self, world: &World, many: usize) -> Vec<OrderId> {
+        let orders = all_paid(world, many).await;
+        for order_id in &orders {
+            ask(world, *order_id, Decimal::from(1_000)).await.expect("accepted");
+        }
+        orders
+    }
+
+    async fn judge(&self, world: &World, begun: &[OrderId], when: &str) -> Vec<bool> {
+        for order_id in begun {
+            assert_refunded(world, *order_id, "PARTIALLY_REFUNDED", Decimal::from(1_000), when).await;
+            let told = world.mails.about(*order_id).iter().filter(|mail| mail.event == "payment.refunded").count();
+            assert_eq!(told, 1, "{when}");
+        }
+        vec![true; begun.len()]
+    }
 }
 
-/// One row a point, with a crash and, before a step, a passing failure.
-#[tokio::test]
-async fn a_partial_refund_survives_a_crash_or_a_passing_failure_at_every_point() {
-    for fusion in [true, false] {
-        let world = World::new().await;
-        let recorder = Arc::new(Recorder::default());
-        play(&world, fusion, Some(Arc::clone(&recorder) as _)).await;
-        let points = recorder.points();
-        assert!(points.len() > 10, "{points:?}");
-        for (point, step) in points {
-            let passing = (point == Point::Before).then_some(Fault::Retry);
-            for fault in [Some(Fault::Crash), passing].into_iter().flatten() {
-                let when = format!("fusion {fusion}, {fault:?} at {point:?} {step}");
-                let once = Once::new(point, &step, fault);
-                let order_id = play(&world, fusion, Some(Arc::clone(&once) as _)).await;
-                assert!(once.has_struck(), "{when}: the fault never struck");
-                assert_refunded(&world, order_id, "PARTIALLY_REFUNDED", Decimal::from(1_000), &when).await;
-                let told = world.mails.about(order_id).iter().filter(|mail| mail.event == "payment.refunded").count();
-                assert_eq!(told, 1, "{when}");
-            }
-        }
-        let order_id = play(&world, fusion, Some(Arc::new(Everything))).await;
-        assert_refunded(&world, order_id, "PARTIALLY_REFUNDED", Decimal::from(1_000), "everything twice").await;
-    }
+alone! {
+    a_partial_refund: Partial,
 }
 
 #[tokio::test]
 async fn a_refund_that_cannot_be_sent_parks_and_keeps_its_claim() {
-    struct Refused;
-    impl Faults for Refused {
-        fn at(&self, point: Point, step: &str) -> Option<Fault> {
-            let failure = Failure::new("step-broken", "it cannot be sent");
-            (point == Point::Before && step == "SendRefund").then_some(Fault::Fail(failure))
-        }
-    }
     let world = World::new().await;
     let (order_id, total) = paid(&world).await;
     let run_id = ask(&world, order_id, total - Decimal::ONE).await.expect("accepted");
-    world.worker(true, Some(Arc::new(Refused))).await.drain(20).await.expect("drained");
-    let run = inspect::run(&world.pool, run_id).await.expect("a run").expect("a run");
-    assert_eq!(run.status.as_str(), "STUCK");
+    world.worker(true, Some(Arc::new(Always("SendRefund")))).await.drain(20).await.expect("drained");
+    assert_eq!(world.status(run_id).await, "STUCK");
     let refused = ask(&world, order_id, Decimal::TWO).await.expect_err("but for one, all of it is promised");
     assert!(matches!(refused, ClaimError::ExceedsCaptured { left } if left.amount() == Decimal::ONE));
 }
@@ -122,14 +106,14 @@ async fn parts_add_up_to_the_whole_and_never_to_more() {
     let part = Decimal::new(123_456, 2);
     ask(&world, order_id, part).await.expect("accepted");
     ask(&world, order_id, part).await.expect("another of the same");
-    healthy(&world).await;
+    world.carry_on(1).await;
     assert_refunded(&world, order_id, "PARTIALLY_REFUNDED", part + part, "after two parts").await;
     let refused = ask(&world, order_id, total).await.expect_err("more than is left");
     assert!(matches!(refused, ClaimError::ExceedsCaptured { left } if left.amount() == total - part - part));
     ask(&world, order_id, total - part - part).await.expect("the rest");
     let refused = ask(&world, order_id, Decimal::ONE).await.expect_err("all of it is promised");
     assert!(matches!(refused, ClaimError::BeingCancelled), "{refused}");
-    healthy(&world).await;
+    world.carry_on(1).await;
     assert_eq!(payment_status(&world, order_id).await, ("REFUNDED".to_owned(), total));
     assert_eq!(world.gateway.net(order_id), Decimal::ZERO);
     let status = world.order_status(order_id.into()).await;
@@ -147,7 +131,7 @@ async fn nobody_can_stop_a_refund_that_was_accepted() {
     let mut conn = world.pool.acquire().await.expect("a connection");
     let stopped = engine::cancel(&mut conn, run_id, "an operator").await.expect("an answer");
     assert_eq!(stopped, engine::Delivery::Refused, "before its first turn");
-    healthy(&world).await;
+    world.carry_on(1).await;
     assert_refunded(&world, order_id, "PARTIALLY_REFUNDED", Decimal::from(1_000), "all the same").await;
 }
 
@@ -159,7 +143,7 @@ async fn of_two_refunds_at_once_that_are_too_much_together_one_is_promised() {
         let most = (total * Decimal::new(6, 1)).round_dp(2);
         let (one, other) = tokio::join!(ask(&world, order_id, most), ask(&world, order_id, most));
         assert_eq!(usize::from(one.is_ok()) + usize::from(other.is_ok()), 1, "{one:?} {other:?}");
-        healthy(&world).await;
+        world.carry_on(1).await;
         assert_refunded(&world, order_id, "PARTIALLY_REFUNDED", most, "after the one").await;
     }
 }
@@ -176,7 +160,7 @@ async fn what_cannot_be_refunded_is_refused_and_writes_nothing() {
     let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
     let cash = workflows::checkout::accept::Order { payment_method: PaymentMethod::Cod, ..order(user, cart) };
     let cash = world.checkout_as(cash).await.expect("accepted").order_id;
-    healthy(&world).await;
+    world.carry_on(1).await;
     assert!(matches!(ask(&world, cash, Decimal::ONE).await, Err(ClaimError::NothingCaptured)));
     let runs: i64 = sqlx::query_scalar("select count(*) from engine.run_keys where workflow = 'refund'")
         .fetch_one(&world.pool)
@@ -192,14 +176,14 @@ async fn cash_is_paid_back_by_hand_and_the_row_says_so() {
     let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
     let cash = workflows::checkout::accept::Order { payment_method: PaymentMethod::Cod, ..order(user, cart) };
     let order_id = world.checkout_as(cash).await.expect("accepted").order_id;
-    healthy(&world).await;
+    world.carry_on(1).await;
     sqlx::query("update payments set captured_amount = amount, payment_status = 'CAPTURED' where order_id = $1")
         .bind(Uuid::from(order_id))
         .execute(&world.pool)
         .await
         .expect("the courier was paid");
     ask(&world, order_id, Decimal::from(500)).await.expect("accepted");
-    healthy(&world).await;
+    world.carry_on(1).await;
     assert_eq!(payment_status(&world, order_id).await, ("PARTIALLY_REFUNDED".to_owned(), Decimal::from(500)));
     let by_hand: (bool, Option<String>, String) =
         sqlx::query_as("select by_hand, gateway_refund_id, status from refunds")
@@ -230,7 +214,7 @@ async fn money_captured_besides_what_paid_for_an_order_goes_back_and_the_order_s
         let mut conn = world.pool.acquire().await.expect("a connection");
         engine::start(&mut conn, &start).await.expect("started");
     }
-    healthy(&world).await;
+    world.carry_on(1).await;
     assert_eq!(world.gateway.net(order_id), total, "one of two went back, once");
     assert_eq!(payment_status(&world, order_id).await, ("CAPTURED".to_owned(), Decimal::ZERO));
     world.assert_books("after the extra went back").await;

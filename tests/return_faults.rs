@@ -7,11 +7,9 @@ use domain::{
     notification::ParcelLabel,
     order::{OrderStatus, ShipmentStatus},
     payment::PaymentMethod,
+    returns::ReturnStatus,
 };
-use engine::{
-    Failure, inspect,
-    testing::{BadMemory, Everything, Fault, Faults, Once, Point, Recorder},
-};
+use engine::testing::{Everything, Fault, Faults, Once, Recorder};
 use rust_decimal::Decimal;
 use uuid::Uuid;
 use workflows::{
@@ -22,11 +20,14 @@ use workflows::{
     store::{order_moves, order_moves::By, returns},
 };
 
-use crate::world::{STOCK, World, order};
+use crate::{
+    misfortune::{self, Always, Story as _, alone},
+    world::{STOCK, World, order},
+};
 
 /// What becomes of a return.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Story {
+pub enum Story {
     /// One of two mice comes back.
     Part,
     /// Everything comes back.
@@ -39,6 +40,8 @@ enum Story {
     RejectedAtTheDoor,
     /// Nobody says anything.
     Forgotten,
+    /// Of many, each in its own way.
+    Mixed,
 }
 
 impl Story {
@@ -47,89 +50,122 @@ impl Story {
             Story::Part | Story::Whole | Story::Cash => &[Decision::Approve, Decision::Receive],
             Story::Rejected => &[Decision::Reject],
             Story::RejectedAtTheDoor => &[Decision::Approve, Decision::Reject],
-            Story::Forgotten => &[],
+            Story::Forgotten | Story::Mixed => &[],
         }
     }
 
     fn comes_back(self) -> bool {
         self.decisions().contains(&Decision::Receive)
     }
+
+    /// That of one of many.
+    fn of(self, number: usize) -> Story {
+        let all = [Story::Part, Story::Whole, Story::Cash, Story::Rejected, Story::RejectedAtTheDoor, Story::Forgotten];
+        if self == Story::Mixed { all[number % all.len()] } else { self }
+    }
 }
 
 /// A laptop and two mice, bought and delivered.
 pub async fn delivered(world: &World, cash: bool) -> OrderId {
-    let (user, cart) = world.shopper(&[("LAP-001", 1), ("MOU-001", 2)]).await;
-    let method = if cash { PaymentMethod::Cod } else { PaymentMethod::Upi };
-    let order = Order { payment_method: method, ..order(user, cart) };
-    let order_id = world.checkout_as(order).await.expect("accepted").order_id;
-    let healthy = world.healthy().await;
-    healthy.drain(50).await.expect("drained");
-    let mut tx = world.pool.begin().await.expect("a transaction");
-    let now = engine::now(&mut *tx).await.expect("the time");
-    let mut order = order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
-    for to in [OrderStatus::Processing, OrderStatus::Shipped, OrderStatus::Delivered] {
-        let by = By { actor: "a test", reason: None, metadata: None };
-        fulfilment::staff_move(&mut tx, &mut order, to, by, now).await.expect("moved");
-    }
-    tx.commit().await.expect("committed");
-    healthy.drain(50).await.expect("drained");
-    healthy.die().await.expect("dead");
-    order_id
+    all_delivered(world, [cash]).await.remove(0)
 }
 
-struct Played<'w> {
-    world: &'w World,
+/// The same so many times, some paid in cash.
+async fn all_delivered(world: &World, cash: impl IntoIterator<Item = bool>) -> Vec<OrderId> {
+    let mut orders = Vec::new();
+    for cash in cash {
+        let (user, cart) = world.shopper(&[("LAP-001", 1), ("MOU-001", 2)]).await;
+        let method = if cash { PaymentMethod::Cod } else { PaymentMethod::Upi };
+        let order = Order { payment_method: method, ..order(user, cart) };
+        orders.push(world.checkout_as(order).await.expect("accepted").order_id);
+    }
+    world.carry_on(orders.len()).await;
+    for order_id in &orders {
+        let mut tx = world.pool.begin().await.expect("a transaction");
+        let now = engine::now(&mut *tx).await.expect("the time");
+        let mut order = order_moves::lock(&mut tx, *order_id).await.expect("an answer").expect("an order");
+        for to in [OrderStatus::Processing, OrderStatus::Shipped, OrderStatus::Delivered] {
+            let by = By { actor: "a test", reason: None, metadata: None };
+            fulfilment::staff_move(&mut tx, &mut order, to, by, now).await.expect("moved");
+        }
+        tx.commit().await.expect("committed");
+    }
+    world.carry_on(orders.len()).await;
+    orders
+}
+
+pub struct Begun {
     story: Story,
     order_id: OrderId,
     return_id: Uuid,
     run_id: Uuid,
+    /// When all of them had been delivered.
     mice_before: i32,
 }
 
-async fn begin(world: &World, story: Story) -> Played<'_> {
-    let order_id = delivered(world, story == Story::Cash).await;
-    let mice_before = world.stock("MOU-001").await.0;
-    let mut items = vec![(LineName::Variant("MOU-001".to_owned()), if story == Story::Part { 1 } else { 2 })];
-    if story != Story::Part {
-        items.push((LineName::Variant("LAP-001".to_owned()), 1));
+impl misfortune::Story for Story {
+    type Begun = Begun;
+
+    async fn begin(&self, world: &World, many: usize) -> Vec<Begun> {
+        let stories = || (0..many).map(|number| self.of(number));
+        let orders = all_delivered(world, stories().map(|story| story == Story::Cash)).await;
+        let mice_before = world.stock("MOU-001").await.0;
+        let mut begun = Vec::with_capacity(many);
+        for (story, order_id) in stories().zip(orders) {
+            let mice = if story == Story::Part { 1 } else { 2 };
+            let mut items = vec![(LineName::Variant("MOU-001".to_owned()), mice)];
+            if story != Story::Part {
+                items.push((LineName::Variant("LAP-001".to_owned()), 1));
+            }
+            let mut tx = world.pool.begin().await.expect("a transaction");
+            let now = engine::now(&mut *tx).await.expect("the time");
+            let order = order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
+            let return_id = desk::request(&mut tx, &world.shop.rules, &order, &items, "too heavy", now);
+            let return_id = return_id.await.expect("asked for");
+            let run_id = returns::find(&mut tx, return_id).await.expect("an answer").expect("a return").run_id;
+            tx.commit().await.expect("committed");
+            begun.push(Begun { story, order_id, return_id, run_id, mice_before });
+        }
+        begun
     }
+
+    /// The staff say what comes next.
+    async fn meanwhile(&self, world: &World, begun: &[Begun]) {
+        for one in begun {
+            let next = match status(world, one).await {
+                ReturnStatus::Requested => one.story.decisions().first(),
+                ReturnStatus::Approved => one.story.decisions().get(1),
+                ReturnStatus::Received | ReturnStatus::Refunded | ReturnStatus::Rejected => None,
+            };
+            if let Some(decision) = next {
+                decide(world, one, *decision).await;
+            }
+        }
+    }
+
+    async fn judge(&self, world: &World, begun: &[Begun], when: &str) -> Vec<bool> {
+        let (mut as_planned, mut mice) = (Vec::with_capacity(begun.len()), 0);
+        for one in begun {
+            let has_failed = world.status(one.run_id).await == "FAILED";
+            mice += assert_settled(world, one, has_failed, when).await;
+            as_planned.push(!has_failed);
+        }
+        let before = begun.first().map_or(STOCK, |one| one.mice_before);
+        assert_eq!(world.stock("MOU-001").await, (before + mice, 0), "{when}: the stock");
+        as_planned
+    }
+}
+
+async fn decide(world: &World, begun: &Begun, decision: Decision) {
     let mut tx = world.pool.begin().await.expect("a transaction");
     let now = engine::now(&mut *tx).await.expect("the time");
-    let order = order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
-    let return_id =
-        desk::request(&mut tx, &world.shop.rules, &order, &items, "too heavy", now).await.expect("asked for");
-    let run_id = returns::find(&mut tx, return_id).await.expect("an answer").expect("a return").run_id;
-    tx.commit().await.expect("committed");
-    Played { world, story, order_id, return_id, run_id, mice_before }
-}
-
-async fn decide(played: &Played<'_>, decision: Decision) {
-    let mut tx = played.world.pool.begin().await.expect("a transaction");
-    let now = engine::now(&mut *tx).await.expect("the time");
-    desk::decide(&mut tx, played.return_id, decision, None, now).await.expect("decided");
+    desk::decide(&mut tx, begun.return_id, decision, None, now).await.expect("decided");
     tx.commit().await.expect("committed");
 }
 
-/// Plays a story with a fault on the first worker; whenever that worker dies, a healthy one takes over.
-async fn play(world: &World, story: Story, fusion: bool, faults: Option<Arc<dyn Faults>>) -> Played<'_> {
-    let played = begin(world, story).await;
-    let first = world.worker(fusion, faults).await;
-    first.turn(played.run_id).await.expect("a turn");
-    for decision in story.decisions() {
-        decide(&played, *decision).await;
-        first.turn(played.run_id).await.expect("a turn");
-    }
-    first.drain(8).await.expect("drained");
-    first.die().await.expect("dead");
-    let second = world.worker(fusion, None).await;
-    let turns = second.drain(200).await.expect("drained");
-    assert!(turns < 200, "the runs never end");
-    played
-}
-
-async fn status(played: &Played<'_>) -> String {
-    let mut conn = played.world.pool.acquire().await.expect("a connection");
-    returns::find(&mut conn, played.return_id).await.expect("an answer").expect("a return").status.to_string()
+async fn status(world: &World, begun: &Begun) -> ReturnStatus {
+    let mut conn = world.pool.acquire().await.expect("a connection");
+    returns::find(&mut conn, begun.return_id).await.expect("an answer").expect("a return").status
 }
 
 /// What cash the shop has for an order.
@@ -141,94 +177,31 @@ async fn cash(world: &World, order_id: OrderId) -> Decimal {
         .expect("a payment")
 }
 
-async fn assert_settled(played: &Played<'_>, when: &str) {
-    let Played { world, story, order_id, mice_before, .. } = played;
-    world.assert_books(when).await;
+/// Goods and money are where they belong; one that failed owes nothing. Answers how many mice came back.
+async fn assert_settled(world: &World, begun: &Begun, has_failed: bool, when: &str) -> i32 {
+    let Begun { story, order_id, .. } = begun;
+    let comes_back = story.comes_back() && !has_failed;
     // 50000.00 and 2 × 999.00, each line with 18 % on it, and 50.00 for the delivery.
     let (all, mouse, shipping) = (Decimal::new(6_140_764, 2), Decimal::new(117_882, 2), Decimal::from(50));
     let (kept, returned, end) = match story {
-        Story::Part => (all - mouse, 1, "DELIVERED"),
-        Story::Whole | Story::Cash => (shipping, 2, "REFUNDED"),
-        Story::Rejected | Story::RejectedAtTheDoor | Story::Forgotten => (all, 0, "DELIVERED"),
+        Story::Part if comes_back => (all - mouse, 1, "DELIVERED"),
+        Story::Whole | Story::Cash if comes_back => (shipping, 2, "REFUNDED"),
+        Story::Part | Story::Whole | Story::Cash => (all, 0, "DELIVERED"),
+        Story::Rejected | Story::RejectedAtTheDoor | Story::Forgotten | Story::Mixed => (all, 0, "DELIVERED"),
     };
     let net = if *story == Story::Cash { cash(world, *order_id).await } else { world.gateway.net(*order_id) };
     assert_eq!(net, kept, "{when}: the money");
-    assert_eq!(world.stock("MOU-001").await, (mice_before + returned, 0), "{when}: the stock");
     assert_eq!(world.order_status((*order_id).into()).await.as_deref(), Some(end), "{when}");
-    assert_eq!(status(played).await, if story.comes_back() { "REFUNDED" } else { "REJECTED" }, "{when}");
+    let settled = if comes_back { ReturnStatus::Refunded } else { ReturnStatus::Rejected };
+    assert_eq!(status(world, begun).await, settled, "{when}");
     let mails = world.mails.about(*order_id);
     let told = |event: &str| mails.iter().filter(|mail| mail.event == event).count();
-    assert_eq!(told("payment.refunded"), usize::from(story.comes_back()), "{when}: told of the money");
-    assert_eq!(told("return.rejected"), usize::from(!story.comes_back()), "{when}: told of the refusal");
+    assert_eq!(told("payment.refunded"), usize::from(comes_back), "{when}: told of the money");
+    assert_eq!(told("return.rejected"), usize::from(!comes_back && !has_failed), "{when}: told of the refusal");
+    returned
 }
 
-async fn every_point(story: Story, fault: impl Fn(Point) -> Option<Fault>) {
-    for fusion in [true, false] {
-        let world = World::new().await;
-        let recorder = Arc::new(Recorder::default());
-        let played = play(&world, story, fusion, Some(Arc::clone(&recorder) as _)).await;
-        assert_settled(&played, "without faults").await;
-        let mut struck = 0;
-        for (point, step) in recorder.points() {
-            let Some(fault) = fault(point) else { continue };
-            let when = format!("{story:?}, fusion {fusion}, {fault:?} at {point:?} {step}");
-            let once = Once::new(point, &step, fault);
-            let played = play(&world, story, fusion, Some(Arc::clone(&once) as _)).await;
-            assert_settled(&played, &when).await;
-            assert!(once.has_struck(), "{when}: the fault never struck");
-            struck += 1;
-        }
-        assert!(struck > 0, "{story:?}: no point was tried");
-    }
-}
-
-macro_rules! stories {
-    ($($name:ident: $story:expr),+ $(,)?) => {$(
-        mod $name {
-            use super::*;
-
-            #[tokio::test]
-            async fn survives_a_crash_before_and_after_every_step_and_every_commit() {
-                every_point($story, |_| Some(Fault::Crash)).await;
-            }
-
-            #[tokio::test]
-            async fn survives_a_passing_failure_of_every_step() {
-                every_point($story, |point| (point == Point::Before).then_some(Fault::Retry)).await;
-            }
-
-            #[tokio::test]
-            async fn is_the_same_when_every_step_runs_twice() {
-                for fusion in [true, false] {
-                    let world = World::new().await;
-                    let played = play(&world, $story, fusion, Some(Arc::new(Everything))).await;
-                    assert_settled(&played, "everything twice").await;
-                }
-            }
-
-            #[tokio::test]
-            async fn parks_over_whatever_it_cannot_read_and_ends_the_same_once_it_can() {
-                for fault in [Fault::Unreadable, Fault::Panic] {
-                    for fusion in [true, false] {
-                        let when = format!("fusion {fusion}, every entry: {fault:?}");
-                        let world = World::new().await;
-                        let played = begin(&world, $story).await;
-                        for decision in $story.decisions() {
-                            decide(&played, *decision).await;
-                        }
-                        let registry = workflows::registry(&world.shop);
-                        BadMemory::new(fault.clone())
-                            .drain(&world.pool, &registry, fusion, 1_000)
-                            .await
-                            .expect("drained");
-                        assert_settled(&played, &when).await;
-                    }
-                }
-            }
-        }
-    )+};
-}
-stories! {
+alone! {
     part: Story::Part,
     whole: Story::Whole,
     cash_back: Story::Cash,
@@ -240,12 +213,6 @@ stories! {
 /// Before the goods are here a step that cannot be done ends the return; afterwards it parks the run.
 #[tokio::test]
 async fn a_step_that_fails_for_good_owes_nothing_or_parks() {
-    struct Always(&'static str);
-    impl Faults for Always {
-        fn at(&self, point: Point, step: &str) -> Option<Fault> {
-            (point == Point::Before && step == self.0).then(|| Fault::Fail(Failure::new("injected", "a test")))
-        }
-    }
     for (story, step, ends) in [
         (Story::Forgotten, "LapseReturn", "FAILED"),
         (Story::Rejected, "ReadNote", "FAILED"),
@@ -257,16 +224,15 @@ async fn a_step_that_fails_for_good_owes_nothing_or_parks() {
     ] {
         for fusion in [true, false] {
             let world = World::new().await;
-            let played = begin(&world, story).await;
+            let begun = story.begin(&world, 1).await.remove(0);
             let worker = world.worker(fusion, Some(Arc::new(Always(step)))).await;
             for decision in story.decisions() {
-                decide(&played, *decision).await;
+                decide(&world, &begun, *decision).await;
             }
             worker.drain(60).await.expect("drained");
-            let run = inspect::run(&world.pool, played.run_id).await.expect("an answer").expect("a run");
-            assert_eq!(run.status.as_str(), ends, "{step}, fusion {fusion}");
+            assert_eq!(world.status(begun.run_id).await, ends, "{step}, fusion {fusion}");
             if ends == "FAILED" {
-                assert_eq!(status(&played).await, "REJECTED", "{step}, fusion {fusion}");
+                assert_eq!(status(&world, &begun).await, ReturnStatus::Rejected, "{step}, fusion {fusion}");
                 world.assert_books(step).await;
             }
         }
@@ -321,14 +287,14 @@ async fn packed(world: &World, fusion: bool, faults: Option<Arc<dyn Faults>>) ->
 #[tokio::test]
 async fn nobody_can_stop_a_return_whose_goods_were_received_and_one_that_is_stopped_takes_no_decision() {
     let world = World::new().await;
-    let received = begin(&world, Story::Whole).await;
-    decide(&received, Decision::Approve).await;
-    decide(&received, Decision::Receive).await;
+    let received = Story::Whole.begin(&world, 1).await.remove(0);
+    decide(&world, &received, Decision::Approve).await;
+    decide(&world, &received, Decision::Receive).await;
     let mut conn = world.pool.acquire().await.expect("a connection");
     let stopped = engine::cancel(&mut conn, received.run_id, "an operator").await.expect("an answer");
     assert_eq!(stopped, engine::Delivery::Refused, "its goods are ours, and paid back");
 
-    let asked = begin(&world, Story::Part).await;
+    let asked = Story::Part.begin(&world, 1).await.remove(0);
     engine::cancel(&mut conn, asked.run_id, "an operator").await.expect("an answer");
     let mut tx = world.pool.begin().await.expect("a transaction");
     let now = engine::now(&mut *tx).await.expect("the time");

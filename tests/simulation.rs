@@ -23,10 +23,12 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    thread::JoinHandle,
     time::Instant,
 };
 
 use futures::FutureExt;
+use tokio::runtime::Builder;
 
 use self::{
     floor::Floor,
@@ -68,12 +70,20 @@ fn report(seed: u64, diary: &[String], wrong: &str) -> String {
     format!("{}\n\n{wrong}\n\nSIMULATION_SEED={seed} cargo test simulation\n", diary.join("\n"))
 }
 
+/// Tells something on a thread of its own: what is not under way in the database happens one after the other.
+fn on_one_thread<T: Send + 'static>(told: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+    std::thread::spawn(|| {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        runtime.block_on(runtime.spawn(told)).expect("a teller")
+    })
+}
+
 /// Tells the histories of `seeds` on several databases at once; answers the first that went wrong.
-async fn tell_all(first: u64, count: u64) -> Option<String> {
+fn tell_all(first: u64, count: u64) -> Option<String> {
     let next = Arc::new(AtomicU64::new(first));
     let tellers = (0..TELLERS).map(|_| {
         let next = Arc::clone(&next);
-        tokio::spawn(async move {
+        on_one_thread(async move {
             loop {
                 let floor = Floor::open().await;
                 for _ in 0..PER_DATABASE {
@@ -90,21 +100,22 @@ async fn tell_all(first: u64, count: u64) -> Option<String> {
             }
         })
     });
-    let told = futures::future::join_all(tellers.collect::<Vec<_>>()).await;
-    told.into_iter().find_map(|told| told.expect("a teller"))
+    let told: Vec<_> = tellers.collect::<Vec<_>>().into_iter().map(|teller| teller.join().expect("a teller")).collect();
+    told.into_iter().flatten().next()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn every_history_of_the_shop_ends_with_balanced_books() {
+#[test]
+fn every_history_of_the_shop_ends_with_balanced_books() {
     let wrong = match from_environment("SIMULATION_SEED") {
         Some(seed) => {
-            let (diary, verdict) = tell(&Floor::open().await, seed).await;
+            let told = on_one_thread(async move { tell(&Floor::open().await, seed).await });
+            let (diary, verdict) = told.join().expect("a teller");
             println!("{}", diary.join("\n"));
             verdict.err().map(|wrong| report(seed, &[], &wrong))
         }
         None => {
             let (count, began) = (from_environment("SIMULATION_SCHEDULES").unwrap_or(HISTORIES), Instant::now());
-            let wrong = tell_all(0, count).await;
+            let wrong = tell_all(0, count);
             if wrong.is_none() {
                 println!("{count} histories in {:.1} s", began.elapsed().as_secs_f64());
             }
@@ -116,13 +127,16 @@ async fn every_history_of_the_shop_ends_with_balanced_books() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_same_seed_tells_the_same_history() {
-    let floor = Floor::open().await;
-    for seed in [3, 14, 159, 2_653] {
-        let (first, _) = tell(&floor, seed).await;
-        let (second, _) = tell(&floor, seed).await;
-        assert!(first.len() > 10, "the history of seed {seed}: {first:?}");
-        assert_eq!(first, second, "seed {seed}");
-    }
+#[test]
+fn the_same_seed_tells_the_same_history() {
+    let told = on_one_thread(async {
+        let floor = Floor::open().await;
+        for seed in [3, 14, 100, 159, 926, 2_653] {
+            let (first, _) = tell(&floor, seed).await;
+            let (second, _) = tell(&floor, seed).await;
+            assert!(first.len() > 10, "the history of seed {seed}: {first:?}");
+            assert_eq!(first, second, "seed {seed}");
+        }
+    });
+    told.join().expect("told");
 }

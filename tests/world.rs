@@ -198,6 +198,18 @@ impl World {
         TestWorker::new(&self.pool, workflows::registry(&self.shop), fusion, faults).await.expect("a worker")
     }
 
+    /// A worker whose runs travel together, so many if they can.
+    pub async fn worker_of(&self, many: usize, faults: Option<Arc<dyn Faults>>) -> TestWorker {
+        TestWorker::in_cohorts(&self.pool, workflows::registry(&self.shop), many, faults).await.expect("a worker")
+    }
+
+    /// A worker without trouble carries whatever lives to its end, so many together.
+    pub async fn carry_on(&self, many: usize) {
+        let worker = self.worker_of(many, None).await;
+        assert!(worker.drain_together(200).await.expect("drained") < 200, "the runs never end");
+        worker.die().await.expect("dead");
+    }
+
     /// How a run stands.
     pub async fn status(&self, run_id: Uuid) -> String {
         inspect::run(&self.pool, run_id).await.expect("an answer").expect("a run").status.to_string()

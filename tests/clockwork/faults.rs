@@ -1,13 +1,10 @@
 //! The workflows of the schedules, killed, failed and repeated at every point: with the next tick at the
 //! latest, each has done its work once.
 
-use std::sync::Arc;
+use std::{fmt, marker::PhantomData};
 
 use domain::ids::CartId;
-use engine::{
-    Failure,
-    testing::{BadMemory, Everything, Fault, Faults, Once, Point, Recorder},
-};
+use engine::testing::Fault;
 use workflows::{
     abandoned_cart::AbandonedCarts, cart_expiry::CartExpiry, checkout::accept::Accepted,
     low_stock_alerts::LowStockAlerts, payment_reconciliation::PaymentReconciliation,
@@ -15,9 +12,10 @@ use workflows::{
 };
 
 use super::*;
+use crate::misfortune::{self, alone};
 
 /// What there is to do, what does it, and what it looks like when it was done once.
-trait Story: Sized {
+trait Chore: Sized {
     type Flow: Workflow<Input: Default>;
     /// The steps of its own flow: what fails for good there is done by the next tick.
     const STEPS: &'static [&'static str];
@@ -26,97 +24,61 @@ trait Story: Sized {
     async fn check(&self, world: &World, when: &str);
 }
 
-/// Plays a story with a fault on the first worker; when that has died, a healthy one takes over, and the
-/// next tick comes.
-async fn play<S: Story>(world: &World, fusion: bool, faults: Option<Arc<dyn Faults>>, when: &str) {
-    let story = S::prepare(world).await;
-    let registry = workflows::registry(&world.shop);
-    let first = TestWorker::new(&world.pool, registry.clone(), fusion, faults).await.expect("a worker");
-    let run_id = start::<S::Flow>(&world.pool).await;
-    first.turn(run_id).await.expect("a turn");
-    first.drain(6).await.expect("drained");
-    first.die().await.expect("dead");
-    let second = TestWorker::new(&world.pool, registry, fusion, None).await.expect("a worker");
-    assert!(second.drain(200).await.expect("drained") < 200, "{when}: the runs never end");
-    start::<S::Flow>(&world.pool).await;
-    assert!(second.drain(200).await.expect("drained") < 200, "{when}: the next tick's runs never end");
-    second.die().await.expect("dead");
-    story.check(world, when).await;
-    world.assert_books(when).await;
-}
+/// A tick of its schedule, and the next after it.
+struct Ticks<C>(PhantomData<C>);
 
-async fn every_point<S: Story>(fault: impl Fn(Point, &str) -> Option<Fault>) {
-    for fusion in [true, false] {
-        let world = World::with(rules()).await;
-        let recorder = Arc::new(Recorder::default());
-        play::<S>(&world, fusion, Some(Arc::clone(&recorder) as _), "without faults").await;
-        let mut struck = 0;
-        for (point, step) in recorder.points() {
-            let Some(fault) = fault(point, &step) else { continue };
-            let when = format!("fusion {fusion}, {fault:?} at {point:?} {step}");
-            let once = Once::new(point, &step, fault);
-            play::<S>(&world, fusion, Some(Arc::clone(&once) as _), &when).await;
-            assert!(once.has_struck(), "{when}: the fault never struck");
-            struck += 1;
-        }
-        assert!(struck > 0, "no point was tried");
+impl<C> fmt::Debug for Ticks<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::any::type_name::<C>())
     }
 }
 
-macro_rules! stories {
-    ($($name:ident: $story:ty),+ $(,)?) => {$(
-        mod $name {
-            use super::*;
+impl<C: Chore> misfortune::Story for Ticks<C> {
+    type Begun = C;
 
-            #[tokio::test]
-            async fn survives_a_crash_before_and_after_every_step_and_every_commit() {
-                every_point::<$story>(|_, _| Some(Fault::Crash)).await;
-            }
+    async fn world(&self) -> World {
+        World::with(rules()).await
+    }
 
-            #[tokio::test]
-            async fn survives_a_passing_failure_of_every_step() {
-                every_point::<$story>(|point, _| (point == Point::Before).then_some(Fault::Retry)).await;
-            }
+    async fn begin(&self, world: &World, _: usize) -> Vec<C> {
+        let chore = C::prepare(world).await;
+        start::<C::Flow>(&world.pool).await;
+        vec![chore]
+    }
 
-            #[tokio::test]
-            async fn leaves_to_the_next_tick_what_fails_for_good() {
-                every_point::<$story>(|point, step| {
-                    (point == Point::Before && <$story>::STEPS.contains(&step))
-                        .then(|| Fault::Fail(Failure::new("injected", "a test")))
-                })
-                .await;
-            }
+    async fn afterwards(&self, world: &World) {
+        start::<C::Flow>(&world.pool).await;
+        world.carry_on(1).await;
+    }
 
-            #[tokio::test]
-            async fn is_the_same_when_every_step_runs_twice() {
-                for fusion in [true, false] {
-                    let world = World::with(rules()).await;
-                    play::<$story>(&world, fusion, Some(Arc::new(Everything)), "everything twice").await;
-                }
-            }
+    async fn judge(&self, world: &World, begun: &[C], when: &str) -> Vec<bool> {
+        begun[0].check(world, when).await;
+        vec![true]
+    }
 
-            #[tokio::test]
-            async fn parks_over_whatever_it_cannot_read_and_ends_the_same_once_it_can() {
-                for fault in [Fault::Unreadable, Fault::Panic] {
-                    for fusion in [true, false] {
-                        let when = format!("fusion {fusion}, every entry: {fault:?}");
-                        let world = World::with(rules()).await;
-                        let story = <$story>::prepare(&world).await;
-                        let registry = workflows::registry(&world.shop);
-                        start::<<$story as Story>::Flow>(&world.pool).await;
-                        BadMemory::new(fault.clone())
-                            .drain(&world.pool, &registry, fusion, 1_000)
-                            .await
-                            .expect("drained");
-                        story.check(&world, &when).await;
-                        world.assert_books(&when).await;
-                    }
-                }
-            }
-        }
-    )+};
+    fn may_fail(&self, step: &str) -> bool {
+        C::STEPS.contains(&step)
+    }
 }
-stories! {
+
+macro_rules! ticks {
+    ($($name:ident: $chore:ident),+ $(,)?) => {
+        alone! { $($name: Ticks::<$chore>(PhantomData)),+ }
+
+        mod leaves_to_the_next_tick_what_fails_for_good {
+            use super::*;
+            use crate::misfortune::{ALONE, Misfortune, every_point};
+
+            $(#[tokio::test]
+            async fn $name() {
+                for way in ALONE {
+                    every_point(&Ticks::<$chore>(PhantomData), way, Misfortune::ForGood).await;
+                }
+            })+
+        }
+    };
+}
+ticks! {
     leaving_carts_behind: LeftCart,
     expiring_carts: OldCarts,
     expiring_holds: DeadHold,
@@ -132,7 +94,7 @@ struct LeftCart {
     address: String,
 }
 
-impl Story for LeftCart {
+impl Chore for LeftCart {
     type Flow = AbandonedCarts;
     const STEPS: &'static [&'static str] = &["AbandonIdleCarts"];
 
@@ -164,7 +126,7 @@ struct OldCarts {
     in_use: CartId,
 }
 
-impl Story for OldCarts {
+impl Chore for OldCarts {
     type Flow = CartExpiry;
     const STEPS: &'static [&'static str] = &["ExpireCarts"];
 
@@ -202,7 +164,7 @@ struct DeadHold {
     before: (i32, i32),
 }
 
-impl Story for DeadHold {
+impl Chore for DeadHold {
     type Flow = ReservationExpiry;
     const STEPS: &'static [&'static str] = &["ExpireReservations"];
 
@@ -224,7 +186,7 @@ struct LowStock {
     mails_before: usize,
 }
 
-impl Story for LowStock {
+impl Chore for LowStock {
     type Flow = LowStockAlerts;
     const STEPS: &'static [&'static str] = &["ReportLowStock"];
 
@@ -247,7 +209,7 @@ struct ParkedRun {
     accepted: Accepted,
 }
 
-impl Story for ParkedRun {
+impl Chore for ParkedRun {
     type Flow = StuckRunRescue;
     const STEPS: &'static [&'static str] = &["WakeLostRuns", "RescueParkedRuns"];
 
@@ -271,7 +233,7 @@ struct LostWebhook {
     accepted: Accepted,
 }
 
-impl Story for LostWebhook {
+impl Chore for LostWebhook {
     type Flow = PaymentReconciliation;
     const STEPS: &'static [&'static str] = &["PickPayments", "FindPayments", "CompareBooks"];
 
@@ -297,7 +259,7 @@ struct OldRun {
     accepted: Accepted,
 }
 
-impl Story for OldRun {
+impl Chore for OldRun {
     type Flow = Retention;
     const STEPS: &'static [&'static str] = &["MakeDays", "FindDueDays", "RetireRuns", "DeleteSpentRows"];
 

@@ -111,7 +111,10 @@ impl History {
             Action::ChangeQuantity => self.change_quantity().await,
             Action::UseCoupon => self.use_coupon().await,
             Action::MergeCarts => self.merge_carts().await,
-            Action::Checkout => return self.check_out().await,
+            Action::Checkout => {
+                let who = self.somebody();
+                return self.check_out(who).await;
+            }
             Action::ClickAgain => return self.click_again().await,
             Action::GiveUp => self.give_up().await,
             Action::GiveTurn => {
@@ -240,8 +243,18 @@ impl History {
         cart::view(&self.world.pool, &self.world.shop, &copies, owner).await.expect("a cart").quote.total
     }
 
-    async fn check_out(&mut self) -> Result<(), String> {
-        let (who, token) = (self.somebody(), draw(self, TOKENS));
+    /// Everybody comes at once, before anybody is at work.
+    pub async fn rush(&mut self) -> Result<(), String> {
+        for who in 0..self.people.len() {
+            let (what, many) = (self.rng.random_range(0..SKUS.len()), self.rng.random_range(1..=2));
+            self.put_into_cart(who, what, many).await;
+            self.check_out(who).await?;
+        }
+        Ok(())
+    }
+
+    async fn check_out(&mut self, who: usize) -> Result<(), String> {
+        let token = draw(self, TOKENS);
         let owner = self.people[who].owner.clone();
         let seen = self.total_seen(&owner).await;
         let expected_total = match self.rng.random_range(0..6) {

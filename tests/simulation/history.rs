@@ -10,7 +10,7 @@ use std::{
 use domain::ids::OrderId;
 use engine::{
     Registry, Turn, park, sweep,
-    testing::{TestWorker, advance_clock},
+    testing::{Faults, TestWorker, advance_clock},
 };
 use futures::FutureExt as _;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -114,6 +114,8 @@ pub struct History {
     ghosts: Vec<TestWorker>,
     /// The odds of a fault at one point.
     odds: f64,
+    /// Runs of one kind get their turns at the same moment, and share transactions where they can.
+    gathers: bool,
     length: usize,
     seen: BTreeMap<Uuid, Live>,
     /// Ticks of all schedules.
@@ -131,10 +133,10 @@ pub struct History {
 impl History {
     pub async fn begin(floor: &Floor, seed: u64, diary: Diary) -> History {
         let mut rng = StdRng::seed_from_u64(seed);
-        let plot = Plot::draw(&mut rng);
+        let (plot, gathers) = (Plot::draw(&mut rng), seed % 2 == 0);
         let opening = Opening {
             stock: std::array::from_fn(|_| rng.random_range(1..=6)),
-            users: rng.random_range(1..=3),
+            users: rng.random_range(1..=3) + if gathers { 2 } else { 0 },
             coupon_limit: rng.random_range(1..=3),
             free_shipping: rng.random_bool(0.3),
             cod_limit: rng.random_bool(0.5).then(|| Decimal::from(10_000)),
@@ -171,6 +173,7 @@ impl History {
             hands: Vec::new(),
             ghosts: Vec::new(),
             odds,
+            gathers,
             length,
             seen: BTreeMap::new(),
             ticks: 0,
@@ -191,6 +194,9 @@ impl History {
     /// One thing after the other.
     pub async fn live(&mut self) -> Result<(), String> {
         self.set_the_scene().await?;
+        if self.gathers {
+            self.rush().await?;
+        }
         for _ in 0..self.length {
             self.act().await?;
         }
@@ -199,30 +205,41 @@ impl History {
 
     async fn hire(&mut self) -> Hand {
         let (fusion, storm) = (self.rng.random_bool(0.6), Storm::new(&self.borne));
-        let faults = Some(Arc::clone(&storm) as _);
-        let worker = TestWorker::new(&self.world.pool, self.registry.clone(), fusion, faults).await.expect("a worker");
+        let worker = self.worker(fusion, Some(Arc::clone(&storm) as _)).await;
         Hand { worker, storm }
+    }
+
+    async fn worker(&self, fusion: bool, faults: Option<Arc<dyn Faults>>) -> TestWorker {
+        let (pool, registry) = (&self.world.pool, self.registry.clone());
+        let worker = if self.gathers && fusion {
+            // One set at a time, and nobody is waited for: who travels with whom is the same in each telling.
+            TestWorker::in_cohorts(pool, registry, 1, faults).await
+        } else {
+            TestWorker::new(pool, registry, fusion, faults).await
+        };
+        worker.expect("a worker")
     }
 
     /// One that nothing strikes.
     pub async fn healthy(&mut self) -> TestWorker {
         let fusion = self.rng.random_bool(0.5);
-        TestWorker::new(&self.world.pool, self.registry.clone(), fusion, None).await.expect("a worker")
+        self.worker(fusion, None).await
     }
 
-    /// Live runs that are not parked, the oldest first.
+    /// Live runs that are not parked, of each kind the oldest first: which kind is older may differ from telling
+    /// to telling where some got their turns at the same moment.
     pub async fn live_runs(&mut self) -> Vec<Live> {
-        let runs = sqlx::query_as("select id, workflow from engine.runs where status <> 'STUCK' order by id");
+        let runs = sqlx::query_as("select id, workflow from engine.runs where status <> 'STUCK' order by workflow, id");
         let runs = runs.fetch_all(&self.world.pool).await.expect("the live runs");
         self.named(runs)
     }
 
-    /// Runs that have a ticket, the oldest first.
+    /// Runs that have a ticket, in the same order.
     async fn ticketed_runs(&mut self) -> Vec<Live> {
         let runs = sqlx::query_as(
             "select r.id, r.workflow from apalis.jobs j
                join engine.runs r on r.id = (convert_from(j.job, 'UTF8')::jsonb ->> 'run_id')::uuid
-              where r.status <> 'STUCK' order by r.id",
+              where r.status <> 'STUCK' order by r.workflow, r.id",
         );
         let runs = runs.fetch_all(&self.world.pool).await.expect("the tickets");
         self.named(runs)
@@ -238,33 +255,66 @@ impl History {
         named.collect()
     }
 
-    /// A worker takes a run up, through whatever storm there is.
+    /// A worker takes a run up, and those that come along, through whatever storm there is.
     pub async fn give_turn(&mut self, run: &Live) -> Result<(), String> {
         let index = self.rng.random_range(0..self.hands.len());
         let (seed, fate) = (self.rng.random(), self.rng.random_range(0..100));
         let crossing = if fate < 12 { Some(self.cross(run).await) } else { None };
+        let runs = if crossing.is_none() { self.company_of(run).await } else { vec![run.clone()] };
         let (seizure, meanwhile) = if (12..30).contains(&fate) { self.seize(run, index) } else { (None, None) };
-        self.hands[index].storm.brew(seed, self.odds, run, meanwhile);
-        let turn = self.hands[index].worker.turn(run.id).await.expect("a turn");
+        self.hands[index].storm.brew(seed, self.odds, &runs, meanwhile);
+        let turns = self.turns(&self.hands[index].worker, &runs).await;
         self.world.gateway.meanwhile(None);
         let (mut struck, has_crashed) = self.hands[index].storm.passed();
         if let Some(seizure) = seizure {
             struck.extend(seizure.passed(&self.hands[index].worker).await?);
         }
-        let became = match turn {
-            Turn::Idle => "idle".to_owned(),
-            Turn::Ended(status) => status.to_string(),
-            Turn::Resting => self.rest_of(run.id).await,
-        };
+        let mut became = Vec::with_capacity(turns.len());
+        for (run, turn) in runs.iter().zip(turns) {
+            became.push(match turn {
+                Turn::Idle => "idle".to_owned(),
+                Turn::Ended(status) => status.to_string(),
+                Turn::Resting => self.rest_of(run.id).await,
+            });
+        }
+        let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
         let struck = if struck.is_empty() { String::new() } else { format!(" [{}]", struck.join("; ")) };
         let crossing = crossing.map(|crossing| format!(" (crossed by {crossing})")).unwrap_or_default();
-        self.diary.note(format!("worker {index} carries {}{crossing}{struck}: {became}", run.name));
+        let (names, became) = (names.join(", "), became.join(", "));
+        self.diary.note(format!("worker {index} carries {names}{crossing}{struck}: {became}"));
         if has_crashed {
             let fresh = self.hire().await;
             let dead = std::mem::replace(&mut self.hands[index], fresh);
             self.ghosts.push(dead.worker);
         }
         Ok(())
+    }
+
+    /// A run, and in a history that gathers most of those of its kind.
+    async fn company_of(&mut self, run: &Live) -> Vec<Live> {
+        let mut runs = vec![run.clone()];
+        if self.gathers {
+            for other in self.live_runs().await {
+                if other.workflow == run.workflow && other.id != run.id && self.rng.random_bool(0.8) {
+                    runs.push(other);
+                }
+            }
+        }
+        runs
+    }
+
+    /// Their tickets are answered at the same moment.
+    async fn turns(&self, worker: &TestWorker, runs: &[Live]) -> Vec<Turn> {
+        let ids: Vec<Uuid> = runs.iter().map(|run| run.id).collect();
+        sqlx::query(
+            "update apalis.jobs set status = 'Queued' where (convert_from(job, 'UTF8')::jsonb ->> 'run_id')::uuid = any($1)",
+        )
+        .bind(&ids)
+        .execute(&self.world.pool)
+        .await
+        .expect("fetched");
+        let turns = ids.into_iter().map(|run_id| worker.engine().resume(run_id));
+        futures::future::try_join_all(turns).await.expect("turns")
     }
 
     /// Prepares that the worker is stopped somewhere in this turn until another has its run.

@@ -2,7 +2,8 @@
 //! while the run talks to the gateway.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -31,11 +32,12 @@ struct Borne {
 }
 
 struct Turn {
-    rng: StdRng,
+    seed: u64,
     /// The odds of a fault at one point.
     odds: f64,
-    run_id: Uuid,
-    workflow: String,
+    runs: Vec<Live>,
+    /// How often each point was passed.
+    passed: HashMap<(Point, String), u32>,
     /// Points it passes before it is stopped, and what happens then.
     seizure: Option<(u32, Meanwhile)>,
     struck: Vec<String>,
@@ -43,6 +45,15 @@ struct Turn {
 }
 
 impl Turn {
+    /// A draw for each time that a point is passed, whatever is passed by others meanwhile.
+    fn draw(&mut self, point: Point, step: &str) -> StdRng {
+        let times = self.passed.entry((point, step.to_owned())).or_default();
+        *times += 1;
+        let mut hasher = DefaultHasher::new();
+        (self.seed, point, step, *times).hash(&mut hasher);
+        StdRng::seed_from_u64(hasher.finish())
+    }
+
     /// What happens at this point, while the worker is stopped.
     fn seized(&mut self) -> Option<Meanwhile> {
         let (left, _) = self.seizure.as_mut()?;
@@ -84,10 +95,10 @@ fn can_fail(workflow: &str, step: &str) -> bool {
 impl Storm {
     pub fn new(borne: &Arc<Weathered>) -> Arc<Storm> {
         let calm = Turn {
-            rng: StdRng::seed_from_u64(0),
+            seed: 0,
             odds: 0.0,
-            run_id: Uuid::nil(),
-            workflow: String::new(),
+            runs: Vec::new(),
+            passed: HashMap::new(),
             seizure: None,
             struck: Vec::new(),
             has_crashed: false,
@@ -100,12 +111,12 @@ impl Storm {
     }
 
     /// Before a turn: what may strike it.
-    pub fn brew(&self, seed: u64, odds: f64, run: &Live, seizure: Option<(u32, Meanwhile)>) {
+    pub fn brew(&self, seed: u64, odds: f64, runs: &[Live], seizure: Option<(u32, Meanwhile)>) {
         *self.turn() = Turn {
-            rng: StdRng::seed_from_u64(seed),
+            seed,
             odds,
-            run_id: run.id,
-            workflow: run.workflow.clone(),
+            runs: runs.to_vec(),
+            passed: HashMap::new(),
             seizure,
             struck: Vec::new(),
             has_crashed: false,
@@ -131,15 +142,19 @@ impl Faults for Storm {
             block_on(async { tokio::spawn(meanwhile()).await.expect("no panic") });
         }
         let mut turn = self.turn();
-        let odds = turn.odds;
-        if odds == 0.0 || !turn.rng.random_bool(odds) {
+        if turn.has_crashed {
+            // With the process, everything dies that it carries.
+            return Some(Fault::Crash);
+        }
+        let mut rng = turn.draw(point, step);
+        if turn.odds == 0.0 || !rng.random_bool(turn.odds) {
             return None;
         }
-        let draw = turn.rng.random_range(0..10);
+        let draw = rng.random_range(0..10);
         let (name, fault) = match (point, draw) {
             (Point::Before, 0..3) => ("carried out twice", Fault::Twice),
             (Point::Before, 3..6) => ("fails", Fault::Retry),
-            (Point::Before, 6) if can_fail(&turn.workflow, step) => {
+            (Point::Before, 6) if turn.runs.iter().all(|run| can_fail(&run.workflow, step)) => {
                 ("fails for good", Fault::Fail(Failure::new("injected", "a simulated failure")))
             }
             (Point::Before | Point::After | Point::BeforeCommit | Point::AfterCommit, _) => {
@@ -149,12 +164,14 @@ impl Faults for Storm {
             (Point::Replay, _) => return None,
         };
         let mut borne = self.borne.lock();
-        let borne = borne.entry(turn.run_id).or_default();
-        match &fault {
-            Fault::Crash => borne.died += 1,
-            Fault::Fail(_) => borne.failed += 1,
-            Fault::Retry => borne.retried += 1,
-            Fault::Twice | Fault::Unreadable | Fault::Panic => {}
+        for run in &turn.runs {
+            let borne = borne.entry(run.id).or_default();
+            match &fault {
+                Fault::Crash => borne.died += 1,
+                Fault::Fail(_) => borne.failed += 1,
+                Fault::Retry => borne.retried += 1,
+                Fault::Twice | Fault::Unreadable | Fault::Panic => {}
+            }
         }
         turn.struck.push(format!("{point:?} {step}: {name}"));
         Some(fault)
