@@ -133,7 +133,7 @@ pub struct History {
 impl History {
     pub async fn begin(floor: &Floor, seed: u64, diary: Diary) -> History {
         let mut rng = StdRng::seed_from_u64(seed);
-        let (plot, gathers) = (Plot::draw(&mut rng), seed % 2 == 0);
+        let (plot, gathers) = (Plot::draw(&mut rng), seed.is_multiple_of(2));
         let opening = Opening {
             stock: std::array::from_fn(|_| rng.random_range(1..=6)),
             users: rng.random_range(1..=3) + if gathers { 2 } else { 0 },
