@@ -9,14 +9,17 @@ use api::AuthKeys;
 use chrono::Utc;
 use domain::ids::UserId;
 use futures::{StreamExt, stream};
-use reqwest::{Response, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 use workflows::store::users::Role;
 
 use super::deployment::{Deployment, JWT_SECRET};
-use crate::patience::PATIENCE;
+use crate::{
+    patience::PATIENCE,
+    server::{Door, Shopper as Customer, payment},
+};
 
 /// Shoppers at the till at the same time.
 const AT_ONCE: usize = 16;
@@ -106,7 +109,9 @@ pub async fn check_out(
     stream::iter(shoppers.iter().enumerate().map(|(nth, shopper)| {
         let way = way(nth);
         async move {
-            let till = Till { shop, shopper };
+            let door = Door::new(shop.client.clone(), shop.api_url.clone());
+            let customer = Customer::with_token(door.clone(), String::new(), shopper.token.clone());
+            let till = Till { door, customer, cart: shopper.cart };
             let workflow = till.post(way).await;
             acknowledged.fetch_add(1, Ordering::Relaxed);
             till.go_on(way, workflow).await;
@@ -118,54 +123,51 @@ pub async fn check_out(
     .await
 }
 
-struct Till<'a> {
-    shop: &'a Deployment,
-    shopper: &'a Shopper,
+struct Till {
+    door: Door,
+    customer: Customer,
+    cart: Uuid,
 }
 
-impl Till<'_> {
+impl Till {
     async fn post(&self, way: Way) -> Uuid {
-        let token = match way {
-            Way::Pays | Way::ChangesMind => Some("tok_ok"),
-            Way::PaysCash => None,
-            Way::IsDeclined => Some("tok_declined"),
-            Way::Approves | Way::GivesUp => Some("tok_3ds"),
+        let (method, token) = match way {
+            Way::Pays | Way::ChangesMind => ("UPI", json!("tok_ok")),
+            Way::PaysCash => ("COD", Value::Null),
+            Way::IsDeclined => ("UPI", json!("tok_declined")),
+            Way::Approves | Way::GivesUp => ("UPI", json!("tok_3ds")),
         };
-        let body = json!({
-            "cartId": self.shopper.cart,
-            "shippingAddress": {
-                "recipientName": "Asha Rao", "addressLine1": "12 Marine Drive", "city": "Mumbai", "state": "Maharashtra",
-                "postalCode": "400001", "country": "India", "phoneNumber": "+919876543210",
-            },
-            "shippingMethod": "STANDARD", "paymentMethod": if way == Way::PaysCash { "COD" } else { "UPI" }, "paymentToken": token,
-        });
-        let url = format!("{}/api/checkout", self.shop.api_url);
-        let accepted = self
-            .insist("POST /api/checkout", &[StatusCode::ACCEPTED], || {
-                // The same key each time: an answer that was lost is given again.
-                self.shop.client.post(&url).header("Idempotency-Key", self.shopper.cart.to_string()).json(&body)
-            })
-            .await;
+        let mut body = payment("");
+        body["cartId"] = json!(self.cart);
+        body["paymentMethod"] = json!(method);
+        body["paymentToken"] = token;
+        // The same key each time: an answer that was lost is given again.
+        let key = self.cart.to_string();
+        let request =
+            || self.customer.request(Method::POST, "/api/checkout").header("Idempotency-Key", &key).json(&body);
+        let accepted = self.insist("POST /api/checkout", &[StatusCode::ACCEPTED], request).await;
         let accepted: Value = accepted.json().await.expect("an answer");
         accepted["workflowId"].as_str().expect("a workflow").parse().expect("an id")
     }
 
     async fn go_on(&self, way: Way, workflow: Uuid) {
-        let this = format!("{}/api/checkout/{workflow}", self.shop.api_url);
+        let this = format!("/api/checkout/{workflow}");
+        let give_up = || self.customer.request(Method::DELETE, &this);
         match way {
             Way::Pays | Way::PaysCash | Way::IsDeclined => {}
             Way::Approves => {
                 let url = self.page(&this).await;
                 // A form on the gateway's page: it knows no token.
-                self.insist("approve", &[StatusCode::OK], || self.shop.client.post(format!("{url}/approve"))).await;
+                let approve = || self.door.request(Method::POST, &format!("{url}/approve"));
+                self.insist("approve", &[StatusCode::OK], approve).await;
             }
             Way::GivesUp => {
                 self.page(&this).await;
-                self.insist("DELETE", &[StatusCode::ACCEPTED], || self.shop.client.delete(&this)).await;
+                self.insist("DELETE", &[StatusCode::ACCEPTED], give_up).await;
             }
             Way::ChangesMind => {
                 let either = [StatusCode::ACCEPTED, StatusCode::CONFLICT];
-                self.insist("DELETE", &either, || self.shop.client.delete(&this)).await;
+                self.insist("DELETE", &either, give_up).await;
             }
         }
     }
@@ -174,7 +176,7 @@ impl Till<'_> {
     async fn page(&self, this: &str) -> String {
         let begun = Instant::now();
         loop {
-            let show = || self.shop.client.get(format!("{this}?wait=5"));
+            let show = || self.customer.request(Method::GET, &format!("{this}?wait=5"));
             let view: Value = match self.insist("GET", &[StatusCode::OK], show).await.json().await {
                 Ok(view) => view,
                 Err(_) => continue,
@@ -187,15 +189,10 @@ impl Till<'_> {
     }
 
     /// Asks until the shop answers one of `wanted`. Only what a client may repeat is repeated.
-    async fn insist(
-        &self,
-        what: &str,
-        wanted: &[StatusCode],
-        request: impl Fn() -> reqwest::RequestBuilder,
-    ) -> Response {
+    async fn insist(&self, what: &str, wanted: &[StatusCode], request: impl Fn() -> RequestBuilder) -> Response {
         let begun = Instant::now();
         loop {
-            let heard = match request().bearer_auth(&self.shopper.token).send().await {
+            let heard = match request().send().await {
                 Ok(answer) if wanted.contains(&answer.status()) => return answer,
                 Ok(answer) => {
                     let (status, retry) = (answer.status(), answer.headers().contains_key("retry-after"));

@@ -23,7 +23,7 @@ pub struct Answer {
 }
 
 impl Door {
-    pub(super) fn new(client: Client, base: String) -> Self {
+    pub fn new(client: Client, base: String) -> Self {
         Door { client, base }
     }
 

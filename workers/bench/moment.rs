@@ -215,8 +215,8 @@ impl Floor {
             Ok(_) => self.none_lives(begun, &["refund"]).await,
             Err(_) => Ok(0.0),
         };
-        let meanwhile = selling.end(self).await?;
-        let ((released_s, checkouts_ended_s), all_ended_s) = (ended?, money?);
+        let meanwhile = selling.end(self).await;
+        let ((released_s, checkouts_ended_s), all_ended_s, meanwhile) = (ended?, money?, meanwhile?);
         Ok(HoldFigures { checkouts: count, reservations, released_s, checkouts_ended_s, all_ended_s, meanwhile })
     }
 
