@@ -6,6 +6,7 @@
 // One crate, no outside: `pub` here only means "for the other modules".
 #![allow(unreachable_pub)]
 
+mod accepts;
 mod audit;
 mod authorisation;
 mod cancellation_faults;
