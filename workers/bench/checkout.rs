@@ -67,7 +67,7 @@ pub(crate) async fn checkout(
     let carts = prepare_carts(pool, wanted, hot, seed + 100).await?;
     let unhurried_carts = prepare_carts(pool, (seconds * UNHURRIED_PER_S + 20) as i32, hot, seed + 101).await?;
 
-    let before = Counters::settled(pool).await?;
+    let before = Counters::settled(pool, load.world).await?;
     let shop = Shop::new(
         Rules { default_gateway: Instantly::CAPTURES.to_owned(), ..Rules::default() },
         vec![Arc::new(Instantly::captures())],
@@ -79,7 +79,7 @@ pub(crate) async fn checkout(
         staff.dismiss().await?;
         outcome?
     };
-    let spent = Counters::settled(pool).await?.since(&before);
+    let spent = Counters::settled(pool, load.world).await?.since(&before);
     let unhurried = {
         let staff = Staff::hire(options, &shop, staffing);
         let outcome = unhurried(options, &shop, unhurried_carts).await;

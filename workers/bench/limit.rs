@@ -191,9 +191,9 @@ impl Measured {
         let wanted = (rate * load.seconds as f64 * 1.25 + 1_000.0).min(MOST_CARTS) as i32;
         let carts = prepare_carts(pool, wanted, hot, seed + tried.len() as i64).await?;
 
-        let before = Counters::settled(pool).await?;
+        let before = Counters::settled(pool, load.world).await?;
         let sale = Sale::hold(options, carts, clients, Duration::from_secs(load.seconds), together).await?;
-        let spent = Counters::settled(pool).await?.since(&before);
+        let spent = Counters::settled(pool, load.world).await?.since(&before);
         Ok(Measured { clients, sale, spent })
     }
 

@@ -15,7 +15,7 @@ use crate::{
 
 /// Seconds a measurement, orders before, and who comes at one moment, with `--quick`.
 const QUICK_SECONDS: &str = "3";
-const QUICK_ORDERS: &str = "20000";
+const QUICK_ORDERS: &str = "10000";
 const QUICK_CROWD: &str = "500";
 
 /// What to measure, and how.
