@@ -73,7 +73,7 @@ create table engine.runs (
     check (status not in ('COMPENSATING') or failure is not null)
 ) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500,
     vacuum_truncate = off);             -- it would lock out everybody until its cut is on disk, again and again
-create index runs_wake_at on engine.runs (wake_at);
+create index runs_wake_at on engine.runs (queue, wake_at);
 
 -- The fence: only who drew a run's token writes to it. Random, because a counter repeats itself after a
 -- failover or a restore that forgot a claim. All that is fenced asks here.

@@ -95,3 +95,25 @@ async fn a_run_sleeps_until_the_moment_and_not_at_all_when_it_has_passed() {
     worker.turn(runs[1]).await.expect("a turn");
     assert_eq!(lab.status(runs[1]).await, "COMPLETED");
 }
+
+#[tokio::test]
+async fn a_crowd_that_is_due_at_one_moment_is_served_in_portions_and_nobody_waits_behind_all_of_it() {
+    let lab = Lab::new().await;
+    let mut tx = lab.pool.begin().await.expect("a transaction");
+    let crowd: Vec<_> =
+        (0..600).map(|number| Start::<Batches>::new(number.to_string(), &()).expect("a start")).collect();
+    assert_eq!(engine::start_all(&mut tx, &crowd, Utc::now()).await.expect("started"), 600);
+    let late = Start::<Sleeper>::new("late", &Utc::now()).expect("a start");
+    engine::start(&mut tx, &late).await.expect("started");
+    sqlx::query("delete from apalis.jobs").execute(&mut *tx).await.expect("lost tickets");
+    sqlx::query("update engine.runs set wake_at = engine.now() - (case queue when 'batches' then 2 else 1 end) * interval '1 second'")
+        .execute(&mut *tx)
+        .await
+        .expect("all due");
+    tx.commit().await.expect("committed");
+    let sweep = async || engine::sweep(&lab.pool, Duration::from_secs(8)).await.expect("a sweep").ticketed;
+    assert_eq!(sweep().await, 256 + 1, "a portion of the crowd, and the one of another queue");
+    assert_eq!(sweep().await, 16, "while those wait, a few more");
+    sqlx::query("delete from apalis.jobs where job_type = 'batches'").execute(&lab.pool).await.expect("answered");
+    assert_eq!(sweep().await, 256, "the next portion");
+}

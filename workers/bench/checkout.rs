@@ -37,13 +37,13 @@ use super::{
 };
 
 /// Turns a pool carries out at the same time, per queue.
-pub(crate) const TURNS: usize = 64;
+pub(crate) const TURNS: usize = 128;
 /// Before figures are taken: caches fill, plans settle.
 const WARM_UP: Duration = Duration::from_secs(2);
 /// Checkouts a second of the unhurried phase.
 const UNHURRIED_PER_S: u64 = 10;
 /// How often the clients look which of their checkouts have ended.
-const LOOK: Duration = Duration::from_millis(20);
+const LOOK: Duration = Duration::from_millis(25);
 /// How long a checkout may take to be accepted.
 const PATIENCE: Duration = Duration::from_secs(14);
 

@@ -279,13 +279,15 @@ async fn claim(
             returning r.*),
         skipped as (
             update apalis.jobs j set status = 'Pending', run_at = now(), lock_by = null, lock_at = null
-              from asked a
-             where j.id = a.ticket and j.status <> 'Pending'
-               and a.run_id in (select id from ready) and a.run_id not in (select id from free)),
+             where j.status <> 'Pending' and j.id = any(array(
+                   select ticket from asked
+                    where run_id in (select id from ready) and run_id not in (select id from free)))),
         spent as (
-            delete from apalis.jobs j using asked a
-             where j.id = a.ticket and j.status <> 'Pending'
-               and (a.run_id in (select id from free) or a.run_id not in (select id from ready)))
+            -- By array, so that the tickets are found by their key: the table is small, but never tidy.
+            delete from apalis.jobs j
+             where j.status <> 'Pending' and j.id = any(array(
+                   select ticket from asked
+                    where run_id in (select id from free) or run_id not in (select id from ready))))
         select c.id as "id!", c.workflow as "workflow!", c.version as "version!", c.status as "status!: RunStatus",
                c.input as "input!", c.claim_token as "token!", c.attempt as "attempt!", c.crashes as "crashes!",
                c.forward_only as "forward_only!", c.cancel_requested, c.failure, c.created_at as "created_at!",

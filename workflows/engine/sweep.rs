@@ -11,8 +11,11 @@ use crate::{
     start::{UNTOUCHED_SECS, ticket_body, ticket_id},
 };
 
-/// Runs looked at by one sweep.
-const BATCH: i64 = 500;
+/// Tickets of a queue that wait at most, as far as sweeps have a say: when a crowd is due at one moment, whoever
+/// starts meanwhile waits behind so many, and not behind all of it.
+const PORTION: i64 = 256;
+/// Runs of a queue that a sweep gives tickets, however many wait: those whose ticket was lost are among them.
+const LEAST: i64 = 16;
 
 /// What a sweep did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,11 +48,22 @@ pub async fn sweep(pool: &PgPool, lease: Duration) -> Result<Swept, sqlx::Error>
     let mut tx = pool.begin().await?;
     let due = sqlx::query!(
         r#"
-        with due as (
-            select r.id from engine.runs r
-             where r.wake_at <= engine.now() and r.status <> 'STUCK'
-             order by r.wake_at limit $1
-             for update skip locked)
+        with recursive queues as (
+            (select queue from engine.runs order by queue limit 1)
+             union all
+            select (select r.queue from engine.runs r where r.queue > q.queue order by r.queue limit 1)
+              from queues q where q.queue is not null),
+        room as (
+            select q.queue, greatest($3, $1 - (
+                       select count(*) from (
+                           select from apalis.jobs j where j.job_type = q.queue and j.status = 'Pending' limit $1) w)) as room
+              from queues q where q.queue is not null),
+        due as (
+            select d.id from room, lateral (
+                select r.id from engine.runs r
+                 where r.queue = room.queue and r.wake_at <= engine.now() and r.status <> 'STUCK'
+                 order by r.wake_at limit room.room
+                 for update skip locked) d)
         update engine.runs r
            set wake_at = engine.now() + make_interval(secs => $2),
                status = case when r.status in ('WAITING', 'RETRYING') then 'PENDING' else r.status end
@@ -57,8 +71,9 @@ pub async fn sweep(pool: &PgPool, lease: Duration) -> Result<Swept, sqlx::Error>
         returning r.id, r.queue,
                   (r.owner is null or not exists (select from engine.workers w where w.id = r.owner)) as "is_free!"
         "#,
-        BATCH,
+        PORTION,
         UNTOUCHED_SECS,
+        LEAST,
     )
     .fetch_all(&mut *tx)
     .await?;
