@@ -29,7 +29,7 @@ async fn the_document_promises_these_paths_and_statuses() {
 /// Where codes are that a file of the API takes over from another; its routes promise them.
 const TAKEN_OVER: [(&str, &str, &str); 3] = [
     ("cart.rs", "workflows/domain/cart.rs", "pub const fn code"),
-    ("checkout.rs", "workflows/checkout/accept.rs", "pub fn code"),
+    ("checkout.rs", "workflows/checkout/accept/refusal.rs", "pub fn code"),
     ("payments.rs", "workflows/store/refunds.rs", "pub fn code"),
 ];
 

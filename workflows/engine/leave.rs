@@ -34,7 +34,22 @@ impl Engine {
             Exit::Outage | Exit::Refused => {
                 let _ = self.lost.send(fence);
             }
-            Exit::Again { among } => return Err(Again { among }),
+            Exit::Again { among } => {
+                // What calls have returned is kept: nobody is to be asked, or written to, again for another run's
+                // sake. An intent without its call was rolled back in time: nothing has been asked yet.
+                let mut entries = std::mem::take(&mut flow.pending);
+                if entries.last().is_some_and(|entry| entry.kind == Kind::Intent) {
+                    entries.pop();
+                }
+                let unwinds = (flow.run.status == RunStatus::Compensating).then(|| flow.run.failure.clone()).flatten();
+                let rest = match unwinds {
+                    Some(failure) => Rest::Compensating { failure },
+                    None => Rest::Onward { forward_only: flow.run.forward_only },
+                };
+                if entries.is_empty() || self.leave_at(fence, rest, &entries, now).await {
+                    return Err(Again { among });
+                }
+            }
             Exit::Retry { step, error, policy } => {
                 let attempt = flow.run.attempt.saturating_add(1);
                 let failed = u32::try_from(attempt).unwrap_or(1);
@@ -94,22 +109,22 @@ impl Engine {
         Ok(Turn::Resting)
     }
 
-    async fn leave_at(&self, fence: Fence, rest: Rest, entries: &[Pending], now: DateTime<Utc>) {
+    /// Returns whether it is written.
+    async fn leave_at(&self, fence: Fence, rest: Rest, entries: &[Pending], now: DateTime<Utc>) -> bool {
         let written = async {
             let mut conn = self.means.pool.acquire().await?;
             commit::rest_one(&mut conn, fence, entries, &rest, now).await
         };
-        match heard(written).await {
-            Ok(true) => {}
-            Ok(false) => {
-                fence.note_refusal();
-                let _ = self.lost.send(fence);
-            }
+        let is_written = heard(written).await;
+        match &is_written {
+            Ok(true) => return true,
+            Ok(false) => fence.note_refusal(),
             Err(error) => {
                 tracing::warn!(run = %fence.run_id, %error, "could not be left in order; will be given back");
-                let _ = self.lost.send(fence);
             }
         }
+        let _ = self.lost.send(fence);
+        false
     }
 }
 
