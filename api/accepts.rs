@@ -11,7 +11,7 @@ use std::{
 use axum::http::StatusCode;
 use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use workflows::{
     Shop,
     checkout::accept::{self, Lock, NewCheckout, Order, Sought},
@@ -26,6 +26,8 @@ use crate::{
 
 /// Requests of one transaction at most.
 const SET: usize = 64;
+/// Requests that may be here at once; one more is answered 503 `overloaded`.
+const MOST: usize = 1_024;
 /// Transactions of many at the same time: the fewer, the more travel in each.
 const TOGETHER: usize = 2;
 /// The same of those that wait for somebody.
@@ -42,6 +44,7 @@ struct Inner {
     max_backlog: i64,
     time_limit: Duration,
     waiting: Mutex<VecDeque<Waiting>>,
+    places: Arc<Semaphore>,
     together: Semaphore,
     alone: Semaphore,
 }
@@ -69,6 +72,7 @@ pub enum Reply {
 struct Waiting {
     request: Request,
     reply: oneshot::Sender<Result<Reply, ApiError>>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Accepts {
@@ -81,6 +85,7 @@ impl Accepts {
             max_backlog,
             time_limit,
             waiting: Mutex::default(),
+            places: Arc::new(Semaphore::new(MOST)),
             together: Semaphore::new(TOGETHER),
             alone: Semaphore::new(ALONE),
         }))
@@ -89,10 +94,11 @@ impl Accepts {
     /// Accepts a request: its run is started, and what it is answered is kept under its key.
     ///
     /// # Errors
-    /// Why it is refused; 503 when the database does not answer in time.
+    /// Why it is refused; 503 when the database does not answer in time, or too many are here.
     pub async fn accept(&self, request: Request) -> Result<Reply, ApiError> {
+        let _place = Arc::clone(&self.0.places).try_acquire_owned().map_err(|_| ApiError::overloaded())?;
         let (reply, told) = oneshot::channel();
-        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(Waiting { request, reply });
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(Waiting { request, reply, _place });
         // Whoever goes away meanwhile leaves the others alone.
         tokio::spawn(Arc::clone(&self.0).serve());
         told.await.unwrap_or_else(|_| Err(ApiError::internal("whoever accepted it has gone away")))

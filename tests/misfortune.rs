@@ -68,7 +68,12 @@ impl Way {
 
     /// Points at which one and the same play is struck: of many runs most are spared all the same.
     fn strikes(self) -> usize {
-        (self.many() / 8).max(1)
+        (self.many() / 2).clamp(1, 16)
+    }
+
+    /// Whether a point may be passed in one play, and not in the next.
+    fn may_miss(self, point: Point) -> bool {
+        matches!(self, Way::Together(_)) && matches!(point, Point::BeforeCommit | Point::AfterCommit)
     }
 
     async fn worker(self, world: &World, faults: Option<Arc<dyn Faults>>) -> TestWorker {
@@ -256,6 +261,7 @@ pub async fn every_point<S: Story>(story: &S, way: Way, misfortune: Misfortune) 
         .filter_map(|(point, step)| misfortune.at(story, point, &step).map(|fault| (point, step, fault)))
         .collect();
     assert!(!rows.is_empty(), "{story:?}: no point was tried");
+    let (all, mut missed) = (rows.len(), 0);
     while !rows.is_empty() {
         let tried: Vec<_> = rows.drain(..way.strikes().min(rows.len())).collect();
         let (when, many) = (format!("{story:?}, {way:?}, {tried:?}"), tried.len());
@@ -269,9 +275,15 @@ pub async fn every_point<S: Story>(story: &S, way: Way, misfortune: Misfortune) 
         }
         // Who has died passes no more points: they are struck in a later play.
         let left = strikes.left();
-        assert!(left.len() < many, "{when}: never struck");
-        rows.extend(left);
+        if left.len() < many {
+            rows.extend(left);
+            continue;
+        }
+        // Which step is the last of a commit depends on who happens to travel together.
+        assert!(left.iter().all(|(point, ..)| way.may_miss(*point)), "{when}: never struck");
+        missed += left.len();
     }
+    assert!(missed * 4 <= all, "{story:?}, {way:?}, {misfortune:?}: {missed} of {all} were never struck");
 }
 
 /// Every step, call and undo is carried out twice.

@@ -135,16 +135,21 @@ impl Seizure {
                         Stand::Done { had_it: true } => break ("has carried its run on", true),
                         Stand::Done { had_it: false } => break ("could not have its run", false),
                         Stand::Nowhere | Stand::Buried if somebody_is_blocked(&pool).await => {
-                            let owner: Option<Uuid> = sqlx::query_scalar("select owner from engine.runs where id = $1")
-                                .bind(run_id)
-                                .fetch_one(&pool)
-                                .await
-                                .expect("a run");
+                            let owner: Option<Option<Uuid>> =
+                                sqlx::query_scalar("select owner from engine.runs where id = $1")
+                                    .bind(run_id)
+                                    .fetch_optional(&pool)
+                                    .await
+                                    .expect("an answer");
                             // Once the zombie lets go of its locks, both write.
-                            break match owner == Some(heirs_id) {
-                                true => ("has its run and waits for its locks", false),
-                                false => ("waits to strike it off", false),
-                            };
+                            match owner {
+                                // Whoever was blocked is so no more, and has ended the run: news comes.
+                                None => {}
+                                Some(owner) if owner == Some(heirs_id) => {
+                                    break ("has its run and waits for its locks", false);
+                                }
+                                Some(_) => break ("waits to strike it off", false),
+                            }
                         }
                         Stand::Nowhere | Stand::Buried => {
                             // Whichever comes first: news, or time for another look at the locks.

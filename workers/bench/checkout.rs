@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use api::{
     accepts::{Accepts, Reply, Request},
     idempotency::IdempotencyKey,
+    state::ApiConfig,
 };
 use chrono::{DateTime, Utc};
 use domain::{address::Address, payment::PaymentMethod, pricing::ShippingMethod};
@@ -36,16 +37,12 @@ use super::{
     world::{Cart, prepare_carts},
 };
 
-/// Turns a pool carries out at the same time, per queue.
-pub(crate) const TURNS: usize = 128;
 /// Before figures are taken: caches fill, plans settle.
 const WARM_UP: Duration = Duration::from_secs(2);
 /// Checkouts a second of the unhurried phase.
 const UNHURRIED_PER_S: u64 = 10;
 /// How often the clients look which of their checkouts have ended.
 const LOOK: Duration = Duration::from_millis(25);
-/// How long a checkout may take to be accepted.
-const PATIENCE: Duration = Duration::from_secs(14);
 
 /// Measures the limit, then the shop at saturation, then the shop at ten checkouts a second.
 ///
@@ -99,7 +96,7 @@ pub(crate) async fn checkout(
     shown.extend([
         ("seconds".to_owned(), seconds.to_string()),
         ("in_flight".to_owned(), in_flight.to_string()),
-        ("workers".to_owned(), format!("{} × {TURNS}", staffing.workers)),
+        ("workers".to_owned(), staffing.shown()),
         ("saturated_p50_ms".to_owned(), format!("{:.1}", at_load.p50_ms)),
         ("saturated_p99_ms".to_owned(), format!("{:.1}", at_load.p99_ms)),
         ("p50_and_p99_at".to_owned(), format!("{UNHURRIED_PER_S} checkouts/s")),
@@ -138,7 +135,7 @@ impl Staff {
             let connections =
                 careful(PgPoolOptions::new().max_connections(staffing.connections)).connect_lazy_with(options.clone());
             let registry = workflows::registry(shop);
-            let pool_options = workers::PoolOptions { concurrency: TURNS, ..workers::PoolOptions::default() };
+            let pool_options = workers::PoolOptions::default();
             let stop = stop.clone();
             pools.spawn(async move {
                 let result = workers::run(connections.clone(), registry, pool_options, stop).await;
@@ -257,7 +254,7 @@ async fn clock(pool: &PgPool) -> Result<DateTime<Utc>, sqlx::Error> {
 
 /// Where the API accepts checkouts.
 pub(crate) fn accepts(pool: &PgPool, shop: &Arc<Shop>) -> Accepts {
-    Accepts::new(pool.clone(), Arc::clone(shop), i64::MAX, PATIENCE)
+    Accepts::new(pool.clone(), Arc::clone(shop), i64::MAX, ApiConfig::default().request_timeout)
 }
 
 /// What the API does for `POST /api/checkout`, without HTTP.

@@ -56,6 +56,13 @@ pub struct Staffing {
     pub connections: u32,
 }
 
+impl Staffing {
+    /// Pools, and turns of each queue that one carries out at the same time.
+    fn shown(self) -> String {
+        format!("{} × {}", self.workers, workers::PoolOptions::default().concurrency)
+    }
+}
+
 /// Measures the limits, then the production checkout with so many in flight, then at ten checkouts a second.
 /// `hot`: every checkout takes the same variant.
 ///

@@ -31,7 +31,7 @@ use workflows::{
 
 use super::{
     Staffing, World,
-    checkout::{Staff, TURNS, accepts, place},
+    checkout::{Staff, accepts, place},
     figures::settings,
     gateway::Instantly,
     moment_figures::{CancellationFigures, HoldFigures, Meanwhile, MomentFigures, ReminderFigures},
@@ -103,7 +103,7 @@ pub(crate) async fn moment(
     }
     let mut shown = settings(pool, "moment", world).await?;
     shown.extend([
-        ("workers".to_owned(), format!("{} × {TURNS}", staffing.workers)),
+        ("workers".to_owned(), staffing.shown()),
         ("meanwhile".to_owned(), format!("{MEANWHILE_PER_S} checkouts/s")),
         ("gateway".to_owned(), "in process, answers at once".to_owned()),
         ("notification".to_owned(), "in process, sent at once".to_owned()),

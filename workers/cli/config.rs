@@ -138,7 +138,7 @@ pub(crate) struct Worker {
 impl Default for Worker {
     fn default() -> Self {
         Worker {
-            concurrency: 128,
+            concurrency: workers::PoolOptions::default().concurrency,
             connections: 20,
             queues: Vec::new(),
             lease_ms: 8_000,

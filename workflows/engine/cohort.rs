@@ -173,8 +173,8 @@ impl fmt::Debug for Cohorts {
     }
 }
 
-/// How long a test's carrier waits for company.
-const GATHERING: Duration = Duration::from_millis(40);
+/// How long a test's carrier waits for one more.
+const GATHERING: Duration = Duration::from_millis(12);
 
 impl Cohorts {
     /// So many sets may be under way at once.
@@ -215,15 +215,19 @@ impl Cohorts {
         Some((set, own))
     }
 
-    /// Waits a moment for as many as a test wants to see together; whoever is here then goes without the others.
+    /// Waits for as many as a test wants to see together; when nobody has come for a moment, whoever is here
+    /// goes without the others.
     pub(crate) async fn gathered(&self) {
-        if self.gathers > 1 {
-            let enough = async {
-                while self.lock().rooms.front().is_some_and(|(_, room)| room.len() < self.gathers) {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-            };
-            let _ = tokio::time::timeout(GATHERING, enough).await;
+        let (mut here, mut since) = (0, Instant::now());
+        while self.gathers > 1 && since.elapsed() < GATHERING {
+            let now = self.lock().rooms.front().map_or(self.gathers, |(_, room)| room.len());
+            if now >= self.gathers {
+                return;
+            }
+            if now != here {
+                (here, since) = (now, Instant::now());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 }

@@ -32,6 +32,7 @@ pub struct SavedAddress {
 
 struct Row {
     id: Uuid,
+    user_id: Uuid,
     recipient_name: String,
     address_line1: String,
     address_line2: Option<String>,
@@ -79,7 +80,7 @@ pub async fn saved(
 ) -> Result<Option<SavedAddress>, sqlx::Error> {
     let row = sqlx::query_as!(
         Row,
-        "select id, recipient_name, address_line1, address_line2, city, state, postal_code, country, phone_number,
+        "select id, user_id, recipient_name, address_line1, address_line2, city, state, postal_code, country, phone_number,
                 is_default, address_type, created_at, updated_at
            from addresses where id = $1 and user_id = $2",
         Uuid::from(id),
@@ -103,31 +104,22 @@ pub async fn saved_many(
     }
     let (users, ids): (Vec<Uuid>, Vec<Uuid>) =
         wanted.iter().map(|&(user_id, id)| (Uuid::from(user_id), Uuid::from(id))).unzip();
-    let rows = sqlx::query!(
-        r#"select a.id, a.user_id as "user_id!", a.recipient_name, a.address_line1, a.address_line2, a.city, a.state,
-                  a.postal_code, a.country, a.phone_number
-             from unnest($1::uuid[], $2::uuid[]) as w(user_id, id) join addresses a using (id, user_id)"#,
+    let rows = sqlx::query_as!(
+        Row,
+        "select a.id, a.user_id, a.recipient_name, a.address_line1, a.address_line2, a.city, a.state, a.postal_code,
+                a.country, a.phone_number, a.is_default, a.address_type, a.created_at, a.updated_at
+           from unnest($1::uuid[], $2::uuid[]) as w(user_id, id) join addresses a on a.id = w.id and a.user_id = w.user_id",
         &users,
         &ids
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| {
-            let address = Address {
-                recipient_name: row.recipient_name,
-                address_line1: row.address_line1,
-                address_line2: row.address_line2,
-                city: row.city,
-                state: row.state,
-                postal_code: row.postal_code,
-                country: row.country,
-                phone_number: row.phone_number,
-            };
-            ((row.user_id.into(), row.id.into()), address)
-        })
-        .collect())
+    let saved = rows.into_iter().map(|row| {
+        let user_id = UserId::from(row.user_id);
+        let SavedAddress { id, address, .. } = row.into();
+        ((user_id, id), address)
+    });
+    Ok(saved.collect())
 }
 
 /// A user's saved addresses, the latest first, after the one named.
@@ -142,7 +134,7 @@ pub async fn list(
 ) -> Result<Vec<SavedAddress>, sqlx::Error> {
     let rows = sqlx::query_as!(
         Row,
-        "select id, recipient_name, address_line1, address_line2, city, state, postal_code, country, phone_number,
+        "select id, user_id, recipient_name, address_line1, address_line2, city, state, postal_code, country, phone_number,
                 is_default, address_type, created_at, updated_at
            from addresses where user_id = $1 and ($2::uuid is null or id < $2)
           order by id desc limit $3",

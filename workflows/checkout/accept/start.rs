@@ -50,16 +50,15 @@ pub async fn start(
     for row in &mut prepared {
         let Ok((cart, request)) = row else { continue };
         let Candidates { candidates, .. } = candidates.next().unwrap_or_default();
-        let sellable = validate::quote(&cart.lines, &candidates, request, now).and_then(|quote| {
-            match (request.payment_method, shop.rules.cod_limit) {
-                (PaymentMethod::Cod, Some(limit)) if quote.total > limit => {
-                    Err(Refusal::CodLimit { limit, currency: quote.currency })
+        match validate::quote(&cart.lines, &candidates, request, now) {
+            Err(refusal) => *row = Err(refusal),
+            Ok(quote) => {
+                if let (PaymentMethod::Cod, Some(limit)) = (request.payment_method, shop.rules.cod_limit)
+                    && quote.total > limit
+                {
+                    *row = Err(Refusal::CodLimit { limit, currency: quote.currency });
                 }
-                _ => Ok(()),
             }
-        });
-        if let Err(refusal) = sellable {
-            *row = Err(refusal);
         }
     }
 
