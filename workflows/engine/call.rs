@@ -6,11 +6,11 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     Call, CallContext, Deadline, Flow, Result, StepError, Undo,
-    fault::{Fault, Point},
+    exit::Exit,
+    fault::{Point, Struck, before, crashes},
     journal::Kind,
     outside::{Outcome, Pass, PutOff},
     payload::encode,
-    turn::Exit,
     undo::Registered,
 };
 
@@ -38,11 +38,11 @@ impl Flow {
     /// again: what it did so far is done, and nothing is intended that would be doubted later.
     async fn enter<C: Call>(&mut self, call: &C) -> Result<Option<Pass>> {
         let Some(dependency) = call.dependency() else { return Ok(None) };
-        match self.means.outside.enter(dependency, self.queue, self.now()) {
+        match self.work.means.outside.enter(dependency, self.queue, self.work.now()) {
             Ok(pass) => Ok(Some(pass)),
             Err(PutOff { why, until }) => {
                 self.flush().await?;
-                let after = (until - self.now()).to_std().unwrap_or_default();
+                let after = (until - self.work.now()).to_std().unwrap_or_default();
                 self.call_failed(call, StepError::NotYet { why: format!("{dependency} is {why}"), after }).await
             }
         }
@@ -54,14 +54,11 @@ impl Flow {
         context: &CallContext,
         pass: Option<Pass>,
     ) -> Result<C::Output, StepError> {
-        let mut times = 1;
-        match self.means.fault(Point::Before, C::NAME) {
-            None | Some(Fault::Unreadable | Fault::Panic) => {}
-            Some(Fault::Crash) => self.leave(Exit::Crashed).await,
-            Some(Fault::Fail(failure)) => return Err(failure.into()),
-            Some(Fault::Retry) => return Err(StepError::Retry("injected".into())),
-            Some(Fault::Twice) => times = 2,
-        }
+        let times = match before(self.work.means.faults.as_deref(), C::NAME) {
+            Ok(twice) => 1 + u32::from(twice),
+            Err(Struck::Crash) => self.leave(Exit::Crashed).await,
+            Err(Struck::Fail(error)) => return Err(error),
+        };
         let mut answer = Err(StepError::Retry("not called".into()));
         for _ in 0..times {
             answer = match tokio::time::timeout(call.policy().timeout, call.run(context)).await {
@@ -70,9 +67,9 @@ impl Flow {
             };
         }
         if let Some(pass) = pass {
-            pass.settle(outcome(call, &answer), self.now());
+            pass.settle(outcome(call, &answer), self.work.now());
         }
-        if let Some(Fault::Crash) = self.means.fault(Point::After, C::NAME) {
+        if crashes(self.work.means.faults.as_deref(), Point::After, C::NAME) {
             self.leave(Exit::Crashed).await
         }
         answer
@@ -81,16 +78,16 @@ impl Flow {
     /// Asks outside, once, for what changes nothing there: it is not journalled, and without an answer
     /// nothing is lost. `None` also when the one to ask is silent, or busy with others.
     pub(crate) async fn inquire<C: Call>(&mut self, call: &C, intended_at: DateTime<Utc>) -> Option<C::Output> {
-        let now = self.now();
+        let now = self.work.now();
         let pass = match call.dependency() {
-            Some(dependency) => Some(self.means.outside.enter(dependency, self.queue, now).ok()?),
+            Some(dependency) => Some(self.work.means.outside.enter(dependency, self.queue, now).ok()?),
             None => None,
         };
-        let idempotency_key = uuid::Uuid::new_v5(&self.run.id, C::NAME.as_bytes());
+        let idempotency_key = uuid::Uuid::new_v5(&self.work.run.id, C::NAME.as_bytes());
         let context = CallContext { idempotency_key, intended_at, now, redelivered: true };
         self.attempt(call, &context, pass)
             .await
-            .inspect_err(|error| tracing::debug!(run = %self.run.id, step = C::NAME, %error, "asked in vain"))
+            .inspect_err(|error| tracing::debug!(run = %self.work.run.id, step = C::NAME, %error, "asked in vain"))
             .ok()
     }
 
@@ -99,7 +96,7 @@ impl Flow {
         let (mut policy, mut error) = (call.policy(), error);
         let goes_on = !error.is_outage() && !matches!(error, StepError::Terminal(_));
         if let Some(Deadline { at, failure }) = call.deadline().filter(|_| goes_on) {
-            let left = (at - self.now()).to_std().unwrap_or_default();
+            let left = (at - self.work.now()).to_std().unwrap_or_default();
             if left.is_zero() {
                 return Err(self.fail(failure));
             }
@@ -130,32 +127,28 @@ impl<C: Call> Calling<'_, C> {
     pub async fn undo<U: Undo<Option<C::Output>>>(self, undo: U) -> Result<C::Output> {
         let Calling { flow, call } = self;
         flow.safe_point().await?;
-        let occurrence = flow.occurrences.entry(C::NAME).or_default();
-        *occurrence += 1;
-        let idempotency_key = CallContext::key(flow.run.id, C::NAME, *occurrence);
+        let idempotency_key = CallContext::key(flow.id(), C::NAME, flow.cursor.occurrence(C::NAME));
 
         let mut pass = None;
-        let intent = flow.entry(0, Kind::Intent, C::NAME).await;
+        let intent = match flow.cursor.entry(Kind::Intent, C::NAME) {
+            Ok(intent) => intent,
+            Err(failure) => flow.leave(Exit::Stuck(failure)).await,
+        };
         let (intent_seq, intended_at, redelivered) = match &intent {
             // No failed attempt accounts for this one, or not for all: whoever made it died with the answer.
-            Some(intent) => {
-                flow.heed(intent).await;
-                (intent.seq, intent.recorded_at, flow.run.attempt == 0 || flow.run.crashes > 0)
-            }
+            Some(intent) => (intent.seq, intent.recorded_at, flow.work.run.attempt == 0 || flow.work.run.crashes > 0),
             None => {
                 pass = flow.enter(&call).await?;
-                let (seq, now) = (flow.next_seq(), flow.now());
-                flow.journal(Kind::Intent, C::NAME, None);
+                let (seq, now) = (flow.work.next_seq(), flow.work.now());
+                flow.work.journal(Kind::Intent, C::NAME, None);
                 flow.flush().await?;
                 (seq, now, false)
             }
         };
-        flow.undos.extend(Registered::new::<Option<C::Output>, U>(intent_seq, undo, &serde_json::Value::Null));
-        flow.replay.met(intent.iter().len());
-        if let Some(entry) = flow.entry(0, Kind::Call, C::NAME).await {
-            flow.answered(intent_seq, &entry.output.clone().unwrap_or_default());
-            let answer = flow.read(&entry).await;
-            flow.replay.met(1);
+        flow.register(Registered::new::<Option<C::Output>, U>(intent_seq, undo, &serde_json::Value::Null));
+        flow.cursor.met(intent.iter().len());
+        if let Some((answer, entry)) = flow.recall(Kind::Call, C::NAME).await {
+            flow.answered(intent_seq, &entry.output.unwrap_or_default());
             return Ok(answer);
         }
 
@@ -164,7 +157,7 @@ impl<C: Call> Calling<'_, C> {
         if pass.is_none() {
             pass = flow.enter(&call).await?;
         }
-        let context = CallContext { idempotency_key, intended_at, now: flow.now(), redelivered };
+        let context = CallContext { idempotency_key, intended_at, now: flow.work.now(), redelivered };
         match flow.attempt(&call, &context, pass).await {
             Ok(output) => {
                 let json = match encode(C::NAME, &output) {
@@ -172,7 +165,7 @@ impl<C: Call> Calling<'_, C> {
                     Err(failure) => return Err(flow.fail(failure)),
                 };
                 flow.answered(intent_seq, &json);
-                flow.journal(Kind::Call, C::NAME, Some(json));
+                flow.work.journal(Kind::Call, C::NAME, Some(json));
                 Ok(output)
             }
             Err(error) => flow.call_failed(&call, error).await,

@@ -5,13 +5,13 @@ use std::future::Future;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    Failure, Flow, SetStep, SetTx, Step, StepError, Tx,
-    fault::{Fault, Faults, Point},
-    flow::Open,
-    journal::unreadable,
+    Failure, SetStep, SetTx, Step, StepError, Tx,
+    exit::Exit,
+    fault::{Faults, Point, Struck, before, crashes},
+    journal::decode_one,
     payload::encode,
     silence::SILENCE,
-    turn::Exit,
+    work::Work,
 };
 
 /// Marks steps that a run carries out by itself, in a transaction of its own.
@@ -35,7 +35,7 @@ pub trait Steps<Kind>: Send {
     fn decode(outputs: Vec<serde_json::Value>) -> Result<Self::Output, Failure>;
 
     #[doc(hidden)]
-    fn carry_out(self, flow: &mut Flow) -> impl Future<Output = Result<Carried<Self::Output>, Halt>> + Send;
+    fn carry_out(self, work: &mut Work) -> impl Future<Output = Result<Carried<Self::Output>, Halt>> + Send;
 }
 
 /// What steps have returned, and what the journal keeps of it.
@@ -58,31 +58,18 @@ pub enum Halt {
     Again(usize),
     /// The database is away.
     Outage,
-    /// The run fails for what had to be done before them.
+    /// The run fails, and not for what they did.
     Fails(Failure),
     /// Its turn ends for it.
     Leaves(Exit),
 }
 
-pub(crate) fn decode_one<T: DeserializeOwned>(name: &str, output: serde_json::Value) -> Result<T, Failure> {
-    serde_json::from_value(output).map_err(|error| unreadable(name, error))
-}
-
-/// What a test does to a step before it runs, if it does not end it: run it once, or twice.
-pub(crate) fn before(faults: Option<&dyn Faults>, name: &'static str) -> Result<bool, Halt> {
-    match faults.and_then(|faults| faults.at(Point::Before, name)) {
-        None | Some(Fault::Unreadable | Fault::Panic) => Ok(false),
-        Some(Fault::Twice) => Ok(true),
-        Some(Fault::Crash) => Err(Halt::Crash),
-        Some(Fault::Fail(failure)) => Err(Halt::Failed(name, failure.into())),
-        Some(Fault::Retry) => Err(Halt::Failed(name, StepError::Retry("injected".into()))),
-    }
-}
-
-pub(crate) fn after(faults: Option<&dyn Faults>, name: &'static str) -> Result<(), Halt> {
-    match faults.and_then(|faults| faults.at(Point::After, name)) {
-        Some(Fault::Crash) => Err(Halt::Crash),
-        None | Some(Fault::Fail(_) | Fault::Retry | Fault::Twice | Fault::Unreadable | Fault::Panic) => Ok(()),
+impl Halt {
+    pub(crate) fn struck(step: &'static str, struck: Struck) -> Self {
+        match struck {
+            Struck::Crash => Halt::Crash,
+            Struck::Fail(error) => Halt::Failed(step, error),
+        }
     }
 }
 
@@ -128,13 +115,15 @@ struct Ran<'a> {
 impl Ran<'_> {
     async fn step<S: Step>(&mut self, step: &S, tx: &mut Tx<'_>) -> Result<S::Output, Halt> {
         let failed = |error| Halt::Failed(S::NAME, error);
-        if before(self.faults, S::NAME)? {
+        if before(self.faults, S::NAME).map_err(|struck| Halt::struck(S::NAME, struck))? {
             savepoint(tx.conn()).await.map_err(|error| failed(error.into()))?;
             step.run(tx).await.map_err(failed)?;
             back_to_savepoint(tx.conn()).await.map_err(|error| failed(error.into()))?;
         }
         let output = step.run(tx).await.map_err(failed)?;
-        after(self.faults, S::NAME)?;
+        if crashes(self.faults, Point::After, S::NAME) {
+            return Err(Halt::Crash);
+        }
         self.entries.push((S::NAME, encode(S::NAME, &output).map_err(|failure| failed(failure.into()))?));
         Ok(output)
     }
@@ -143,14 +132,9 @@ impl Ran<'_> {
 /// Carries out steps in the run's own transaction. Slow ones are failed attempts, and counted; that the
 /// database is away shows when the attempt cannot be written down.
 macro_rules! alone {
-    ($flow:ident, $first:expr, $ran:ident, $tx:ident, $run:expr) => {{
-        if $flow.seat.is_some() {
-            $flow.go_on().await?;
-        }
-        $flow.open().await;
-        let (means, now) = (std::sync::Arc::clone(&$flow.means), $flow.now());
-        let Some(Open { tx, .. }) = $flow.tx.as_mut() else { return Err(Halt::Outage) };
-        let mut own = Tx { conn: tx, run_id: $flow.run.id, now };
+    ($work:ident, $first:expr, $ran:ident, $tx:ident, $run:expr) => {{
+        let means = std::sync::Arc::clone(&$work.means);
+        let mut own = $work.open().await?;
         let mut $ran = Ran { faults: means.faults.as_deref(), entries: Vec::new() };
         let $tx = &mut own;
         let output = match tokio::time::timeout(SILENCE, async { Ok::<_, Halt>($run) }).await {
@@ -166,8 +150,8 @@ impl<S: Step> Steps<Alone> for S {
 
     remembered!(S);
 
-    async fn carry_out(self, flow: &mut Flow) -> Result<Carried<S::Output>, Halt> {
-        alone!(flow, S::NAME, ran, tx, ran.step(&self, tx).await?)
+    async fn carry_out(self, work: &mut Work) -> Result<Carried<S::Output>, Halt> {
+        alone!(work, S::NAME, ran, tx, ran.step(&self, tx).await?)
     }
 }
 
@@ -245,10 +229,10 @@ impl Going {
                     kept.push(row);
                     asked.push(place);
                 }
-                Err(Halt::Failed(name, StepError::Terminal(failure))) if is_first => {
-                    self.refused.push((at, (name, failure)));
+                Err(Struck::Fail(StepError::Terminal(failure))) if is_first => {
+                    self.refused.push((at, (S::NAME, failure)));
                 }
-                Err(halt) => return Err(Stopped::By(at, halt)),
+                Err(struck) => return Err(Stopped::By(at, Halt::struck(S::NAME, struck))),
             }
         }
         if kept.is_empty() {
@@ -273,7 +257,9 @@ impl Going {
             let at = self.at[place];
             match result {
                 Ok(output) => {
-                    after(faults, S::NAME).map_err(|halt| Stopped::By(at, halt))?;
+                    if crashes(faults, Point::After, S::NAME) {
+                        return Err(Stopped::By(at, Halt::Crash));
+                    }
                     let json = encode(S::NAME, &output)
                         .map_err(|failure| Stopped::By(at, Halt::Failed(S::NAME, failure.into())))?;
                     self.entries[at].push((S::NAME, json));
@@ -320,8 +306,8 @@ impl<S: SetStep> Steps<InSets> for S {
 
     remembered!(S);
 
-    async fn carry_out(self, flow: &mut Flow) -> Result<Carried<S::Output>, Halt> {
-        flow.in_set(self).await
+    async fn carry_out(self, work: &mut Work) -> Result<Carried<S::Output>, Halt> {
+        work.in_set(self).await
     }
 }
 
@@ -332,8 +318,8 @@ macro_rules! tuple {
 
             remembered!($first $($S)+);
 
-            async fn carry_out(self, flow: &mut Flow) -> Result<Carried<Self::Output>, Halt> {
-                alone!(flow, $first::NAME, ran, tx, (
+            async fn carry_out(self, work: &mut Work) -> Result<Carried<Self::Output>, Halt> {
+                alone!(work, $first::NAME, ran, tx, (
                     ran.step(&self.$first_i, tx).await?,
                     $(ran.step(&self.$i, tx).await?,)+
                 ))
@@ -379,8 +365,8 @@ macro_rules! tuple {
 
             remembered!($first $($S)+);
 
-            async fn carry_out(self, flow: &mut Flow) -> Result<Carried<Self::Output>, Halt> {
-                flow.in_set(self).await
+            async fn carry_out(self, work: &mut Work) -> Result<Carried<Self::Output>, Halt> {
+                work.in_set(self).await
             }
         }
     };

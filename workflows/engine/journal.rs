@@ -1,12 +1,9 @@
 //! What a run remembers.
 
-use std::{
-    collections::{HashSet, VecDeque},
-    fmt,
-};
+use std::fmt;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{Failure, error::codes};
 
@@ -96,63 +93,6 @@ pub(crate) struct Pending {
     pub(crate) error: Option<serde_json::Value>,
 }
 
-/// A run's journal, split into what a replay meets in order and what it only counts.
-#[derive(Debug, Default)]
-pub(crate) struct Replay {
-    unread: VecDeque<Entry>,
-    /// Positions of the steps whose undo is already journalled.
-    pub(crate) undone: HashSet<i32>,
-    pub(crate) next_seq: i32,
-}
-
-impl Replay {
-    /// # Errors
-    /// An undo that does not say what it undoes: nobody may guess, or it would be carried out again.
-    pub(crate) fn new(journal: Vec<Entry>, is_readable: impl Fn(&Entry) -> bool) -> Result<Self, Failure> {
-        let mut replay = Replay::default();
-        for entry in journal {
-            replay.next_seq = replay.next_seq.max(entry.seq + 1);
-            match entry.kind {
-                Kind::Undo => {
-                    let undone: Option<Undone> =
-                        entry.output.clone().and_then(|json| serde_json::from_value(json).ok());
-                    match undone.filter(|_| is_readable(&entry)) {
-                        Some(undone) => replay.undone.insert(undone.undoes),
-                        None => return Err(unreadable(&entry.name, "it does not say what it undoes")),
-                    };
-                }
-                Kind::Attempt | Kind::Failed | Kind::Resumed => {}
-                Kind::Tx
-                | Kind::Intent
-                | Kind::Call
-                | Kind::Wait
-                | Kind::Signal
-                | Kind::Start
-                | Kind::Value
-                | Kind::NoReturn => {
-                    replay.unread.push_back(entry);
-                }
-            }
-        }
-        Ok(replay)
-    }
-
-    /// The entry so many after those that were met.
-    pub(crate) fn peek(&self, ahead: usize) -> Option<&Entry> {
-        self.unread.get(ahead)
-    }
-
-    /// The next `count` entries are met: their outputs have been read, their undos are registered.
-    pub(crate) fn met(&mut self, count: usize) {
-        self.unread.drain(..count.min(self.unread.len()));
-    }
-
-    /// Entries that nothing has met yet.
-    pub(crate) fn unread(&self) -> usize {
-        self.unread.len()
-    }
-}
-
 /// What the entry of an undo holds.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Undone {
@@ -163,4 +103,9 @@ pub(crate) struct Undone {
 /// What was journalled is not what this program knows: only a person can say how the run goes on.
 pub(crate) fn unreadable(name: &str, why: impl fmt::Display) -> Failure {
     Failure::new(codes::JOURNAL_UNREADABLE, format!("{name} answered another shape then: {why}"))
+}
+
+/// What was journalled under this name, as this program knows it.
+pub(crate) fn decode_one<T: DeserializeOwned>(name: &str, output: serde_json::Value) -> Result<T, Failure> {
+    serde_json::from_value(output).map_err(|error| unreadable(name, error))
 }

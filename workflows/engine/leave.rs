@@ -8,16 +8,19 @@ use sqlx::PgPool;
 use tokio::sync::mpsc;
 
 use crate::{
-    Engine, Failure, Flow, RunStatus,
+    Engine, Failure, RunStatus,
     claim::Claimed,
     commit::{self, Fence, Rest},
     error::codes,
+    exit::Exit,
     journal::{Kind, Pending},
     payload::legible,
     retry,
     silence::heard,
     sweep,
-    turn::{Again, Came, Exit, Turn},
+    turn::{Again, Came, Turn},
+    undo::Registered,
+    work::Work,
 };
 
 /// Between two looks of a run whose workflow nobody here knows.
@@ -25,9 +28,9 @@ const UNKNOWN: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// Leaves the run the way its exit says.
-    pub(crate) async fn after(self: &Arc<Self>, mut flow: Flow, exit: Exit) -> Came {
-        flow.roll_back();
-        let (fence, now) = (flow.fence(), flow.now());
+    pub(crate) async fn after(self: &Arc<Self>, mut work: Work, undos: Vec<Registered>, exit: Exit) -> Came {
+        work.roll_back();
+        let (fence, now) = (work.fence(), work.now());
         match exit {
             Exit::Resting | Exit::Crashed | Exit::Rehearsed => {}
             // A refused run has another owner, or this one still: then somebody must read its journal anew.
@@ -37,55 +40,42 @@ impl Engine {
             Exit::Again { among } => {
                 // What calls have returned is kept: nobody is to be asked, or written to, again for another run's
                 // sake. An intent without its call was rolled back in time: nothing has been asked yet.
-                let mut entries = std::mem::take(&mut flow.pending);
+                let mut entries = work.take_pending();
                 if entries.last().is_some_and(|entry| entry.kind == Kind::Intent) {
                     entries.pop();
                 }
-                let unwinds = (flow.run.status == RunStatus::Compensating).then(|| flow.run.failure.clone()).flatten();
-                let rest = match unwinds {
-                    Some(failure) => Rest::Compensating { failure },
-                    None => Rest::Onward { forward_only: flow.run.forward_only },
-                };
-                if entries.is_empty() || self.leave_at(fence, rest, &entries, now).await {
+                if entries.is_empty() || self.leave_at(fence, work.onward(), &entries, now).await {
                     return Err(Again { among });
                 }
             }
             Exit::Retry { step, error, policy } => {
-                let attempt = flow.run.attempt.saturating_add(1);
+                let attempt = work.run.attempt.saturating_add(1);
                 let failed = u32::try_from(attempt).unwrap_or(1);
                 if failed >= policy.max_attempts {
                     let failure = Failure::new(codes::STEP_FAILED, format!("{step} failed {failed} times: {error}"));
-                    let parks = flow.run.forward_only || flow.run.status == RunStatus::Compensating;
+                    let parks = work.run.forward_only || work.run.status == RunStatus::Compensating;
                     return if parks {
-                        Box::pin(self.after(flow, Exit::Stuck(failure))).await
+                        Box::pin(self.after(work, undos, Exit::Stuck(failure))).await
                     } else {
-                        Box::pin(self.unwind(flow, failure)).await
+                        Box::pin(self.unwind(work, undos, failure)).await
                     };
                 }
                 tracing::info!(run = %fence.run_id, step, attempt, %error, "attempt failed; will be tried again");
                 let wake_at = now + policy.delay(failed, rand::random());
-                let mut entries = std::mem::take(&mut flow.pending);
                 if retry::is_journalled(failed) {
-                    entries.push(Pending {
-                        seq: flow.next_seq,
-                        kind: Kind::Attempt,
-                        name: step.to_owned(),
-                        output: None,
-                        error: Some(json!({ "attempt": attempt, "error": legible(&error) })),
-                    });
+                    let error = json!({ "attempt": attempt, "error": legible(&error) });
+                    work.journal_error(Kind::Attempt, step, error);
                 }
-                let failure = (flow.run.status == RunStatus::Compensating).then(|| flow.run.failure.clone()).flatten();
-                self.leave_at(fence, Rest::Retrying { attempt, wake_at, failure }, &entries, now).await;
+                let rest = Rest::Retrying { attempt, wake_at, failure: work.unwinds_for() };
+                self.leave_at(fence, rest, &work.take_pending(), now).await;
             }
             Exit::PutOff { step, why, until } => {
                 tracing::debug!(run = %fence.run_id, step, why, %until, "put off");
-                let rest = Rest::Retrying { attempt: flow.run.attempt, wake_at: until, failure: None };
-                let entries = std::mem::take(&mut flow.pending);
-                self.leave_at(fence, rest, &entries, now).await;
+                let rest = Rest::Retrying { attempt: work.run.attempt, wake_at: until, failure: None };
+                self.leave_at(fence, rest, &work.take_pending(), now).await;
             }
             Exit::Stuck(failure) => {
-                let entries = std::mem::take(&mut flow.pending);
-                return self.park(fence, failure, &entries, now).await;
+                return self.park(fence, failure, &work.take_pending(), now).await;
             }
         }
         Ok(Turn::Resting)

@@ -5,10 +5,11 @@
 //! Postgres, deliver a ticket twice or never: every run ends completed, or fully compensated, or
 //! parked in plain sight with its reason.
 //!
-//! How to read it: `flow` has the verbs a flow is written with, `turn` drives one run from claim
-//! to rest, `seat`, `carrier` and `cohort` take many through one transaction, `unwind` takes a run back, `commit` is
-//! the fenced statement behind all of them, `claim` and `sweep` decide who works on what, `start`, `signal`
-//! and [`run`] are how the rest of the house talks to runs.
+//! How to read it: `flow`, `call` and `wait` have the verbs a flow is written with, and `stop` how they end a turn;
+//! under them `cursor` reads the journal back and `work` is what a run has in hand between two commits. `turn` drives
+//! one run from claim to rest, `seat`, `carrier` and `cohort` take many through one transaction, `unwind` takes a run
+//! back, `commit` is the fenced statement behind all of them, `claim` and `sweep` decide who works on what, `start`,
+//! `signal` and [`run`] are how the rest of the house talks to runs.
 //!
 //! What must not live here: carts, orders, HTTP, or any queue but the ticket table. This crate knows
 //! a ticket only as a row it inserts and deletes; the `workers` crate delivers it through apalis.
@@ -19,7 +20,9 @@ mod carrier;
 mod claim;
 mod cohort;
 mod commit;
+mod cursor;
 mod error;
+mod exit;
 mod fault;
 mod flow;
 mod forward;
@@ -28,6 +31,7 @@ mod incarnation;
 pub mod inspect;
 mod journal;
 mod leave;
+mod means;
 mod outside;
 pub mod park;
 mod payload;
@@ -43,6 +47,7 @@ pub mod silence;
 mod start;
 mod status;
 mod step;
+mod stop;
 mod sweep;
 pub mod testing;
 mod turn;

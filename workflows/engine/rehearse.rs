@@ -13,9 +13,10 @@ use crate::{
     claim::{Claimed, Row},
     cohort::Cohorts,
     error::codes,
-    flow::Means,
+    exit::Exit,
+    means::Means,
     outside::Outside,
-    turn::{Exit, Played, play},
+    turn::{Played, play},
 };
 
 /// A replay only reads what is in memory already; one that takes so long never ends.

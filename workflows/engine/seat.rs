@@ -1,15 +1,15 @@
-//! A run's place among those that share a transaction, as its flow sees it.
+//! A run's place among those that share a transaction, as its work sees it.
 
-use std::any::TypeId;
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Flow,
     carrier::board,
-    cohort::{Answer, Asked, Boarding, Erased, Lane, Of, Passenger, SET, Word},
+    cohort::{Answer, Asked, Boarding, Lane, Passenger, Word},
     commit::Writing,
-    group::{Carried, Halt, Rows},
+    group::Halt,
+    means::Means,
 };
 
 /// What came of a commit in company.
@@ -33,6 +33,24 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
+    /// Waits at a step for whoever carries it out, to travel among so many at most.
+    pub(crate) fn board(means: &Arc<Means>, lane: Lane, among: usize, weight: usize, asked: Asked) -> Self {
+        let (words, said) = mpsc::channel(1);
+        board(means, lane, Boarding { passenger: Passenger { said, among, weight }, asked });
+        Seat { words, among: 1, wrote: false }
+    }
+
+    /// Says that this step is next; false when there is nobody to say it to.
+    pub(crate) async fn ask(&self, asked: Asked) -> bool {
+        self.words.send(Word::Step(asked)).await.is_ok()
+    }
+
+    /// A step has been carried out among so many.
+    pub(crate) fn seated(&mut self, among: usize, wrote: bool) {
+        self.among = among;
+        self.wrote |= wrote;
+    }
+
     /// What it wrote can only be taken back with what others wrote.
     pub(crate) fn is_bound(&self) -> bool {
         self.wrote && self.among > 1
@@ -61,67 +79,6 @@ impl Seat {
             Ok(Answer::Stopped(Halt::Failed(..) | Halt::Crash | Halt::Outage | Halt::Fails(_) | Halt::Leaves(_)))
             | Ok(Answer::Done { .. } | Answer::Refused { .. } | Answer::Board(_))
             | Err(_) => Sealed::Outage,
-        }
-    }
-}
-
-impl Flow {
-    /// Carries out a step for many, with whoever comes to it now.
-    pub(crate) async fn in_set<G: Rows>(&mut self, row: G) -> Result<Carried<G::Output>, Halt> {
-        let mut row: Erased = Box::new(row);
-        loop {
-            if self.tx.is_some() {
-                self.go_on().await?;
-            }
-            let (answer, told) = oneshot::channel();
-            let asked = Asked { key: TypeId::of::<G>(), carry: Of::<G>::CARRY, row, now: self.now(), answer };
-            match &self.seat {
-                Some(seat) => {
-                    if seat.words.send(Word::Step(asked)).await.is_err() {
-                        self.seat = None;
-                        return Err(Halt::Outage);
-                    }
-                }
-                None => {
-                    let (words, said) = mpsc::channel(1);
-                    let among = if self.fused { self.run.among.min(SET) } else { 1 };
-                    let passenger = Passenger { said, among, weight: self.weight };
-                    self.seat = Some(Seat { words, among: 1, wrote: false });
-                    let lane = if among > 1 { Lane::Together } else { Lane::Alone };
-                    board(&self.means, lane, Boarding { passenger, asked });
-                }
-            }
-            match told.await {
-                Ok(Answer::Done { output, entries, among }) => {
-                    // A carrier returns what the step of this row returned.
-                    let Ok(output) = output.downcast::<G::Output>() else { return Err(Halt::Outage) };
-                    self.seated(among, G::has_written(&output));
-                    return Ok(Carried { output: *output, entries });
-                }
-                Ok(Answer::Refused { step, failure, among }) => {
-                    self.seated(among, false);
-                    return Err(Halt::Failed(step, failure.into()));
-                }
-                Ok(Answer::Board(back)) => {
-                    row = back;
-                    self.go_on().await?;
-                }
-                Ok(Answer::Stopped(halt)) => {
-                    self.seat = None;
-                    return Err(halt);
-                }
-                Ok(Answer::Committed { .. } | Answer::Denied | Answer::Cancelled(_) | Answer::Broken(_)) | Err(_) => {
-                    self.seat = None;
-                    return Err(Halt::Outage);
-                }
-            }
-        }
-    }
-
-    fn seated(&mut self, among: usize, wrote: bool) {
-        if let Some(seat) = &mut self.seat {
-            seat.among = among;
-            seat.wrote |= wrote;
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use serde_json::Value;
 use sqlx::PgPool;
@@ -15,14 +14,16 @@ use crate::{
     cohort::Cohorts,
     commit::{Fence, Write},
     error::codes,
+    exit::{Exit, Unwritten},
     fault::Faults,
-    flow::Means,
     incarnation::Incarnation,
     leave,
+    means::Means,
     outside::Outside,
     registry::Erased,
     silence::heard,
-    work::Unwritten,
+    undo::Registered,
+    work::Work,
 };
 
 /// How the engine behaves. Every field has a limit's default.
@@ -85,31 +86,6 @@ impl fmt::Debug for Engine {
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
-}
-
-/// How a turn ended before the flow did.
-#[derive(Debug)]
-#[doc(hidden)]
-pub enum Exit {
-    /// Asleep; everything is committed.
-    Resting,
-    /// An attempt failed.
-    Retry { step: &'static str, error: String, policy: RetryPolicy },
-    /// A call has to wait. Nothing has failed.
-    PutOff { step: &'static str, why: String, until: DateTime<Utc> },
-    /// Somebody else has the run, or its journal is not what this turn knows of it.
-    Refused,
-    /// What this turn had in hand was rolled back for another run's sake. Nothing has failed; it goes
-    /// again, among so many at most.
-    Again { among: usize },
-    /// The database is away; what this turn held must be given back when it returns.
-    Outage,
-    /// A test has killed this turn.
-    Crashed,
-    /// An operator must look.
-    Stuck(Failure),
-    /// A rehearsal has come to the end of the journal.
-    Rehearsed,
 }
 
 /// What a turn came to, for whoever watches.
@@ -247,58 +223,56 @@ impl Engine {
             Ok(flow) => flow,
             Err(failure) => return self.park(fence, failure, &[], clock.now()).await,
         };
-        if flow.run.crashes >= self.settings.crash_limit {
-            let failure =
-                Failure::new(codes::CRASH_LIMIT, format!("{} workers died carrying this run", flow.run.crashes));
-            if flow.forward || flow.run.status == RunStatus::Compensating {
-                return self.after(flow, Exit::Stuck(failure)).await;
+        let run = &flow.work.run;
+        if run.crashes >= self.settings.crash_limit {
+            let failure = Failure::new(codes::CRASH_LIMIT, format!("{} workers died carrying this run", run.crashes));
+            if flow.work.is_forward() || run.status == RunStatus::Compensating {
+                return self.after(flow.work, flow.undos, Exit::Stuck(failure)).await;
             }
             // Written down before anything is tried: should the unwinding kill its worker too, the run parks.
-            if let Err(exit) = flow.give_up(&failure, true).await {
-                return self.after(flow, exit).await;
+            if let Err(exit) = flow.work.give_up(&failure, true).await {
+                return self.after(flow.work, flow.undos, exit).await;
             }
         }
-        match play(&*code, &mut flow, left, input).await {
-            Played::Output(output) if flow.failure.is_none() && flow.run.failure.is_none() => {
-                self.complete(flow, output).await
+        let played = play(&*code, &mut flow, left, input).await;
+        let Flow { work, undos, failure, begun, .. } = flow;
+        match played {
+            Played::Output(output) if failure.is_none() && work.run.failure.is_none() => {
+                self.complete(work, undos, output).await
             }
             // A flow that swallowed a failure still unwinds: the journal says it failed. So does one that
             // has begun to, even if it answers everything from the journal.
             Played::Output(_) => {
-                let failure = flow.failure.clone().unwrap_or_else(|| Failure::new(codes::FAILED, "the flow gave up"));
-                self.unwind(flow, failure).await
+                let failure = failure.unwrap_or_else(|| Failure::new(codes::FAILED, "the flow gave up"));
+                self.unwind(work, undos, failure).await
             }
-            Played::Failed(failure) => self.unwind(flow, failure).await,
-            Played::Panicked(error) => self.panicked(flow, error).await,
-            Played::Left(exit) => self.after(flow, exit).await,
+            Played::Failed(failure) => self.unwind(work, undos, failure).await,
+            Played::Panicked(error) => self.panicked(work, undos, begun, error).await,
+            Played::Left(exit) => self.after(work, undos, exit).await,
         }
     }
 
-    async fn panicked(self: &Arc<Self>, mut flow: Flow, error: String) -> Came {
-        tracing::error!(run = %flow.run.id, %error, "a flow panicked");
-        if !flow.begun {
+    async fn panicked(self: &Arc<Self>, mut work: Work, undos: Vec<Registered>, begun: bool, error: String) -> Came {
+        tracing::error!(run = %work.run.id, %error, "a flow panicked");
+        if !begun {
             // It never said what its accepting transaction would be taken back by.
-            return self.after(flow, Exit::Stuck(Failure::new(codes::PANICKED, error))).await;
+            return self.after(work, undos, Exit::Stuck(Failure::new(codes::PANICKED, error))).await;
         }
         let policy = RetryPolicy::default();
-        let failed = u32::try_from(flow.run.attempt).unwrap_or(u32::MAX).saturating_add(1);
-        if failed < policy.max_attempts {
-            return self.after(flow, Exit::Retry { step: "flow", error, policy }).await;
+        if work.failed() < policy.max_attempts {
+            return self.after(work, undos, Exit::Retry { step: "flow", error, policy }).await;
         }
-        flow.roll_back();
-        self.unwind(flow, Failure::new(codes::PANICKED, error)).await
+        work.roll_back();
+        self.unwind(work, undos, Failure::new(codes::PANICKED, error)).await
     }
 
-    async fn complete(self: &Arc<Self>, mut flow: Flow, output: Value) -> Came {
-        let settles = !flow.run.forward_only;
+    async fn complete(self: &Arc<Self>, mut work: Work, undos: Vec<Registered>, output: Value) -> Came {
+        let settles = !work.run.forward_only;
         let write = Write::Finish { status: RunStatus::Completed, output: Some(output), failure: None };
-        match flow.write(write, settles).await {
+        match work.write(write, settles).await {
             Ok(()) => Ok(Turn::Ended(RunStatus::Completed)),
-            Err(Unwritten::Cancelled(why)) => {
-                let failure = flow.fail(Failure::cancelled(&why));
-                self.unwind(flow, failure).await
-            }
-            Err(Unwritten::Exit(exit)) => self.after(flow, exit).await,
+            Err(Unwritten::Cancelled(why)) => self.unwind(work, undos, Failure::cancelled(&why)).await,
+            Err(Unwritten::Exit(exit)) => self.after(work, undos, exit).await,
         }
     }
 }
@@ -334,7 +308,7 @@ pub(crate) async fn play(code: &dyn Erased, flow: &mut Flow, left: oneshot::Rece
             (Played::Panicked(error.clone()), error)
         }
     };
-    match flow.replay.unread() {
+    match flow.cursor.unread() {
         0 => played,
         unread => {
             let detail = format!("the flow {how} with {unread} journal entries unread");

@@ -6,9 +6,11 @@ use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    Failure, Flow, SetTx, Undo, Undoing,
-    fault::Faults,
-    group::{Carried, Halt, RowResult, Rows, Stopped, after, back_to_savepoint, before, decode_one, savepoint},
+    Failure, SetTx, Undo, Undoing,
+    fault::{Faults, Point, before, crashes},
+    group::{Carried, Halt, RowResult, Rows, Stopped, back_to_savepoint, savepoint},
+    journal::decode_one,
+    work::Work,
 };
 
 /// An undo bound to what its step returned.
@@ -23,7 +25,7 @@ pub(crate) struct Registered {
 trait Erased: Send + Sync {
     fn carry_out<'a>(
         self: Arc<Self>,
-        flow: &'a mut Flow,
+        work: &'a mut Work,
         output: serde_json::Value,
         failure: Failure,
     ) -> BoxFuture<'a, Result<(), Halt>>;
@@ -38,14 +40,14 @@ struct Typed<U, O> {
 impl<O: DeserializeOwned + Send + Sync + 'static, U: Undo<O>> Erased for Typed<U, O> {
     fn carry_out<'a>(
         self: Arc<Self>,
-        flow: &'a mut Flow,
+        work: &'a mut Work,
         output: serde_json::Value,
         failure: Failure,
     ) -> BoxFuture<'a, Result<(), Halt>> {
         Box::pin(async move {
             let output: O = decode_one(self.name, output).map_err(|failure| Halt::Failed(self.name, failure.into()))?;
-            let row = Undoing { undo: Arc::clone(&self.undo), output, run_id: flow.id(), failure };
-            flow.in_set(row).await.map(|_| ())
+            let row = Undoing { undo: Arc::clone(&self.undo), output, run_id: work.run.id, failure };
+            work.in_set(row).await.map(|_| ())
         })
     }
 }
@@ -63,8 +65,8 @@ impl Registered {
     }
 
     /// Takes the step back, with whoever takes back the same now.
-    pub(crate) async fn carry_out(&self, flow: &mut Flow, failure: &Failure) -> Result<(), Halt> {
-        Arc::clone(&self.undo).carry_out(flow, self.output.clone(), failure.clone()).await
+    pub(crate) async fn carry_out(&self, work: &mut Work, failure: &Failure) -> Result<(), Halt> {
+        Arc::clone(&self.undo).carry_out(work, self.output.clone(), failure.clone()).await
     }
 }
 
@@ -83,7 +85,7 @@ impl<O: Send + Sync + 'static, U: Undo<O>> Rows for Undoing<U, O> {
         let all = |error| Stopped::by_any(Self::NAME, rows.len(), error);
         let mut twice = false;
         for at in 0..rows.len() {
-            twice |= before(faults, Self::NAME).map_err(|halt| Stopped::By(at, halt))?;
+            twice |= before(faults, Self::NAME).map_err(|struck| Stopped::By(at, Halt::struck(Self::NAME, struck)))?;
         }
         if twice {
             savepoint(tx.conn()).await.map_err(|error| all(error.into()))?;
@@ -94,7 +96,9 @@ impl<O: Send + Sync + 'static, U: Undo<O>> Rows for Undoing<U, O> {
         }
         U::undo(tx, &rows).await.map_err(all)?;
         for at in 0..rows.len() {
-            after(faults, Self::NAME).map_err(|halt| Stopped::By(at, halt))?;
+            if crashes(faults, Point::After, Self::NAME) {
+                return Err(Stopped::By(at, Halt::Crash));
+            }
         }
         Ok(rows.iter().map(|_| Ok(Carried { output: (), entries: Vec::new() })).collect())
     }

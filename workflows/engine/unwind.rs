@@ -5,48 +5,45 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::{
-    Engine, Failure, Flow, RetryPolicy, RunStatus, StepError,
+    Engine, Failure, RetryPolicy, RunStatus, StepError,
     commit::{Rest, Write},
     error::codes,
+    exit::{Exit, Unwritten},
     group::Halt,
-    journal::{Kind, Pending, Undone},
-    turn::{Came, Exit, Turn},
+    journal::{Kind, Undone},
+    turn::{Came, Turn},
     undo::Registered,
-    work::Unwritten,
+    work::Work,
 };
 
 impl Engine {
     /// Runs the undos of what was committed, in reverse, then ends the run; what cannot be undone parks it
     /// once all else is.
-    pub(crate) async fn unwind(self: &Arc<Self>, mut flow: Flow, failure: Failure) -> Came {
+    pub(crate) async fn unwind(self: &Arc<Self>, mut work: Work, mut undos: Vec<Registered>, failure: Failure) -> Came {
         // What others share commits with them, and is undone then.
-        let at_once = !flow.fused || flow.is_bound();
-        if !flow.is_bound() {
-            flow.roll_back();
+        let at_once = !work.fused || work.is_bound();
+        if !work.is_bound() {
+            work.roll_back();
+            undos.retain(|undo| undo.seq < work.committed_seq());
         }
-        if flow.run.forward_only {
-            return self.after(flow, Exit::Stuck(failure)).await;
+        if work.run.forward_only {
+            return self.after(work, undos, Exit::Stuck(failure)).await;
         }
         // Cancelling a run that unwinds changes nothing; failing twice keeps the first reason.
-        let failure = flow.run.failure.clone().unwrap_or(failure);
-        if let Err(exit) = flow.give_up(&failure, at_once).await {
-            return self.after(flow, exit).await;
+        let failure = work.run.failure.clone().unwrap_or(failure);
+        if let Err(exit) = work.give_up(&failure, at_once).await {
+            return self.after(work, undos, exit).await;
         }
-        let undos: Vec<_> = std::mem::take(&mut flow.undos)
-            .into_iter()
-            .rev()
-            .filter(|undo| !flow.replay.undone.contains(&undo.seq))
-            .collect();
-        match self.undo_all(&mut flow, &undos, &failure).await {
+        match self.undo_all(&mut work, &undos, &failure).await {
             Ok(cannot) if cannot.is_empty() => {}
-            Ok(cannot) => return self.after(flow, Exit::Stuck(waits_for(&failure, &cannot))).await,
-            Err(exit) => return self.after(flow, exit).await,
+            Ok(cannot) => return self.after(work, undos, Exit::Stuck(waits_for(&failure, &cannot))).await,
+            Err(exit) => return self.after(work, undos, exit).await,
         }
         let status = if failure.is_cancelled() { RunStatus::Cancelled } else { RunStatus::Failed };
-        match flow.write(Write::Finish { status, output: None, failure: Some(failure.clone()) }, false).await {
+        match work.write(Write::Finish { status, output: None, failure: Some(failure.clone()) }, false).await {
             Ok(()) => Ok(Turn::Ended(status)),
             Err(Unwritten::Cancelled(_)) => Ok(Turn::Resting),
-            Err(Unwritten::Exit(exit)) => self.after(flow, exit).await,
+            Err(Unwritten::Exit(exit)) => self.after(work, undos, exit).await,
         }
     }
 
@@ -54,34 +51,34 @@ impl Engine {
     /// one of its own, so that what can be undone is. Returns those that cannot, and why.
     async fn undo_all(
         &self,
-        flow: &mut Flow,
+        work: &mut Work,
         undos: &[Registered],
         failure: &Failure,
     ) -> Result<Vec<(&'static str, Failure)>, Exit> {
         let (mut cannot, mut journalled) = (Vec::new(), Vec::new());
-        if flow.fused {
-            for undo in undos {
-                if self.undo_one(flow, undo, failure).await?.is_some() {
-                    flow.roll_back();
-                    flow.fused = false;
+        if work.fused {
+            for undo in undos.iter().rev() {
+                if self.undo_one(work, undo, failure).await?.is_some() {
+                    work.roll_back();
+                    work.fused = false;
                     break;
                 }
-                journalled.push((undo.seq, flow.next_seq - 1));
+                journalled.push((undo.seq, work.next_seq() - 1));
             }
-            if flow.fused {
+            if work.fused {
                 return Ok(cannot);
             }
         }
         // Where those that it travelled with went elsewhere, some are committed already.
-        let is_done = |undo: &Registered, flow: &Flow| {
-            journalled.iter().any(|&(undone, at)| undone == undo.seq && at < flow.committed_seq)
+        let is_done = |undo: &Registered, work: &Work| {
+            journalled.iter().any(|&(undone, at)| undone == undo.seq && at < work.committed_seq())
         };
-        for undo in undos {
-            if is_done(undo, flow) {
+        for undo in undos.iter().rev() {
+            if is_done(undo, work) {
                 continue;
             }
-            if let Some(why) = self.undo_one(flow, undo, failure).await? {
-                flow.roll_back();
+            if let Some(why) = self.undo_one(work, undo, failure).await? {
+                work.roll_back();
                 cannot.push((undo.name, why));
             }
         }
@@ -89,12 +86,12 @@ impl Engine {
     }
 
     /// Carries out one undo, or returns why it cannot be.
-    async fn undo_one(&self, flow: &mut Flow, undo: &Registered, failure: &Failure) -> Result<Option<Failure>, Exit> {
-        let error = match undo.carry_out(flow, failure).await {
+    async fn undo_one(&self, work: &mut Work, undo: &Registered, failure: &Failure) -> Result<Option<Failure>, Exit> {
+        let error = match undo.carry_out(work, failure).await {
             Ok(()) => {
-                flow.journal(Kind::Undo, undo.name, Some(json!(Undone { undoes: undo.seq })));
-                if !flow.fused {
-                    flow.write_onward(failure).await?;
+                work.journal(Kind::Undo, undo.name, Some(json!(Undone { undoes: undo.seq })));
+                if !work.fused {
+                    work.write_onward(failure).await?;
                 }
                 return Ok(None);
             }
@@ -108,12 +105,12 @@ impl Engine {
                 | StepError::Busy { .. }),
             )) => error.to_string(),
             Err(Halt::Crash) => return Err(Exit::Crashed),
-            Err(Halt::Again(among)) => return Err(flow.again(among)),
+            Err(Halt::Again(among)) => return Err(work.again(among)),
             Err(Halt::Outage) => return Err(Exit::Outage),
             Err(Halt::Leaves(exit)) => return Err(exit),
         };
         let policy = RetryPolicy::default();
-        let failed = u32::try_from(flow.run.attempt).unwrap_or(u32::MAX).saturating_add(1);
+        let failed = work.failed();
         if failed < policy.max_attempts {
             return Err(Exit::Retry { step: undo.name, error, policy });
         }
@@ -135,7 +132,7 @@ fn waits_for(failure: &Failure, cannot: &[(&'static str, Failure)]) -> Failure {
     Failure::new(code, detail).with(json!({ "waitsFor": waits, "unwindsFor": failure }))
 }
 
-impl Flow {
+impl Work {
     /// From here on the run takes back what it did. Says so in the journal, once, and `at_once` in its row.
     pub(crate) async fn give_up(&mut self, failure: &Failure, at_once: bool) -> Result<(), Exit> {
         if self.run.status == RunStatus::Compensating {
@@ -143,9 +140,7 @@ impl Flow {
         }
         self.run.status = RunStatus::Compensating;
         self.run.failure = Some(failure.clone());
-        let (seq, name) = (self.next_seq, failure.code.clone());
-        self.pending.push(Pending { seq, kind: Kind::Failed, name, output: None, error: Some(failure.to_json()) });
-        self.next_seq += 1;
+        self.journal_error(Kind::Failed, &failure.code, failure.to_json());
         if at_once { self.write_onward(failure).await } else { Ok(()) }
     }
 

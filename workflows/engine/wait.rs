@@ -13,12 +13,12 @@ use uuid::Uuid;
 use crate::{
     Call, Flow, Result, SetTx,
     commit::{Fence, Rest},
+    exit::Exit,
     fault::Faults,
-    group::{Carried, RowResult, Rows, Stopped, decode_one},
-    journal::Kind,
+    group::{Carried, RowResult, Rows, Stopped},
+    journal::{Kind, decode_one},
     payload::encode,
     silence,
-    turn::Exit,
 };
 
 const SLEEP: &str = "sleep";
@@ -27,7 +27,7 @@ impl Flow {
     /// Waits, holding no worker, until a signal of that name or the deadline; `None` is the deadline.
     /// A signal may have come before. Which of the two it was is journalled, once.
     pub async fn wait_for<T: DeserializeOwned>(&mut self, signal: &str, timeout: Duration) -> Result<Option<T>> {
-        let until = self.now() + timeout;
+        let until = self.work.now() + timeout;
         self.wait_until(signal, until).await
     }
 
@@ -35,7 +35,7 @@ impl Flow {
     /// already is heard.
     pub async fn wait_until<T: DeserializeOwned>(&mut self, signal: &str, until: DateTime<Utc>) -> Result<Option<T>> {
         let Began { deadline, .. } = self.deadline(signal, until).await?;
-        if let Some(heard) = self.recall(Kind::Signal, signal).await {
+        if let Some((heard, _)) = self.recall(Kind::Signal, signal).await {
             return Ok(heard);
         }
         self.safe_point().await?;
@@ -61,7 +61,7 @@ impl Flow {
         C: Call<Output = Option<T>>,
     {
         let Began { deadline, at, is_new } = self.deadline(signal, until).await?;
-        if let Some(heard) = self.recall(Kind::Signal, signal).await {
+        if let Some((heard, _)) = self.recall(Kind::Signal, signal).await {
             return Ok(heard);
         }
         self.safe_point().await?;
@@ -71,7 +71,7 @@ impl Flow {
             self.roll_back();
             if let Some(Some(answer)) = self.inquire(inquiry, at).await {
                 let json = encode(signal, &answer).map_err(|failure| self.fail(failure))?;
-                self.journal(Kind::Signal, signal, Some(json));
+                self.work.journal(Kind::Signal, signal, Some(json));
                 return Ok(Some(answer));
             }
             heard = self.hear(signal, deadline).await?;
@@ -79,7 +79,7 @@ impl Flow {
         match heard {
             Some(heard) => self.understand(signal, heard).await,
             None => {
-                let waited = (self.now() - at).to_std().unwrap_or_default();
+                let waited = (self.work.now() - at).to_std().unwrap_or_default();
                 self.rest(signal, deadline.min(at + next(waited))).await
             }
         }
@@ -96,7 +96,7 @@ impl Flow {
 
     /// Sleeps, holding no worker. The wake-up time is journalled: a crash does not start it anew.
     pub async fn sleep(&mut self, name: &'static str, duration: Duration) -> Result<()> {
-        let until = self.now() + duration;
+        let until = self.work.now() + duration;
         self.sleep_until(name, until).await
     }
 
@@ -104,7 +104,7 @@ impl Flow {
     pub async fn sleep_until(&mut self, name: &'static str, until: DateTime<Utc>) -> Result<()> {
         let Began { deadline, .. } = self.deadline(name, until).await?;
         self.safe_point().await?;
-        if self.replay.unread() == 0 && self.now() < deadline {
+        if self.cursor.unread() == 0 && self.work.now() < deadline {
             self.commit(Rest::Waiting { waiting_for: SLEEP.to_owned(), wake_at: deadline }).await?;
             self.leave(Exit::Resting).await
         }
@@ -114,13 +114,11 @@ impl Flow {
     /// The deadline that was journalled, or else this one, journalled now.
     async fn deadline(&mut self, name: &str, deadline: DateTime<Utc>) -> Result<Began> {
         self.safe_point().await?;
-        if let Some(entry) = self.entry(0, Kind::Wait, name).await {
-            let deadline = self.read(&entry).await;
-            self.replay.met(1);
+        if let Some((deadline, entry)) = self.recall(Kind::Wait, name).await {
             return Ok(Began { deadline, at: entry.recorded_at, is_new: false });
         }
-        self.journal(Kind::Wait, name, Some(serde_json::json!(deadline)));
-        Ok(Began { deadline, at: self.now(), is_new: true })
+        self.work.journal(Kind::Wait, name, Some(serde_json::json!(deadline)));
+        Ok(Began { deadline, at: self.work.now(), is_new: true })
     }
 
     /// Takes a signal that has come, or learns that the deadline has passed (null), or that there is
@@ -129,25 +127,25 @@ impl Flow {
     /// A run's row is the last lock of a transaction: whoever talks to a run has taken what it is about
     /// before. So whenever it was locked here, it is let go of before the flow goes on to other locks.
     async fn hear(&mut self, signal: &str, deadline: DateTime<Utc>) -> Result<Option<serde_json::Value>> {
-        let now = self.now();
-        let hearing = Hearing { fence: self.fence(), signal: signal.to_owned() };
-        let heard = match self.in_set(hearing).await {
+        let now = self.work.now();
+        let hearing = Hearing { fence: self.work.fence(), signal: signal.to_owned() };
+        let heard = match self.work.in_set(hearing).await {
             Ok(carried) => carried.output,
             Err(halt) => return self.halted(halt).await,
         };
         match heard {
             Heard::Refused => self.leave(Exit::Refused).await,
             Heard::AtOnce(payload) => {
-                self.journal(Kind::Signal, signal, Some(payload.clone()));
+                self.work.journal(Kind::Signal, signal, Some(payload.clone()));
                 Ok(Some(payload))
             }
             Heard::Locked(payload) => {
-                self.journal(Kind::Signal, signal, Some(payload.clone()));
+                self.work.journal(Kind::Signal, signal, Some(payload.clone()));
                 self.flush().await?;
                 Ok(Some(payload))
             }
             Heard::Nothing if now >= deadline => {
-                self.journal(Kind::Signal, signal, None);
+                self.work.journal(Kind::Signal, signal, None);
                 self.flush().await?;
                 Ok(Some(serde_json::Value::Null))
             }

@@ -1,78 +1,228 @@
-//! What a flow has in hand between two commits: its transaction, its entries, its children. And the ways
-//! its turn can end.
+//! What a run has in hand between two commits: its transaction or its seat, its entries, its children. Nothing
+//! here ends a turn: it returns why the turn cannot go on.
+
+use std::{any::TypeId, sync::Arc};
 
 use chrono::{DateTime, Utc};
+use serde_json::Value;
+use tokio::sync::oneshot;
 
 use crate::{
-    Failure, Flow, Result, RetryPolicy, RunStatus, StepError,
-    cohort::SET,
+    Failure, RunStatus, Tx,
+    claim::Claimed,
+    cohort::{Answer, Asked, Erased, Lane, Of, SET},
     commit::{self, Fence, Rest, Write, Writing},
-    error::{codes, is_outage},
-    fault::{Fault, Point},
-    flow::Open,
-    group::Halt,
+    error::codes,
+    exit::{Exit, Unwritten},
+    fault::{Point, crashes},
+    group::{Carried, Halt, Rows},
     journal::{Kind, Pending},
     limits,
+    means::{Means, Open},
+    payload::rough_size,
     seat::{Sealed, Seat},
     silence::heard,
-    turn::Exit,
+    start::Start,
 };
 
-impl Flow {
-    /// A failed step either fails the run or ends this turn.
-    pub(crate) async fn step_failed<T>(
-        &mut self,
-        step: &'static str,
-        error: StepError,
-        policy: &RetryPolicy,
-    ) -> Result<T> {
-        if error.is_outage() {
-            tracing::warn!(run = %self.run.id, step, %error, "the database is away; the run waits for it");
-            self.leave(Exit::Outage).await
+/// What a run has in hand between two commits.
+#[doc(hidden)]
+pub struct Work {
+    pub(crate) means: Arc<Means>,
+    pub(crate) run: Claimed,
+    /// Opened by the first `tx` after a commit, closed by the next commit.
+    tx: Option<Open>,
+    /// The same for steps that are carried out for many; never both.
+    seat: Option<Seat>,
+    /// What it was started with, in bytes, roughly.
+    weight: usize,
+    pending: Vec<Pending>,
+    starts: Vec<Start<()>>,
+    next_seq: i32,
+    committed_seq: i32,
+    /// Past the point of no return, as far as this turn has come; the row says so once it commits.
+    forward: bool,
+    cancel: Option<String>,
+    /// Adjacent `tx` share a commit; off after a failed attempt, so that what works gets done.
+    pub(crate) fused: bool,
+}
+
+impl Work {
+    /// Of a run whose journal goes on at `next_seq`.
+    pub(crate) fn new(means: Arc<Means>, run: Claimed, next_seq: i32) -> Self {
+        Work {
+            fused: means.fusion && run.attempt == 0,
+            forward: run.forward_only,
+            cancel: run.cancel_requested.clone(),
+            weight: rough_size(&run.input),
+            means,
+            run,
+            tx: None,
+            seat: None,
+            pending: Vec::new(),
+            starts: Vec::new(),
+            next_seq,
+            committed_seq: next_seq,
         }
-        let failed = u32::try_from(self.run.attempt).unwrap_or(u32::MAX).saturating_add(1);
-        let failure = match error {
-            StepError::Terminal(failure) => failure,
-            StepError::Retry(error) if failed >= policy.max_attempts => {
-                Failure::new(codes::STEP_FAILED, format!("{step} failed {failed} times: {error}"))
-            }
-            StepError::Retry(error) => {
-                let error = error.to_string();
-                self.leave(Exit::Retry { step, error, policy: *policy }).await
-            }
-            StepError::NotYet { why, after } | StepError::Busy { why, after } => {
-                let until = self.now() + after.min(limits::PUT_OFF);
-                self.leave(Exit::PutOff { step, why, until }).await
-            }
-            // Giving up would leave something undone, or done, that nobody knows of.
-            StepError::Unknown(error) => {
-                let (error, policy) = (error.to_string(), RetryPolicy { max_attempts: u32::MAX, ..*policy });
-                self.leave(Exit::Retry { step, error, policy }).await
-            }
+    }
+
+    /// What every write of this turn is fenced by.
+    pub(crate) fn fence(&self) -> Fence {
+        Fence { run_id: self.run.id, token: self.run.token, written: self.committed_seq }
+    }
+
+    /// Now, on the engine's clock. Not journalled: for deadlines and timestamps, not for decisions.
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        self.run.clock.now()
+    }
+
+    pub(crate) fn next_seq(&self) -> i32 {
+        self.next_seq
+    }
+
+    pub(crate) fn committed_seq(&self) -> i32 {
+        self.committed_seq
+    }
+
+    pub(crate) fn is_forward(&self) -> bool {
+        self.forward
+    }
+
+    /// Failed attempts, should this one fail.
+    pub(crate) fn failed(&self) -> u32 {
+        u32::try_from(self.run.attempt).unwrap_or(u32::MAX).saturating_add(1)
+    }
+
+    /// Goes again, among no more than it has been told before.
+    pub(crate) fn again(&self, among: usize) -> Exit {
+        Exit::Again { among: among.min(self.run.among) }
+    }
+
+    /// Why a run that has met its whole journal does nothing new, if it does not.
+    pub(crate) fn may_go_on(&self) -> Result<(), Halt> {
+        if self.means.rehearses {
+            return Err(Halt::Leaves(Exit::Rehearsed));
+        }
+        if let Some(failure) = &self.run.failure {
+            return Err(Halt::Fails(failure.clone()));
+        }
+        if let (Some(why), false) = (&self.cancel, self.forward) {
+            return Err(Halt::Fails(Failure::cancelled(why)));
+        }
+        if self.next_seq >= limits::JOURNAL_ENTRIES {
+            let failure = Failure::new(codes::JOURNAL_FULL, "the run has written 1,000 journal entries");
+            return Err(Halt::Fails(failure));
+        }
+        Ok(())
+    }
+
+    // --- what is taken in hand ---
+
+    pub(crate) fn journal(&mut self, kind: Kind, name: &str, output: Option<Value>) {
+        self.push(kind, name, output, None);
+    }
+
+    pub(crate) fn journal_error(&mut self, kind: Kind, name: &str, error: Value) {
+        self.push(kind, name, None, Some(error));
+    }
+
+    fn push(&mut self, kind: Kind, name: &str, output: Option<Value>, error: Option<Value>) {
+        self.pending.push(Pending { seq: self.next_seq, kind, name: name.to_owned(), output, error });
+        self.next_seq += 1;
+    }
+
+    /// Starts a child with the next commit.
+    pub(crate) fn start(&mut self, start: Start<()>) {
+        self.starts.push(start);
+    }
+
+    /// From the next commit on the run only goes forward.
+    pub(crate) fn go_forward(&mut self) {
+        self.forward = true;
+    }
+
+    /// The run's own transaction, for a step of its own.
+    pub(crate) async fn open(&mut self) -> Result<Tx<'_>, Halt> {
+        if self.seat.is_some() {
+            self.go_on().await?;
+        }
+        let open = match self.tx.take() {
+            Some(open) => open,
+            None => self.means.begin().await.map_err(|error| {
+                tracing::warn!(run = %self.run.id, %error, "no transaction to be had");
+                Halt::Outage
+            })?,
         };
-        let takes_others_down = self.fused && self.pending.iter().any(|entry| entry.kind.bound_to_transaction());
-        if self.forward && (takes_others_down || !self.run.forward_only) {
-            // What was promised, if only the point of no return, has not committed yet. Step by step it
-            // will, and then this failure parks the run without undoing it.
-            self.leave(Exit::Retry { step, error: failure.to_string(), policy: *policy }).await
-        }
-        Err(self.fail(failure))
+        let (run_id, now) = (self.run.id, self.now());
+        Ok(Tx { conn: &mut self.tx.insert(open).tx, run_id, now })
     }
 
-    /// From here on every verb returns this failure; what had not committed never happened. What others
-    /// share does: it commits with them, and is undone.
-    pub(crate) fn fail(&mut self, failure: Failure) -> Failure {
-        if !self.is_bound() {
-            self.roll_back();
+    /// Carries out a step for many, with whoever comes to it now.
+    pub(crate) async fn in_set<G: Rows>(&mut self, row: G) -> Result<Carried<G::Output>, Halt> {
+        let mut row: Erased = Box::new(row);
+        loop {
+            if self.tx.is_some() {
+                self.go_on().await?;
+            }
+            let (answer, told) = oneshot::channel();
+            let asked = Asked { key: TypeId::of::<G>(), carry: Of::<G>::CARRY, row, now: self.now(), answer };
+            match &self.seat {
+                Some(seat) => {
+                    if !seat.ask(asked).await {
+                        self.seat = None;
+                        return Err(Halt::Outage);
+                    }
+                }
+                None => {
+                    let among = if self.fused { self.run.among.min(SET) } else { 1 };
+                    let lane = if among > 1 { Lane::Together } else { Lane::Alone };
+                    self.seat = Some(Seat::board(&self.means, lane, among, self.weight, asked));
+                }
+            }
+            match told.await {
+                Ok(Answer::Done { output, entries, among }) => {
+                    // A carrier returns what the step of this row returned.
+                    let Ok(output) = output.downcast::<G::Output>() else { return Err(Halt::Outage) };
+                    self.seated(among, G::has_written(&output));
+                    return Ok(Carried { output: *output, entries });
+                }
+                Ok(Answer::Refused { step, failure, among }) => {
+                    self.seated(among, false);
+                    return Err(Halt::Failed(step, failure.into()));
+                }
+                Ok(Answer::Board(back)) => {
+                    row = back;
+                    self.go_on().await?;
+                }
+                Ok(Answer::Stopped(halt)) => {
+                    self.seat = None;
+                    return Err(halt);
+                }
+                Ok(Answer::Committed { .. } | Answer::Denied | Answer::Cancelled(_) | Answer::Broken(_)) | Err(_) => {
+                    self.seat = None;
+                    return Err(Halt::Outage);
+                }
+            }
         }
-        self.failure = Some(failure.clone());
-        failure
     }
 
-    /// What this run has in hand cannot be rolled back without what others have.
+    fn seated(&mut self, among: usize, wrote: bool) {
+        if let Some(seat) = &mut self.seat {
+            seat.seated(among, wrote);
+        }
+    }
+
+    /// It cannot be rolled back without what others have.
     pub(crate) fn is_bound(&self) -> bool {
         self.seat.as_ref().is_some_and(Seat::is_bound)
     }
+
+    /// Should it be rolled back, steps that worked never happened.
+    pub(crate) fn has_steps(&self) -> bool {
+        self.pending.iter().any(|entry| entry.kind.bound_to_transaction())
+    }
+
+    // --- how it is let go of ---
 
     pub(crate) fn roll_back(&mut self) {
         // Dropping a transaction rolls it back before its connection is used again.
@@ -84,103 +234,52 @@ impl Flow {
         let kept = self.pending.iter().position(|p| p.kind.bound_to_transaction()).unwrap_or(self.pending.len());
         self.pending.truncate(kept);
         self.next_seq = self.committed_seq + i32::try_from(kept).unwrap_or(0);
-        let committed = self.committed_seq;
-        self.undos.retain(|undo| undo.seq < committed);
         self.forward = self.run.forward_only;
     }
 
-    /// Where a run that was asked to stop, or has failed, stops.
-    pub(crate) async fn safe_point(&mut self) -> Result<()> {
-        if let Some(failure) = &self.failure {
-            return Err(failure.clone());
-        }
-        self.begun = true;
-        if self.replay.unread() == 0 {
-            if self.means.rehearses {
-                self.leave::<()>(Exit::Rehearsed).await;
-            }
-            if let Some(failure) = self.run.failure.clone() {
-                return Err(self.fail(failure));
-            }
-            if let (Some(why), false) = (self.cancel.clone(), self.forward) {
-                return Err(self.fail(Failure::cancelled(&why)));
-            }
-            if self.next_seq >= limits::JOURNAL_ENTRIES {
-                return Err(self.fail(Failure::new(codes::JOURNAL_FULL, "the run has written 1,000 journal entries")));
-            }
-        }
-        Ok(())
+    /// What is not committed, for whoever writes it when the turn has ended.
+    pub(crate) fn take_pending(&mut self) -> Vec<Pending> {
+        std::mem::take(&mut self.pending)
     }
 
-    pub(crate) fn journal(&mut self, kind: Kind, name: &str, output: Option<serde_json::Value>) {
-        self.pending.push(Pending { seq: self.next_seq, kind, name: name.to_owned(), output, error: None });
-        self.next_seq += 1;
+    /// Why the run unwinds, if it does.
+    pub(crate) fn unwinds_for(&self) -> Option<Failure> {
+        (self.run.status == RunStatus::Compensating).then(|| self.run.failure.clone()).flatten()
     }
 
-    pub(crate) async fn open(&mut self) {
-        if self.tx.is_none() {
-            match self.means.begin().await {
-                Ok(open) => self.tx = Some(open),
-                Err(error) => {
-                    tracing::warn!(run = %self.run.id, %error, "no transaction to be had");
-                    self.leave(Exit::Outage).await
-                }
-            }
+    /// How a run is written that goes on.
+    pub(crate) fn onward(&self) -> Rest {
+        match self.unwinds_for() {
+            Some(failure) => Rest::Compensating { failure },
+            None => Rest::Onward { forward_only: self.forward },
         }
     }
 
-    pub(crate) async fn after_tx(&mut self) -> Result<()> {
-        if !self.fused {
-            self.flush().await?;
-        }
-        Ok(())
-    }
-
-    /// Commits what is pending and goes on.
-    pub(crate) async fn flush(&mut self) -> Result<()> {
-        match self.go_on().await {
-            Ok(()) => Ok(()),
-            Err(halt) => self.halted(halt).await,
-        }
-    }
-
-    /// The fenced commit before a rest, with everything that can come of it.
-    pub(crate) async fn commit(&mut self, rest: Rest) -> Result<()> {
-        match self.seal(rest).await {
-            Ok(()) => Ok(()),
-            Err(halt) => self.halted(halt).await,
-        }
-    }
-
-    /// [`Flow::flush`], for whoever is no verb, or not always one: an unwinding run has nowhere to leave to.
+    /// Commits what is in hand, if anything is, and goes on.
     pub(crate) async fn go_on(&mut self) -> Result<(), Halt> {
         if self.tx.is_none() && self.seat.is_none() && self.pending.is_empty() && self.starts.is_empty() {
             return Ok(());
         }
-        let unwinds = (self.run.status == RunStatus::Compensating).then(|| self.run.failure.clone()).flatten();
-        self.seal(match unwinds {
-            Some(failure) => Rest::Compensating { failure },
-            None => Rest::Onward { forward_only: self.forward },
-        })
-        .await
+        self.seal(self.onward()).await
     }
 
-    async fn seal(&mut self, rest: Rest) -> Result<(), Halt> {
+    /// The fenced commit before a rest.
+    pub(crate) async fn seal(&mut self, rest: Rest) -> Result<(), Halt> {
         let settles = self.forward != self.run.forward_only || matches!(rest, Rest::Waiting { .. });
         match self.write(Write::Rest(rest), settles).await {
             Ok(()) => {
                 self.run.forward_only = self.forward;
                 Ok(())
             }
-            Err(Unwritten::Cancelled(why)) => Err(Halt::Fails(self.fail(Failure::cancelled(&why)))),
+            Err(Unwritten::Cancelled(why)) => Err(Halt::Fails(Failure::cancelled(&why))),
             Err(Unwritten::Exit(exit)) => Err(Halt::Leaves(exit)),
         }
     }
 
     /// Writes what is pending under the fence. With `settles`, a request to cancel that came first wins.
-    pub(crate) async fn write(&mut self, write: Write, settles: bool) -> std::result::Result<(), Unwritten> {
+    pub(crate) async fn write(&mut self, write: Write, settles: bool) -> Result<(), Unwritten> {
         let last = self.pending.last().map(|p| p.name.clone()).unwrap_or_default();
-        self.fault(Point::BeforeCommit, &last)?;
+        self.pass(Point::BeforeCommit, &last)?;
         let writing = Writing {
             fence: self.fence(),
             entries: self.pending.clone(),
@@ -205,7 +304,7 @@ impl Flow {
         self.committed_seq = self.next_seq;
         self.run.attempt = 0;
         self.run.among = SET;
-        self.fault(Point::AfterCommit, &last)
+        self.pass(Point::AfterCommit, &last)
     }
 
     /// Writes in the run's own transaction, or without one what a single statement can.
@@ -240,56 +339,7 @@ impl Flow {
         sealed.await.unwrap_or_else(Sealed::Broken)
     }
 
-    fn fault(&self, point: Point, step: &str) -> std::result::Result<(), Unwritten> {
-        match self.means.fault(point, step) {
-            Some(Fault::Crash) => Err(Unwritten::Exit(Exit::Crashed)),
-            Some(Fault::Fail(_) | Fault::Retry | Fault::Twice | Fault::Unreadable | Fault::Panic) | None => Ok(()),
-        }
-    }
-
-    /// Goes again, among no more than it has been told before.
-    pub(crate) fn again(&self, among: usize) -> Exit {
-        Exit::Again { among: among.min(self.run.among) }
-    }
-
-    /// Ends this turn: the driver drops the flow's future, so nothing after this line runs.
-    pub(crate) async fn leave<T>(&mut self, exit: Exit) -> T {
-        self.roll_back();
-        if let Some(sender) = self.exit.take() {
-            // The driver holds the receiver until the future is dropped.
-            let _ = sender.send(exit);
-        }
-        std::future::pending().await
-    }
-
-    /// What every write of this turn is fenced by.
-    pub(crate) fn fence(&self) -> Fence {
-        Fence { run_id: self.run.id, token: self.run.token, written: self.committed_seq }
-    }
-
-    /// Now, on the engine's clock. Not journalled: for deadlines and timestamps, not for decisions.
-    pub(crate) fn now(&self) -> DateTime<Utc> {
-        self.run.clock.now()
-    }
-
-    pub(crate) fn next_seq(&self) -> i32 {
-        self.next_seq
-    }
-}
-
-/// Why a write did not happen.
-pub(crate) enum Unwritten {
-    Cancelled(String),
-    Exit(Exit),
-}
-
-impl Unwritten {
-    fn database(error: sqlx::Error) -> Self {
-        if is_outage(&error) {
-            tracing::warn!(%error, "the database went away during a commit; the journal will tell what it kept");
-            Unwritten::Exit(Exit::Outage)
-        } else {
-            Unwritten::Exit(Exit::Retry { step: "commit", error: error.to_string(), policy: RetryPolicy::default() })
-        }
+    fn pass(&self, point: Point, step: &str) -> Result<(), Unwritten> {
+        if crashes(self.means.faults.as_deref(), point, step) { Err(Unwritten::Exit(Exit::Crashed)) } else { Ok(()) }
     }
 }
