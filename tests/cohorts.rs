@@ -316,6 +316,8 @@ enum Fate {
     Refused,
     /// Its statement always fails.
     Poisonous,
+    /// It passes the point of no return, and fails before that is committed.
+    Regretful,
 }
 
 #[derive(Debug, Clone)]
@@ -350,7 +352,7 @@ impl SetStep for Tally {
                 Fate::Poisonous if row.second => {
                     sqlx::query("select 1 / 0").execute(tx.conn()).await?;
                 }
-                Fate::Fine | Fate::FencedOut | Fate::Cancelled | Fate::Refused | Fate::Poisonous => {}
+                Fate::Fine | Fate::FencedOut | Fate::Cancelled | Fate::Refused | Fate::Poisonous | Fate::Regretful => {}
             }
             if row.fate == Fate::Refused && row.second {
                 results.push(Err(Failure::new("refused", "as planned")));
@@ -427,7 +429,12 @@ impl Workflow for Tallying {
     async fn run(&self, flow: &mut Flow, fate: Fate) -> Result<usize> {
         let (run_id, lab) = (flow.id(), self.0.clone());
         flow.tx(Tally { run_id, fate, second: false, lab: lab.clone() }).undo(Untally).await?;
-        flow.tx(Tally { run_id, fate, second: true, lab }).undo(Nothing).await
+        let second = Tally { run_id, fate, second: true, lab };
+        if fate == Fate::Regretful {
+            flow.point_of_no_return(second).await?;
+            return Err(Failure::new("regretted", "as planned"));
+        }
+        flow.tx(second).undo(Nothing).await
     }
 }
 
@@ -436,7 +443,7 @@ impl Workflow for Tallying {
 async fn whatever_befalls_one_the_others_go_on() {
     for many in [2, 7, 64] {
         let one = |fate| std::iter::once(fate).chain(std::iter::repeat_n(Fate::Fine, many - 1)).collect::<Vec<_>>();
-        let all = [Fate::FencedOut, Fate::Cancelled, Fate::Refused, Fate::Poisonous];
+        let all = [Fate::FencedOut, Fate::Cancelled, Fate::Refused, Fate::Poisonous, Fate::Regretful];
         let mut sets: Vec<Vec<Fate>> = all.into_iter().map(one).collect();
         sets.push(
             all.into_iter().cycle().zip(std::iter::repeat(Fate::Fine)).flat_map(|(a, b)| [a, b]).take(many).collect(),
@@ -454,7 +461,7 @@ async fn whatever_befalls_one_the_others_go_on() {
                 let (status, tallied) = match fate {
                     Fate::Fine | Fate::FencedOut => ("COMPLETED", 2),
                     Fate::Cancelled => ("CANCELLED", 0),
-                    Fate::Refused | Fate::Poisonous => ("FAILED", 0),
+                    Fate::Refused | Fate::Poisonous | Fate::Regretful => ("FAILED", 0),
                 };
                 assert_eq!(run.status.as_str(), status, "{many}: a run that is {fate:?}");
                 assert_eq!(lab.tallied(run_id).await, tallied, "{many}: a run that is {fate:?}");

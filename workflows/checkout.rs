@@ -124,7 +124,7 @@ impl Workflow for Checkout {
                 // 10. Update order status
                 ConfirmOrder { run_id, request: request.clone(), payment: payment.clone(), details: details.clone() },
                 // 11. Commit inventory reservations
-                CommitReservation { order_id, cart: cart.clone(), quote: quote.clone(), hold },
+                CommitReservation { order_id, cart: cart.clone(), hold },
                 // 12. Record coupon redemption
                 RecordRedemption { order_id, quote: quote.clone() },
                 // 13. Mark cart as converted

@@ -70,18 +70,17 @@ impl SetStep for ConfirmOrder {
 pub struct CommitReservation {
     pub(super) order_id: OrderId,
     pub(super) cart: Arc<ValidCart>,
-    pub(super) quote: Arc<Quote>,
     pub(super) hold: Duration,
 }
 
 impl SetStep for CommitReservation {
     const NAME: &'static str = "CommitReservation";
     type Output = ();
+    const HOT: bool = true;
 
     async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<()> {
         let now = tx.now();
         let orders: Vec<OrderId> = rows.iter().map(|row| row.order_id).collect();
-        coupons::lock_of(tx.conn(), &with_coupons(rows.iter().map(|row| (row.order_id, &*row.quote)))).await?;
         let committed = inventory::commit(tx.conn(), &orders, now).await?;
         let expired = |row: &Self| {
             let mut wanted = Wanted::of(&row.cart.lines);
@@ -116,6 +115,7 @@ impl SetStep for RecordRedemption {
 
     async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<()> {
         let (now, orders) = (tx.now(), with_coupons(rows.iter().map(|row| (row.order_id, &*row.quote))));
+        coupons::lock_of(tx.conn(), &orders).await?;
         coupons::redeem(tx.conn(), &orders, now).await?;
         done(rows)
     }

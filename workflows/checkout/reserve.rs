@@ -34,6 +34,7 @@ pub struct ReserveInventory {
 impl SetStep for ReserveInventory {
     const NAME: &'static str = "ReserveInventory";
     type Output = Hold;
+    const HOT: bool = true;
 
     async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<Hold> {
         let now = tx.now();

@@ -96,6 +96,9 @@ fn nobody_goes(asked: Vec<(usize, Asked)>, error: &sqlx::Error) {
     }
 }
 
+/// So many that share a commit can spare one more.
+const CROWD: usize = 8;
+
 type Trip<'c> = Transaction<'c, Postgres>;
 
 /// Step by step as long as all of them go the same way. Returns whether the connection is good for others.
@@ -139,11 +142,12 @@ async fn through(
                 }
             }
         }
-        if !is_broken && writings.is_empty() && next.iter().all(|(_, asked)| asked.key == next[0].1.key) {
+        let lets_go = waiting.step.is_hot() && among >= CROWD;
+        if !is_broken && !lets_go && writings.is_empty() && next.iter().all(|(_, asked)| asked.key == next[0].1.key) {
             asked = next;
             continue;
         }
-        // They go different ways: everybody commits first.
+        // They go different ways, or others wait for what is locked: everybody commits first.
         let mut boarding = Vec::new();
         for (place, Asked { row, answer, .. }) in next {
             if is_broken {

@@ -48,6 +48,8 @@ pub(crate) type Outcome = Result<(Erased, Entries), (&'static str, Failure)>;
 pub(crate) trait Carry: Send + Sync {
     fn name(&self) -> &'static str;
 
+    fn is_hot(&self) -> bool;
+
     fn carry<'a>(
         &'a self,
         rows: Vec<Erased>,
@@ -65,6 +67,10 @@ impl<G: Rows> Of<G> {
 impl<G: Rows> Carry for Of<G> {
     fn name(&self) -> &'static str {
         G::NAME
+    }
+
+    fn is_hot(&self) -> bool {
+        G::HOT
     }
 
     fn carry<'a>(

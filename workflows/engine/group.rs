@@ -163,6 +163,8 @@ pub(crate) trait Rows: Sized + Send + 'static {
     const NAME: &'static str;
     /// What one run gets back.
     type Output: Send + 'static;
+    /// A crowd commits right after it, for what it locks everybody wants.
+    const HOT: bool = false;
 
     /// Whether something was written for a row with this output.
     fn has_written(_: &Self::Output) -> bool {
@@ -200,7 +202,8 @@ impl Stopped {
 struct Going {
     /// Which rows they are.
     at: Vec<usize>,
-    entries: Vec<Vec<(&'static str, serde_json::Value)>>,
+    /// With the places of their steps in the tuple.
+    entries: Vec<Vec<(usize, (&'static str, serde_json::Value))>>,
     refused: Vec<(usize, (&'static str, Failure))>,
 }
 
@@ -214,6 +217,7 @@ impl Going {
     /// with the whole transaction.
     async fn step<S: SetStep>(
         &mut self,
+        step: usize,
         rows: Vec<S>,
         tx: &mut SetTx<'_>,
         faults: Option<&dyn Faults>,
@@ -262,7 +266,7 @@ impl Going {
                     }
                     let json = encode(S::NAME, &output)
                         .map_err(|failure| Stopped::By(at, Halt::Failed(S::NAME, failure.into())))?;
-                    self.entries[at].push((S::NAME, json));
+                    self.entries[at].push((step, (S::NAME, json)));
                     outputs[place] = Some(output);
                 }
                 Err(failure) if is_first => self.refused.push((at, (S::NAME, failure))),
@@ -277,7 +281,9 @@ impl Going {
         let mut results: Vec<(usize, RowResult<O>)> =
             self.refused.into_iter().map(|(at, refusal)| (at, Err(refusal))).collect();
         for (at, output) in self.at.into_iter().zip(outputs) {
-            results.push((at, Ok(Carried { output, entries: std::mem::take(&mut self.entries[at]) })));
+            let mut entries = std::mem::take(&mut self.entries[at]);
+            entries.sort_by_key(|(step, _)| *step);
+            results.push((at, Ok(Carried { output, entries: entries.into_iter().map(|(_, entry)| entry).collect() })));
         }
         results.sort_by_key(|(at, _)| *at);
         results.into_iter().map(|(_, result)| result).collect()
@@ -287,6 +293,7 @@ impl Going {
 impl<S: SetStep> Rows for S {
     const NAME: &'static str = S::NAME;
     type Output = S::Output;
+    const HOT: bool = S::HOT;
 
     async fn run(
         rows: Vec<S>,
@@ -294,7 +301,7 @@ impl<S: SetStep> Rows for S {
         faults: Option<&dyn Faults>,
     ) -> Result<Vec<RowResult<S::Output>>, Stopped> {
         let mut going = Going::new(rows.len());
-        let outputs = going.step(rows, tx, faults).await?;
+        let outputs = going.step(0, rows, tx, faults).await?;
         let kept: Vec<bool> = outputs.iter().map(Option::is_some).collect();
         retain(&mut going.at, &kept);
         Ok(going.results(outputs.into_iter().flatten().collect()))
@@ -342,15 +349,21 @@ macro_rules! tuple {
                     $first.push(row.$first_i);
                     $($S.push(row.$i);)+
                 }
-                let outputs = going.step($first, tx, faults).await?;
+                let outputs = going.step($first_i, $first, tx, faults).await?;
                 // Those that the first has refused are not in the others.
                 let kept: Vec<bool> = outputs.iter().map(Option::is_some).collect();
                 retain(&mut going.at, &kept);
                 $(retain(&mut $S, &kept);)+
                 let $first: Vec<_> = outputs.into_iter().flatten().collect();
-                $(let $S = going.step($S, tx, faults).await?;)+
+                $(let mut $S = ($S, Vec::new());)+
+                // What everybody wants is locked last.
+                for hot in [false, true] {
+                    $(if $S::HOT == hot {
+                        $S.1 = going.step($i, std::mem::take(&mut $S.0), tx, faults).await?;
+                    })+
+                }
                 let mut outputs = Vec::with_capacity($first.len());
-                let ($(mut $S,)+) = ($($S.into_iter().flatten(),)+);
+                let ($(mut $S,)+) = ($($S.1.into_iter().flatten(),)+);
                 for $first in $first {
                     if let ($(Some($S),)+) = ($($S.next(),)+) {
                         outputs.push(($first, $($S,)+));

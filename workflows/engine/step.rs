@@ -33,6 +33,9 @@ pub trait SetStep: Sized + Send + Sync + 'static {
     const NAME: &'static str;
     /// What it returns to each run; journalled, and given back on a replay.
     type Output: Serialize + DeserializeOwned + Send + Sync + 'static;
+    /// It locks what everybody wants, such as the stock of what sells best. In a tuple it is carried out last;
+    /// by itself, a crowd commits right after it.
+    const HOT: bool = false;
 
     /// Does it for all rows, and returns one result a row in their order: an output, or why that row alone
     /// is refused, and then nothing has been written for it. May run more than once, but only one run ever

@@ -20,7 +20,14 @@ impl Engine {
     /// Runs the undos of what was committed, in reverse, then ends the run; what cannot be undone parks it
     /// once all else is.
     pub(crate) async fn unwind(self: &Arc<Self>, mut work: Work, mut undos: Vec<Registered>, failure: Failure) -> Came {
-        // What others share commits with them, and is undone then.
+        // What others share commits with them, and is undone then; but not a point of no return, which nothing
+        // undoes: by itself, the run can roll it back.
+        let promises = work.is_forward() && !work.run.forward_only;
+        if work.is_bound() && promises {
+            let exit = work.again(1);
+            work.roll_back();
+            return self.after(work, undos, exit).await;
+        }
         let at_once = !work.fused || work.is_bound();
         if !work.is_bound() {
             work.roll_back();
