@@ -21,7 +21,10 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
-use workflows::store::orders_read::{self, HistoryEntry, OrderFilter, OrderHead};
+use workflows::store::orders::{
+    self,
+    read::{HistoryEntry, OrderFilter, OrderHead},
+};
 
 use self::answer::OrderView;
 pub(crate) use self::{
@@ -135,10 +138,10 @@ async fn list(
     let page = PageQuery { limit: query.limit, cursor: query.cursor };
     let (limit, after) = (page.limit()?, page.after::<(DateTime<Utc>, OrderId)>()?);
     let mut conn = state.pool.acquire().await?;
-    let heads = orders_read::list(&mut conn, &filter, after, limit + 1).await?;
+    let heads = orders::read::list(&mut conn, &filter, after, limit + 1).await?;
     let page = Page::cut(heads, limit, |last| (last.order_date, last.id));
     let ids: Vec<Uuid> = page.items.iter().map(|order| order.id).collect();
-    let mut parts = orders_read::parts(&mut conn, &ids).await?;
+    let mut parts = orders::read::parts(&mut conn, &ids).await?;
     Ok(Json(page.map(|head| OrderView::new(head, &mut parts))))
 }
 
@@ -155,7 +158,7 @@ async fn list(
 async fn show(State(state): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
     let head = visible(&state, &caller, &id).await?;
     let mut conn = state.pool.acquire().await?;
-    let mut parts = orders_read::parts(&mut conn, &[head.id]).await?;
+    let mut parts = orders::read::parts(&mut conn, &[head.id]).await?;
     let version = head.updated_at.timestamp_micros();
     Ok(([(header::ETAG, etag(version))], axum::Json(OrderView::new(head, &mut parts))).into_response())
 }
@@ -177,7 +180,7 @@ async fn history(
 ) -> Result<Json<HistoryAnswer>, ApiError> {
     let head = visible(&state, &caller, &id).await?;
     let mut conn = state.pool.acquire().await?;
-    let entries = orders_read::history(&mut conn, head.id.into()).await?;
+    let entries = orders::read::history(&mut conn, head.id.into()).await?;
     Ok(Json(HistoryAnswer { items: entries.into_iter().map(HistoryItem::from).collect() }))
 }
 
@@ -188,7 +191,7 @@ pub(crate) async fn visible(state: &AppState, caller: &Caller, id: &str) -> Resu
         Caller::Anonymous | Caller::Service { .. } => return Err(ApiError::login_required()),
     }
     let mut conn = state.pool.acquire().await?;
-    orders_read::find(&mut conn, id)
+    orders::read::find(&mut conn, id)
         .await?
         .filter(|order| is_owner(caller, order) || caller.is_staff())
         .ok_or_else(order_not_found)

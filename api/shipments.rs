@@ -10,7 +10,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 use workflows::{
     fulfilment::{self, LineName, ShipRefusal},
-    store::{order_moves::LockedOrder, orders_read},
+    store::{orders, orders::LockedOrder},
 };
 
 use crate::{
@@ -219,7 +219,7 @@ async fn report(
 
 async fn answer(conn: &mut PgConnection, order: &LockedOrder, shipment_id: Uuid) -> Result<ShipmentAnswer, ApiError> {
     let order_id = Uuid::from(order.id);
-    let mut parts = orders_read::parts(conn, &[order_id]).await?;
+    let mut parts = orders::read::parts(conn, &[order_id]).await?;
     let parcels = parts.parcels.remove(&order_id).unwrap_or_default();
     let parcel = parcels.into_iter().find(|parcel| parcel.id == shipment_id);
     let parcel = parcel.ok_or_else(|| ApiError::internal("a parcel that was just written is not there"))?;

@@ -20,7 +20,7 @@ use workflows::{
     fulfilment::{self, ShipRefusal, StaffRefusal},
     pay_back,
     store::{
-        order_moves::{self, By, MoveError},
+        orders::{self, By, MoveError},
         refunds::ClaimError,
     },
 };
@@ -228,7 +228,7 @@ fn promise(accepted: &Accepted) -> (Uuid, &str, Decimal) {
 /// cancelled.
 async fn assert_nothing_leaves(world: &World, bought: &Bought, when: &str) {
     let mut tx = world.pool.begin().await.expect("a transaction");
-    let mut order = order_moves::lock(&mut tx, bought.order_id).await.expect("locked").expect("an order");
+    let mut order = orders::lock(&mut tx, bought.order_id).await.expect("locked").expect("an order");
     let now = engine::now(&mut *tx).await.expect("the time");
     let label = ParcelLabel { courier_service: "Blue Dart".to_owned(), tracking_number: "BD1".to_owned() };
     let packed = fulfilment::ship(&mut tx, &mut order, None, &label, "user:packer", now).await;
@@ -352,7 +352,7 @@ async fn an_accepted_cancellation_wins_over_the_warehouse_the_clock_and_an_opera
         let (bought, cart) = confirmed(&world, Story::Paid).await;
         if is_packed {
             let mut tx = world.pool.begin().await.expect("a transaction");
-            let mut order = order_moves::lock(&mut tx, bought.order_id).await.expect("locked").expect("an order");
+            let mut order = orders::lock(&mut tx, bought.order_id).await.expect("locked").expect("an order");
             let now = engine::now(&mut *tx).await.expect("the time");
             let label = ParcelLabel { courier_service: "Blue Dart".to_owned(), tracking_number: "BD1".to_owned() };
             fulfilment::ship(&mut tx, &mut order, None, &label, "user:packer", now).await.expect("packed");

@@ -30,7 +30,7 @@ use workflows::{
     fulfilment::{self, ShipRefusal},
     pay_back,
     reservation_expiry::ReservationExpiry,
-    store::{order_moves, refunds::ClaimError},
+    store::{orders, refunds::ClaimError},
 };
 
 use self::driver::{Dice, action, every_seed, interleave};
@@ -187,7 +187,7 @@ async fn expiry_and_payment_have_one_winner() {
 /// The staff pack all of an order, if it is there to be packed.
 async fn pack(world: &World, order_id: OrderId) {
     let mut tx = world.pool.begin().await.expect("a transaction");
-    let Some(mut order) = order_moves::lock(&mut tx, order_id).await.expect("an answer") else { return };
+    let Some(mut order) = orders::lock(&mut tx, order_id).await.expect("an answer") else { return };
     let now = engine::now(&mut *tx).await.expect("the time");
     let label = ParcelLabel { courier_service: "Blue Dart".to_owned(), tracking_number: "BD1".to_owned() };
     match fulfilment::ship(&mut tx, &mut order, None, &label, "user:staff", now).await {

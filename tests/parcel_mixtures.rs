@@ -17,7 +17,7 @@ use workflows::{
     checkout::accept::Order,
     fulfilment::{self, LineName, ShipRefusal, call_off},
     order_return::desk::{self, Decision},
-    store::{order_moves, returns},
+    store::{orders, returns},
 };
 
 use crate::world::{STOCK, World, order};
@@ -62,7 +62,7 @@ macro_rules! locked {
     ($story:expr => $tx:ident, $order:ident, $now:ident) => {
         let mut $tx = $story.world.pool.begin().await.expect("a transaction");
         #[allow(unused_mut)]
-        let mut $order = order_moves::lock(&mut $tx, $story.order_id).await.expect("an answer").expect("an order");
+        let mut $order = orders::lock(&mut $tx, $story.order_id).await.expect("an answer").expect("an order");
         let $now = engine::now(&mut *$tx).await.expect("the time");
     };
 }

@@ -17,7 +17,7 @@ use workflows::{
     checkout::accept::Order,
     fulfilment::{self, LineName},
     order_return::desk::{self, Decision, ReturnRefusal},
-    store::{order_moves, order_moves::By, returns},
+    store::{orders, orders::By, returns},
 };
 
 use crate::{
@@ -83,7 +83,7 @@ async fn all_delivered(world: &World, cash: impl IntoIterator<Item = bool>) -> V
     for order_id in &orders {
         let mut tx = world.pool.begin().await.expect("a transaction");
         let now = engine::now(&mut *tx).await.expect("the time");
-        let mut order = order_moves::lock(&mut tx, *order_id).await.expect("an answer").expect("an order");
+        let mut order = orders::lock(&mut tx, *order_id).await.expect("an answer").expect("an order");
         for to in [OrderStatus::Processing, OrderStatus::Shipped, OrderStatus::Delivered] {
             let by = By { actor: "a test", reason: None, metadata: None };
             fulfilment::staff_move(&mut tx, &mut order, to, by, now).await.expect("moved");
@@ -119,7 +119,7 @@ impl misfortune::Story for Story {
             }
             let mut tx = world.pool.begin().await.expect("a transaction");
             let now = engine::now(&mut *tx).await.expect("the time");
-            let order = order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
+            let order = orders::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
             let return_id = desk::request(&mut tx, &world.shop.rules, &order, &items, "too heavy", now);
             let return_id = return_id.await.expect("asked for");
             let run_id = returns::find(&mut tx, return_id).await.expect("an answer").expect("a return").run_id;
@@ -318,7 +318,7 @@ async fn of_an_order_with_parcels_only_pieces_that_arrived_may_be_returned() {
     world.healthy().await.drain(50).await.expect("drained");
     let mut tx = world.pool.begin().await.expect("a transaction");
     let now = engine::now(&mut *tx).await.expect("the time");
-    let mut order = order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
+    let mut order = orders::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
     let label = ParcelLabel { courier_service: "Blue Dart".to_owned(), tracking_number: "BD1".to_owned() };
     let mouse = [(LineName::Variant("MOU-001".to_owned()), 1)];
     let parcel = fulfilment::ship(&mut tx, &mut order, Some(&mouse), &label, "user:staff", now).await.expect("packed");
@@ -345,7 +345,7 @@ async fn two_returns_of_one_order_that_meet_give_back_each_piece_once() {
     let ask = async |sku: &str, quantity| {
         let mut tx = world.pool.begin().await.expect("a transaction");
         let now = engine::now(&mut *tx).await.expect("the time");
-        let order = order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
+        let order = orders::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
         let items = [(LineName::Variant(sku.to_owned()), quantity)];
         let id = desk::request(&mut tx, &world.shop.rules, &order, &items, "too heavy", now).await.expect("asked for");
         for decision in [Decision::Approve, Decision::Receive] {

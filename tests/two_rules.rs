@@ -21,7 +21,7 @@ use workflows::{
     fulfilment::{self, LineName},
     order_return::desk::{self, Decision},
     store::{
-        order_moves::{self, By},
+        orders::{self, By},
         returns,
     },
 };
@@ -196,7 +196,7 @@ async fn a_return_waits_and_pays_as_when_it_was_asked_for() {
     worker.drain(50).await.expect("drained");
     let mut tx = world.pool.begin().await.expect("a transaction");
     let now = engine::now(&mut *tx).await.expect("the time");
-    let order = order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
+    let order = orders::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
     let items = [(LineName::Variant("LAP-001".to_owned()), 1)];
     let rules = &world.shop.rules;
     let return_id = desk::request(&mut tx, rules, &order, &items, "too heavy", now).await.expect("asked for");
@@ -226,7 +226,7 @@ async fn a_return_waits_and_pays_as_when_it_was_asked_for() {
 async fn deliver(world: &World, order_id: OrderId) {
     let mut tx = world.pool.begin().await.expect("a transaction");
     let now = engine::now(&mut *tx).await.expect("the time");
-    let mut order = order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
+    let mut order = orders::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
     for to in [OrderStatus::Processing, OrderStatus::Shipped, OrderStatus::Delivered] {
         let by = By { actor: "a test", reason: None, metadata: None };
         fulfilment::staff_move(&mut tx, &mut order, to, by, now).await.expect("moved");

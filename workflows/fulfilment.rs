@@ -28,7 +28,7 @@ use crate::{
     order_return,
     store::{
         cancellations, messages,
-        order_moves::{self, By, LockedOrder, MoveError},
+        orders::{self, By, LockedOrder, MoveError},
         shipments,
     },
 };
@@ -75,7 +75,7 @@ impl Step for BeginProcessing {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<bool, StepError> {
         let now = tx.now();
-        let Some(mut order) = order_moves::lock(tx.conn(), self.order_id).await? else { return Ok(false) };
+        let Some(mut order) = orders::lock(tx.conn(), self.order_id).await? else { return Ok(false) };
         if order.status != OrderStatus::Confirmed || order.is_being_cancelled() {
             return Ok(false);
         }
@@ -102,7 +102,7 @@ async fn advance(
     by: By<'_>,
     now: DateTime<Utc>,
 ) -> Result<(), MoveError> {
-    order_moves::move_to(conn, order, to, by, now).await?;
+    orders::move_to(conn, order, to, by, now).await?;
     let (event, is_public) = match to {
         OrderStatus::Processing => ("order.processing", false),
         OrderStatus::Shipped => ("order.shipped", true),
@@ -322,7 +322,7 @@ pub async fn report(
     now: DateTime<Utc>,
 ) -> Result<Option<Reported>, ShipRefusal> {
     let Some(parcel) = shipments::find(conn, shipment_id).await? else { return Ok(None) };
-    let Some(mut order) = order_moves::lock(conn, parcel.order_id).await? else { return Ok(None) };
+    let Some(mut order) = orders::lock(conn, parcel.order_id).await? else { return Ok(None) };
     // Again, in a statement of its own: what the lock's last holder wrote is visible to no earlier one.
     let Some(parcel) = shipments::find(conn, shipment_id).await? else { return Ok(None) };
     if !parcel.status.can_become(to) {

@@ -25,7 +25,7 @@ use crate::{
     refund::{DueRefund, RefundRequest, accept::claim_up_to, give_back},
     store::{
         inventory::{self, Piece},
-        order_moves::{self, By, LockedOrder, MoveError},
+        orders::{self, By, LockedOrder, MoveError},
         refunds::Claim,
         returns::{self, ReturnedLine},
     },
@@ -153,7 +153,7 @@ impl Undo<()> for WithdrawReturn {
         let now = tx.now();
         for row in rows {
             let ReturnRequest { return_id, order_id, .. } = row.undo.request;
-            order_moves::lock(tx.conn(), order_id).await?;
+            orders::lock(tx.conn(), order_id).await?;
             for awaited in [ReturnStatus::Requested, ReturnStatus::Approved] {
                 let note = Some(row.failure.detail.as_str());
                 returns::move_to(tx.conn(), return_id, awaited, ReturnStatus::Rejected, note, now).await?;
@@ -335,12 +335,12 @@ pub(crate) async fn close_order(
     if order.status == OrderStatus::Delivered && returns::is_all_refunded(conn, order.id).await? {
         let metadata = return_id.map(|id| serde_json::json!({ "returnId": id }));
         let by = By { actor: ACTOR, reason: Some("everything was returned"), metadata: metadata.as_ref() };
-        order_moves::move_to(conn, order, OrderStatus::Refunded, by, now).await?;
+        orders::move_to(conn, order, OrderStatus::Refunded, by, now).await?;
     }
     Ok(())
 }
 
-async fn locked(tx: &mut Tx<'_>, order_id: OrderId) -> Result<order_moves::LockedOrder, StepError> {
-    let order = order_moves::lock(tx.conn(), order_id).await?;
+async fn locked(tx: &mut Tx<'_>, order_id: OrderId) -> Result<orders::LockedOrder, StepError> {
+    let order = orders::lock(tx.conn(), order_id).await?;
     order.ok_or_else(|| Failure::new("order-not-found", "there is no such order").into())
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::{
     cancellation, refund,
     store::{
-        cancellations, order_moves,
+        cancellations, orders,
         refunds::{self, Claim, ClaimError},
     },
 };
@@ -27,7 +27,7 @@ pub async fn accept(
     reason: &str,
 ) -> Result<Uuid, ClaimError> {
     let now = engine::now(&mut *conn).await?;
-    let mut order = order_moves::lock(conn, order_id).await?.ok_or(ClaimError::OrderNotFound)?;
+    let mut order = orders::lock(conn, order_id).await?.ok_or(ClaimError::OrderNotFound)?;
     if order.cancellation_run_id.is_some() {
         return Err(ClaimError::BeingCancelled);
     }

@@ -25,7 +25,7 @@ use crate::{
     Shop,
     desk::Desk,
     store::{
-        order_moves,
+        orders,
         refunds::{self, Claim},
     },
 };
@@ -152,7 +152,7 @@ impl SetStep for ClaimRefunds {
 
     async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<Vec<DueRefund>> {
         let (orders, now): (Vec<OrderId>, _) = (rows.iter().map(|row| row.request.order_id).collect(), tx.now());
-        order_moves::lock_many(tx.conn(), &orders).await?;
+        orders::lock_many(tx.conn(), &orders).await?;
         let mut due = Vec::with_capacity(rows.len());
         for row in rows {
             let claim = row.request.claim(row.run_id);

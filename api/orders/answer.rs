@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
-use workflows::store::orders_read::{OrderHead, OrderLine, OrderParts, Parcel};
+use workflows::store::orders::read::{OrderHead, OrderLine, OrderParts, Parcel};
 
 use crate::{
     cart::{CouponSaving, PriceBreakdown},

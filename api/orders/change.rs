@@ -6,10 +6,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use domain::ids::OrderId;
-use workflows::store::{
-    order_moves::{self, LockedOrder},
-    orders_read,
-};
+use workflows::store::orders::{self, LockedOrder};
 
 use crate::{
     caller::Caller,
@@ -54,7 +51,7 @@ impl OrderChange {
     /// # Errors
     /// 404 `order-not-found`; 412 `precondition-failed`.
     pub(crate) async fn lock(&self, write: &mut Write, order_id: OrderId) -> Result<LockedOrder, ApiError> {
-        let order = order_moves::lock(write.conn(), order_id).await?.ok_or_else(order_not_found)?;
+        let order = orders::lock(write.conn(), order_id).await?.ok_or_else(order_not_found)?;
         if !self.if_match.allows(order.updated_at.timestamp_micros()) {
             return Err(ApiError::precondition_failed("The order has changed since you read it."));
         }
@@ -70,7 +67,7 @@ impl OrderChange {
         write: &mut Write,
         id_or_number: &str,
     ) -> Result<(LockedOrder, DateTime<Utc>), ApiError> {
-        let found = orders_read::find(write.conn(), id_or_number).await?.ok_or_else(order_not_found)?;
+        let found = orders::read::find(write.conn(), id_or_number).await?.ok_or_else(order_not_found)?;
         let order = self.lock(write, found.id.into()).await?;
         Ok((order, engine::now(write.conn()).await?))
     }

@@ -12,8 +12,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use workflows::{
     fulfilment::{self, StaffRefusal},
     store::{
-        order_moves::{By, MoveError},
-        orders_read,
+        orders,
+        orders::{By, MoveError},
     },
 };
 
@@ -78,9 +78,9 @@ async fn move_to(
     fulfilment::staff_move(write.conn(), &mut order, body.status, by, now)
         .await
         .map_err(|refusal| refuse(refusal, &id))?;
-    let moved = orders_read::find(write.conn(), &id).await?.ok_or_else(order_not_found)?;
+    let moved = orders::read::find(write.conn(), &id).await?.ok_or_else(order_not_found)?;
     let version = moved.updated_at.timestamp_micros();
-    let mut parts = orders_read::parts(write.conn(), &[moved.id]).await?;
+    let mut parts = orders::read::parts(write.conn(), &[moved.id]).await?;
     let mut response = write.answer(StatusCode::OK, &OrderView::new(moved, &mut parts)).await?;
     response.headers_mut().insert(header::ETAG, etag(version));
     Ok(response)

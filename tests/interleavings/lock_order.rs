@@ -8,7 +8,7 @@ use workflows::{
     cancellation::{CancelRequest, accept},
     fulfilment::LineName,
     order_return::desk::{self, Decision},
-    store::{order_moves, returns},
+    store::{orders, returns},
 };
 
 use super::capture_is_reported;
@@ -23,7 +23,7 @@ async fn a_return_that_wakes_up_does_not_wait_for_whoever_has_its_order_and_tell
     let order_id = delivered(world, false).await;
     let mut tx = world.pool.begin().await.expect("a transaction");
     let now = engine::now(&mut *tx).await.expect("the time");
-    let order = order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
+    let order = orders::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
     let mouse = [(LineName::Variant("MOU-001".to_owned()), 1)];
     let return_id =
         desk::request(&mut tx, &world.shop.rules, &order, &mouse, "too heavy", now).await.expect("asked for");
@@ -35,7 +35,7 @@ async fn a_return_that_wakes_up_does_not_wait_for_whoever_has_its_order_and_tell
 
     let worker = world.healthy().await;
     let mut tx = world.pool.begin().await.expect("a transaction");
-    order_moves::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
+    orders::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
     let speaker = async {
         until_blocked(&world.pool).await;
         let told = engine::signal(&mut tx, run_id, "a word", "once", &true).await.expect("no deadlock");
@@ -61,7 +61,7 @@ async fn a_checkout_that_wakes_up_does_not_wait_for_whoever_has_its_order_and_ca
     capture_is_reported(world, bought.order_id).await;
 
     let mut tx = world.pool.begin().await.expect("a transaction");
-    order_moves::lock(&mut tx, bought.order_id).await.expect("an answer").expect("an order");
+    orders::lock(&mut tx, bought.order_id).await.expect("an answer").expect("an order");
     let canceller = async {
         until_blocked(&world.pool).await;
         let (actor, by) = (Actor::Customer, format!("user:{user}"));

@@ -13,7 +13,7 @@ use workflows::{
     order_return::desk::{self, Decision, ReturnRefusal},
     store::{
         inventory::services::{self, Let},
-        order_moves,
+        orders,
     },
 };
 
@@ -65,7 +65,7 @@ impl History {
         }
         let mut tx = self.world.pool.begin().await.expect("a transaction");
         let now = engine::now(&mut *tx).await.expect("the time");
-        let order = order_moves::lock(&mut tx, bought.accepted.order_id).await.expect("an answer");
+        let order = orders::lock(&mut tx, bought.accepted.order_id).await.expect("an answer");
         let Some(order) = order else { return Ok(()) };
         let told = match desk::request(&mut tx, &self.world.shop.rules, &order, &items, "too loud", now).await {
             Ok(return_id) => {

@@ -22,7 +22,7 @@ use workflows::{
     reservation_expiry::ReservationExpiry,
     retention::Retention,
     store::{
-        order_moves::{self, By, MoveError},
+        orders::{self, By, MoveError},
         refunds::ClaimError,
     },
     stuck_run_rescue::StuckRunRescue,
@@ -91,7 +91,7 @@ impl History {
         let label = ParcelLabel { courier_service: "Blue Dart".to_owned(), tracking_number: "BD1".to_owned() };
         let mut tx = self.world.pool.begin().await.expect("a transaction");
         let now = engine::now(&mut *tx).await.expect("the time");
-        let order = order_moves::lock(&mut tx, bought.accepted.order_id).await.expect("an answer");
+        let order = orders::lock(&mut tx, bought.accepted.order_id).await.expect("an answer");
         let Some(mut order) = order else { return Ok(()) };
         let told = match fulfilment::ship(&mut tx, &mut order, items.as_deref(), &label, CLERK, now).await {
             Ok(parcel) => {
@@ -146,7 +146,7 @@ impl History {
         let to = OrderStatus::ALL[self.rng.random_range(0..OrderStatus::ALL.len())];
         let mut tx = self.world.pool.begin().await.expect("a transaction");
         let now = engine::now(&mut *tx).await.expect("the time");
-        let order = order_moves::lock(&mut tx, bought.accepted.order_id).await.expect("an answer");
+        let order = orders::lock(&mut tx, bought.accepted.order_id).await.expect("an answer");
         let Some(mut order) = order else { return Ok(()) };
         let by = By { actor: CLERK, reason: None, metadata: None };
         let told = match fulfilment::staff_move(&mut tx, &mut order, to, by, now).await {

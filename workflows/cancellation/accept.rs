@@ -13,7 +13,7 @@ use crate::{
     Rules,
     store::{
         cancellations,
-        order_moves::{self, LockedOrder},
+        orders::{self, LockedOrder},
         shipments,
     },
 };
@@ -65,7 +65,7 @@ pub async fn accept(
     request: &CancelRequest,
     is_wanted: impl Fn(DateTime<Utc>) -> bool,
 ) -> Result<Accepted, CancelError> {
-    let mut order = order_moves::lock(conn, request.order_id).await?.ok_or(CancelError::NotFound)?;
+    let mut order = orders::lock(conn, request.order_id).await?.ok_or(CancelError::NotFound)?;
     if let Some(run_id) = order.cancellation_run_id {
         return Ok(promised(conn, order, run_id).await?);
     }
@@ -125,7 +125,7 @@ pub(crate) async fn begin(
     let start = Start::<Cancellation>::new(order.id.to_string(), request)
         .map_err(|failure| sqlx::Error::Encode(Box::new(failure)))?;
     let run_id = engine::start_at(conn, &start, now).await?.run_id;
-    order_moves::promise_to(conn, order, run_id, now).await?;
+    orders::promise_to(conn, order, run_id, now).await?;
     Ok(run_id)
 }
 

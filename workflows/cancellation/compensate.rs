@@ -19,7 +19,7 @@ use crate::{
         cancellations::{self, Owed},
         coupons, inventory,
         messages::{self, Event, Skip},
-        order_moves::{self, By, LockedOrder, Move},
+        orders::{self, By, LockedOrder, Move},
         payments, shipments,
     },
 };
@@ -50,7 +50,7 @@ async fn lock_promised(
     runs: &[(Uuid, OrderId)],
 ) -> Result<Vec<Result<LockedOrder, Failure>>, StepError> {
     let orders: Vec<OrderId> = runs.iter().map(|(_, order_id)| *order_id).collect();
-    let mut locked = order_moves::lock_many(tx.conn(), &orders).await?;
+    let mut locked = orders::lock_many(tx.conn(), &orders).await?;
     let promised = |(run_id, order_id): &(Uuid, OrderId)| {
         locked
             .remove(order_id)
@@ -112,7 +112,7 @@ impl SetStep for MarkCancelled {
                 Some(Move { order: order.as_mut().ok()?, to: OrderStatus::Cancelled, by })
             })
             .collect();
-        let mut moved = order_moves::move_many(tx.conn(), &mut moves, now).await?.into_iter();
+        let mut moved = orders::move_many(tx.conn(), &mut moves, now).await?.into_iter();
         let results: Vec<Result<(), Failure>> = locked
             .into_iter()
             .map(|order| match (order, moved.next()) {

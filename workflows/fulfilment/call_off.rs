@@ -16,7 +16,7 @@ use crate::{
     refund,
     store::{
         inventory::{self, Piece},
-        order_moves::LockedOrder,
+        orders::LockedOrder,
         returns,
         shipments::{self, CalledOff},
     },

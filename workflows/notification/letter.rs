@@ -21,7 +21,7 @@ use crate::{
             self,
             idle::{self, Look, Standing},
         },
-        orders_summary, shipments,
+        orders, shipments,
     },
 };
 
@@ -38,7 +38,7 @@ pub(super) struct Letter {
 /// What each notice says, and to whom.
 pub(super) async fn letters(conn: &mut PgConnection, told: &[(&Notice, &Shop)]) -> SetResult<Letter> {
     let orders: Vec<OrderId> = told.iter().filter_map(|(notice, _)| notice.subject.order_id()).collect();
-    let orders = if orders.is_empty() { HashMap::new() } else { orders_summary::read(conn, &orders).await? };
+    let orders = if orders.is_empty() { HashMap::new() } else { orders::summary::read(conn, &orders).await? };
     let carts: Vec<LeftBehind> = told.iter().filter_map(|(notice, _)| notice.subject.cart()).collect();
     let mut reminders = reminders(conn, &carts).await?.into_iter();
     let mut letters = Vec::with_capacity(told.len());

@@ -15,7 +15,7 @@ use super::{ARRIVAL, DECISION, LineName, OrderReturn, ReturnRequest};
 use crate::{
     Rules,
     store::{
-        order_moves::{self, LockedOrder},
+        orders::{self, LockedOrder},
         returns::{self, ReturnHead},
         shipments,
     },
@@ -148,7 +148,7 @@ pub async fn decide(
     now: DateTime<Utc>,
 ) -> Result<ReturnHead, ReturnRefusal> {
     let found = returns::find(conn, return_id).await?.ok_or(ReturnRefusal::NotFound)?;
-    order_moves::lock(conn, found.order_id).await?;
+    orders::lock(conn, found.order_id).await?;
     // Again: what the lock's last holder wrote is visible to no earlier statement.
     let found = returns::find(conn, return_id).await?.ok_or(ReturnRefusal::NotFound)?;
     let (from, to) = (found.status, decision.leads_to());

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::store::{
     audit_log::{self, Action},
-    order_moves,
+    orders,
     refunds::{
         self, PaidBack,
         held::{self, RefundHead},
@@ -88,7 +88,7 @@ pub async fn decide(
 ) -> Result<RefundHead, RefundRefusal> {
     let found = held::find(conn, refund_id).await?.ok_or(RefundRefusal::NotFound)?;
     let order_id = OrderId::from(found.order_id);
-    order_moves::lock(conn, order_id).await?;
+    orders::lock(conn, order_id).await?;
     // Again: what the lock's last holder wrote is visible to no earlier statement.
     let found = held::find(conn, refund_id).await?.ok_or(RefundRefusal::NotFound)?;
     let from = found.status;

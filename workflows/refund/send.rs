@@ -25,7 +25,7 @@ use crate::{
     desk::Desk,
     notification::{Notice, Notification, Refunded},
     store::{
-        order_moves,
+        orders,
         refunds::{self, DueRefund, PaidBack},
     },
 };
@@ -243,7 +243,7 @@ impl SetStep for SettleRefund {
 
     async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<()> {
         let (orders, now): (Vec<OrderId>, _) = (rows.iter().map(|row| row.order_id).collect(), tx.now());
-        order_moves::lock_many(tx.conn(), &orders).await?;
+        orders::lock_many(tx.conn(), &orders).await?;
         for row in rows {
             let paid = row.sent.as_ref().map_or(PaidBack::InCash, PaidBack::ByGateway);
             refunds::settle(tx.conn(), row.order_id, &row.refund, paid, now).await?;

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::order_moves;
+use super::orders;
 
 /// A refund that has been claimed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -259,7 +259,7 @@ pub async fn claim_amount(
     now: DateTime<Utc>,
 ) -> Result<DueRefund, ClaimError> {
     // A PENDING order's checkout takes the payment before the order: it is not to be met half-way.
-    match order_moves::lock(conn, claim.order_id).await? {
+    match orders::lock(conn, claim.order_id).await? {
         None => return Err(ClaimError::OrderNotFound),
         Some(order) if order.status == OrderStatus::Pending => return Err(ClaimError::NothingCaptured),
         Some(_) => {}

@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::order_moves::LockedOrder;
+use super::orders::LockedOrder;
 
 /// A line of an order, and how much of it is still to be shipped.
 #[derive(Debug, Clone)]

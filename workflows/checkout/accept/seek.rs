@@ -11,7 +11,7 @@ use crate::{
     checkout::{Request, status::Shown},
     store::{
         carts::{self, Lock, Locked, Owner, StoredCart},
-        orders_of,
+        orders,
     },
 };
 
@@ -118,7 +118,7 @@ async fn look(conn: &mut PgConnection, found: NewCheckout) -> Result<Sought, Ref
 /// A second click that comes after the first has been confirmed names no cart, and finds none or a
 /// fresh one: it means the one that was bought.
 async fn already_bought(conn: &mut PgConnection, order: &Order) -> Result<Accepted, Refusal> {
-    match orders_of::just_converted(conn, &order.shopper.owner(), &order.fingerprint).await? {
+    match orders::from_carts::just_converted(conn, &order.shopper.owner(), &order.fingerprint).await? {
         Some(run_id) => same_run(conn, run_id, &order.fingerprint).await?.ok_or(Refusal::CartEmpty),
         None => Err(Refusal::CartEmpty),
     }
@@ -126,7 +126,8 @@ async fn already_bought(conn: &mut PgConnection, order: &Order) -> Result<Accept
 
 /// A run is forgotten after a while; the order it made is not.
 async fn long_ago(conn: &mut PgConnection, cart: &StoredCart, run_id: Uuid) -> Result<Accepted, Refusal> {
-    let (order_id, number) = orders_of::made_of(conn, cart.id).await?.ok_or(Refusal::CartNotActive(cart.status))?;
+    let (order_id, number) =
+        orders::from_carts::made_of(conn, cart.id).await?.ok_or(Refusal::CartNotActive(cart.status))?;
     let order_number = number.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
     Ok(Accepted { workflow_id: run_id, order_id, order_number, status: Shown::Completed })
 }

@@ -2,7 +2,8 @@
 //! row of history.
 //!
 //! Lock order of the whole shop: order, its returns, payment, coupons, reservations, stock (variants in
-//! order), cart, and the row of a run last: a signal locks it, and so does each commit of the run itself.
+//! order), cart (one in checkout is its run's alone, and may come before stock), and the row of a run last: a
+//! signal locks it, and so does each commit of the run itself.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Finding a shopper's recent order, and what a gateway's message is about.
+//! Which order a cart has become.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::carts::Owner;
+use crate::carts::Owner;
 
 /// The run that converted this shopper's latest cart within the last ten minutes, if it was started
 /// by an equal request.
