@@ -9,14 +9,14 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     SetTx, Start, StepError,
-    cohort::{Answer, Asked, Boarding, Carry, Erased, Lane, Outcome, Passenger, SET, Word},
+    cohort::{Answer, Asked, Boarding, Carry, Erased, Lane, Outcome, Passenger, Word},
     commit::{self, Writing},
-    error::{is_lock_timeout, is_outage},
-    group::{Halt, Stopped},
+    error::{is_lock_timeout, is_outage, panic_text},
+    limits::SET,
     means::Means,
     pools::Own,
+    rows::{Halt, Stopped},
     silence::{ECHO, SILENCE, heard},
-    turn::panic_text,
 };
 
 /// Lets a run wait for a carrier, and sends for another if there may be one.

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use chrono::{DateTime, Utc};
@@ -14,13 +14,14 @@ use uuid::Uuid;
 
 use crate::{
     Failure, RunStatus,
-    cohort::SET,
-    commit::Fence,
+    clock::Clock,
+    fence::Fence,
     incarnation::Incarnation,
     journal::{Entry, unreadable},
+    limits::SET,
     pools::Own,
     silence::heard,
-    start::ticket_id,
+    ticket::ticket_id,
 };
 
 /// Claims answered by one statement at most.
@@ -52,20 +53,10 @@ pub(crate) struct Claimed {
     pub(crate) among: usize,
 }
 
-/// The engine's clock as read at the claim, carried on by a monotonic one.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock {
-    read: DateTime<Utc>,
-    at: Instant,
-}
-
-impl Clock {
-    pub(crate) fn new(read: DateTime<Utc>) -> Self {
-        Clock { read, at: Instant::now() }
-    }
-
-    pub(crate) fn now(&self) -> DateTime<Utc> {
-        self.read + self.at.elapsed()
+impl Fence {
+    /// For a run whose journal has not been read yet.
+    pub(crate) fn of(claimed: &Claimed) -> Self {
+        Fence { run_id: claimed.id, token: claimed.token, written: 0 }
     }
 }
 

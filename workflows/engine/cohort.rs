@@ -32,13 +32,10 @@ use crate::{
     Failure, SetTx,
     commit::Writing,
     fault::Faults,
-    group::{Carried, Halt, Rows, Stopped},
-    limits,
+    limits::{SET, SET_BYTES},
     pools::Own,
+    rows::{Carried, Halt, Rows, Stopped},
 };
-
-/// Runs that travel together at most.
-pub(crate) const SET: usize = 64;
 
 pub(crate) type Entries = Vec<(&'static str, serde_json::Value)>;
 pub(crate) type Erased = Box<dyn Any + Send>;
@@ -248,7 +245,7 @@ fn next_set(room: &mut VecDeque<Boarding>) -> Vec<Boarding> {
         }
         among = among.min(next.passenger.among);
         weight += next.passenger.weight;
-        if !set.is_empty() && (set.len() >= among || weight > limits::SET_BYTES) {
+        if !set.is_empty() && (set.len() >= among || weight > SET_BYTES) {
             break;
         }
         set.extend(room.pop_front());

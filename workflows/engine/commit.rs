@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     Failure, RunStatus,
-    claim::Claimed,
+    fence::Fence,
     journal::Pending,
     start::{Start, start_all},
 };
@@ -36,34 +36,6 @@ pub(crate) enum Rest {
     Released,
     /// Nobody here can carry it; somebody who can may come later.
     Unknown { wake_at: DateTime<Utc>, needs: String },
-}
-
-/// What every write of a run is fenced by.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Fence {
-    pub(crate) run_id: Uuid,
-    /// Drawn by the claim.
-    pub(crate) token: Uuid,
-    /// Entries its journal has, as far as this worker knows; 0 is not looked at.
-    pub(crate) written: i32,
-}
-
-impl Fence {
-    /// For a run whose journal has not been read yet.
-    pub(crate) fn of(claimed: &Claimed) -> Self {
-        Fence { run_id: claimed.id, token: claimed.token, written: 0 }
-    }
-
-    /// The same for giving the run back, which is right whatever its journal says.
-    pub(crate) fn whatever_is_written(self) -> Self {
-        Fence { written: 0, ..self }
-    }
-
-    /// Counts a write that came after somebody else had claimed the run.
-    pub(crate) fn note_refusal(self) {
-        metrics::counter!("cart_engine_refused_late_writes_total").increment(1);
-        tracing::warn!(run = %self.run_id, "late write refused: the run is not what this worker knows of it");
-    }
 }
 
 /// What a run writes when it commits.

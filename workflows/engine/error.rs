@@ -4,7 +4,10 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{limits, payload};
+use crate::{
+    legible::{legible, rough_size, without_nul},
+    limits,
+};
 
 /// The codes of the engine's own failures. All others are those of the flows.
 pub mod codes {
@@ -54,7 +57,7 @@ pub struct Failure {
 impl Failure {
     /// A failure with a code and a sentence.
     pub fn new(code: impl Into<String>, detail: impl fmt::Display) -> Self {
-        Failure { code: code.into(), detail: payload::legible(&detail.to_string()).into_owned(), data: None }
+        Failure { code: code.into(), detail: legible(&detail.to_string()).into_owned(), data: None }
     }
 
     /// The same with data.
@@ -74,16 +77,19 @@ impl Failure {
 
     /// As it is written down: whatever a step put into it, it can be kept.
     pub(crate) fn to_json(&self) -> serde_json::Value {
-        let data = self.data.clone().map(payload::without_nul);
+        let data = self.data.clone().map(without_nul);
         let kept = Failure {
-            code: payload::legible(&self.code).into_owned(),
-            detail: payload::legible(&self.detail).into_owned(),
-            data: data.filter(|data| payload::rough_size(data) <= limits::PAYLOAD_BYTES),
+            code: legible(&self.code).into_owned(),
+            detail: legible(&self.detail).into_owned(),
+            data: data.filter(|data| rough_size(data) <= limits::PAYLOAD_BYTES),
         };
         // Text and JSON: nothing in it can fail to become JSON.
         serde_json::to_value(kept).unwrap_or_default()
     }
 }
+
+/// What a flow returns: its output, or the failure that makes it unwind.
+pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// How one attempt of a step ended when it did not succeed. Retryable unless said otherwise.
 #[derive(Debug, thiserror::Error)]
@@ -163,4 +169,13 @@ pub(crate) fn is_outage(error: &sqlx::Error) -> bool {
 /// True when a statement waited for somebody's lock until it was told to wait no longer.
 pub(crate) fn is_lock_timeout(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "55P03")
+}
+
+/// What a panic says.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
 }

@@ -1,5 +1,7 @@
 //! The verbs a flow is written with.
 
+mod stop;
+
 use std::{fmt, marker::PhantomData, sync::Arc};
 
 use chrono::{DateTime, Utc};
@@ -9,16 +11,16 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::{
-    Failure, Forward, Result, Undo,
+    Failure, Result, Undo,
     claim::Claimed,
     cursor::Cursor,
     exit::Exit,
-    group::{Carried, Steps},
+    group::Steps,
     journal::Kind,
     means::Means,
     payload::encode,
-    registry::Workflow,
-    start::Start,
+    rows::Carried,
+    start::{Named, Start},
     undo::Registered,
     work::Work,
 };
@@ -123,15 +125,6 @@ impl Flow {
         Stepping { flow: self, steps, marker: PhantomData }
     }
 
-    /// A `tx` after which the run only goes forward: once it commits nothing is undone, and a step
-    /// that keeps failing parks the run. If it fails, the run unwinds.
-    pub async fn point_of_no_return<K, G: Steps<K>>(&mut self, steps: G) -> Result<Forward<'_>> {
-        self.carry_out(steps, Kind::NoReturn, |_, _| None).await?;
-        self.work.go_forward();
-        self.after_tx().await?;
-        Ok(Forward(self))
-    }
-
     /// Commits what is pending, so that the steps after it get a transaction of their own: for work in
     /// batches, each of which is to hold its locks briefly.
     pub async fn checkpoint(&mut self) -> Result<()> {
@@ -158,7 +151,7 @@ impl Flow {
     }
 
     /// Starts a child with its own history; it exists once this run's next commit has happened.
-    pub async fn start<W: Workflow>(&mut self, start: Result<Start<W>>) -> Result<Uuid> {
+    pub async fn start<W: Named>(&mut self, start: Result<Start<W>>) -> Result<Uuid> {
         self.safe_point().await?;
         if let Some((run_id, _)) = self.recall(Kind::Start, W::NAME).await {
             return Ok(run_id);
@@ -177,7 +170,7 @@ impl Flow {
 
     /// Runs the steps, or reads what they returned, and registers what takes them back: it is told the
     /// position of the last one, by which the undo is known on every replay, and what they returned.
-    async fn carry_out<K, G: Steps<K>>(
+    pub(crate) async fn carry_out<K, G: Steps<K>>(
         &mut self,
         steps: G,
         kind: Kind,
@@ -223,7 +216,7 @@ impl Flow {
         }
     }
 
-    async fn after_tx(&mut self) -> Result<()> {
+    pub(crate) async fn after_tx(&mut self) -> Result<()> {
         if self.work.fused { Ok(()) } else { self.flush().await }
     }
 

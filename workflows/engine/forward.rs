@@ -3,11 +3,27 @@
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::{Flow, Result, group::Steps, registry::Workflow, start::Start};
+use crate::{
+    Flow, Result,
+    group::Steps,
+    journal::Kind,
+    start::{Named, Start},
+};
+
+impl Flow {
+    /// A `tx` after which the run only goes forward: once it commits nothing is undone, and a step
+    /// that keeps failing parks the run. If it fails, the run unwinds.
+    pub async fn point_of_no_return<K, G: Steps<K>>(&mut self, steps: G) -> Result<Forward<'_>> {
+        self.carry_out(steps, Kind::NoReturn, |_, _| None).await?;
+        self.work.go_forward();
+        self.after_tx().await?;
+        Ok(Forward(self))
+    }
+}
 
 /// A flow past its point of no return: the same verbs, and nothing to undo.
 #[derive(Debug)]
-pub struct Forward<'f>(pub(crate) &'f mut Flow);
+pub struct Forward<'f>(&'f mut Flow);
 
 impl Forward<'_> {
     /// As [`Flow::id`].
@@ -26,7 +42,7 @@ impl Forward<'_> {
     }
 
     /// As [`Flow::start`].
-    pub async fn start<W: Workflow>(&mut self, start: Result<Start<W>>) -> Result<Uuid> {
+    pub async fn start<W: Named>(&mut self, start: Result<Start<W>>) -> Result<Uuid> {
         self.0.start(start).await
     }
 

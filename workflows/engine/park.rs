@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::{Failure, RunStatus, payload::legible, signal::wake};
+use crate::{Failure, RunStatus, legible::legible, signal::wake};
 
 /// A run that waits for somebody to let it go on.
 #[derive(Debug, Clone)]

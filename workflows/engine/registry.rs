@@ -1,11 +1,17 @@
-//! Which code carries out which workflow.
+//! What a workflow is, and which code carries out which.
 
-use std::{collections::HashMap, fmt, future::Future, sync::Arc};
+use std::{collections::HashMap, fmt, future::Future, marker::PhantomData, sync::Arc};
 
 use futures::future::BoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
+use uuid::Uuid;
 
-use crate::{Failure, Flow, payload::encode};
+use crate::{
+    Failure, Flow,
+    error::codes,
+    payload::{encode, is_key},
+    start::{Named, Start},
+};
 
 /// A durable workflow: an ordinary async function over journalled steps.
 ///
@@ -28,6 +34,34 @@ pub trait Workflow: Send + Sync + 'static {
 
     /// Carries it out, or carries it on.
     fn run(&self, flow: &mut Flow, input: Self::Input) -> impl Future<Output = Result<Self::Output, Failure>> + Send;
+}
+
+impl<W: Workflow> Named for W {
+    const NAME: &'static str = <W as Workflow>::NAME;
+}
+
+impl<W: Workflow> Start<W> {
+    /// A run under a business key: for one workflow, one key means one run, however often it is started.
+    ///
+    /// # Errors
+    /// A key or an input that Postgres cannot keep, or that is too large.
+    pub fn new(key: impl Into<String>, input: &W::Input) -> Result<Self, Failure> {
+        let key = key.into();
+        if !is_key(&key) {
+            return Err(Failure::new(codes::PAYLOAD_INVALID, format!("{}: the key has a NUL or is too long", W::NAME)));
+        }
+        Ok(Start {
+            run_id: Uuid::now_v7(),
+            workflow: W::NAME,
+            version: W::VERSION,
+            queue: W::QUEUE,
+            key,
+            parent_id: None,
+            input: encode(W::NAME, input)?,
+            forward_only: W::ONLY_FORWARD,
+            marker: PhantomData,
+        })
+    }
 }
 
 pub(crate) trait Erased: Send + Sync {

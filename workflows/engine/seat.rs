@@ -8,8 +8,8 @@ use crate::{
     carrier::board,
     cohort::{Answer, Asked, Boarding, Lane, Passenger, Word},
     commit::Writing,
-    group::Halt,
     means::Means,
+    rows::Halt,
 };
 
 /// What came of a commit in company.

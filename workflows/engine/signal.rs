@@ -8,9 +8,11 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
-    RunStatus, limits,
-    payload::{encode, is_key, legible},
-    start::{UNTOUCHED_SECS, ticket_body, ticket_id},
+    RunStatus,
+    legible::legible,
+    limits,
+    payload::{encode, is_key},
+    ticket::{UNTOUCHED_SECS, ticket_body, ticket_id},
 };
 
 /// What became of a signal or a request to cancel.

@@ -4,19 +4,19 @@ use std::marker::PhantomData;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
-use ulid::Ulid;
 use uuid::Uuid;
 
 use crate::{
-    Failure,
-    error::codes,
-    payload::{encode, is_key},
-    registry::Workflow,
-    sweep,
+    clock,
+    ticket::{UNTOUCHED_SECS, ticket_body, ticket_id},
 };
 
-/// How long a run that was given a ticket may lie untouched before the sweep gives it another.
-pub(crate) const UNTOUCHED_SECS: f64 = 10.0;
+/// A workflow by its name alone: whoever starts one need not know how it is carried out.
+#[doc(hidden)]
+pub trait Named {
+    /// Family name.
+    const NAME: &'static str;
+}
 
 /// A run to be started.
 #[derive(Debug, Clone)]
@@ -32,29 +32,7 @@ pub struct Start<W> {
     pub(crate) marker: PhantomData<fn() -> W>,
 }
 
-impl<W: Workflow> Start<W> {
-    /// A run under a business key: for one workflow, one key means one run, however often it is started.
-    ///
-    /// # Errors
-    /// A key or an input that Postgres cannot keep, or that is too large.
-    pub fn new(key: impl Into<String>, input: &W::Input) -> Result<Self, Failure> {
-        let key = key.into();
-        if !is_key(&key) {
-            return Err(Failure::new(codes::PAYLOAD_INVALID, format!("{}: the key has a NUL or is too long", W::NAME)));
-        }
-        Ok(Start {
-            run_id: Uuid::now_v7(),
-            workflow: W::NAME,
-            version: W::VERSION,
-            queue: W::QUEUE,
-            key,
-            parent_id: None,
-            input: encode(W::NAME, input)?,
-            forward_only: W::ONLY_FORWARD,
-            marker: PhantomData,
-        })
-    }
-
+impl<W> Start<W> {
     /// The id the run will have if this start is the first under its key.
     pub fn run_id(&self) -> Uuid {
         self.run_id
@@ -89,8 +67,8 @@ pub struct Started {
 }
 
 /// Starts a run inside the caller's transaction: it exists if, and only if, the caller commits.
-pub async fn start<W: Workflow>(conn: &mut PgConnection, start: &Start<W>) -> Result<Started, sqlx::Error> {
-    let now = sweep::now(&mut *conn).await?;
+pub async fn start<W>(conn: &mut PgConnection, start: &Start<W>) -> Result<Started, sqlx::Error> {
+    let now = clock::now(&mut *conn).await?;
     start_at(conn, start, now).await
 }
 
@@ -200,13 +178,4 @@ pub async fn start_all<'a, W: 'a>(
     .execute(conn)
     .await?;
     Ok(done.rows_affected())
-}
-
-/// A ticket's id is its run's: a run has at most one ticket, and no second index is needed to say so.
-pub(crate) fn ticket_id(run_id: Uuid) -> String {
-    Ulid::from_bytes(*run_id.as_bytes()).to_string()
-}
-
-pub(crate) fn ticket_body(run_id: Uuid) -> Vec<u8> {
-    format!(r#"{{"run_id":"{run_id}"}}"#).into_bytes()
 }

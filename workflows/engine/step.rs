@@ -10,8 +10,7 @@ use uuid::Uuid;
 use crate::{
     Failure, RetryPolicy, StepError,
     outside::Dependency,
-    registry::Workflow,
-    start::{Start, Started},
+    start::{Start, Started, start_at},
 };
 
 /// Something done in Postgres: its SQL and its journal entry commit together.
@@ -193,9 +192,9 @@ impl Tx<'_> {
     }
 
     /// Starts a child in this transaction.
-    pub async fn start<W: Workflow>(&mut self, start: Start<W>) -> Result<Started, StepError> {
+    pub async fn start<W>(&mut self, start: Start<W>) -> Result<Started, StepError> {
         let start = start.child_of(self.run_id);
-        crate::start::start_at(self.conn, &start, self.now).await.map_err(StepError::from)
+        start_at(self.conn, &start, self.now).await.map_err(StepError::from)
     }
 }
 
@@ -224,7 +223,7 @@ impl SetTx<'_> {
     }
 
     /// Starts a child of the run `parent`, in the commit of this step.
-    pub fn start<W: Workflow>(&mut self, parent: Uuid, start: Start<W>) {
+    pub fn start<W>(&mut self, parent: Uuid, start: Start<W>) {
         self.starts.push(start.child_of(parent).untyped());
     }
 }

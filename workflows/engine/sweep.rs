@@ -3,12 +3,11 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
 use crate::{
     incarnation::bury,
-    start::{UNTOUCHED_SECS, ticket_body, ticket_id},
+    ticket::{UNTOUCHED_SECS, ticket_body, ticket_id},
 };
 
 /// Tickets of a queue that wait at most, as far as sweeps have a say: when a crowd is due at one moment, whoever
@@ -102,17 +101,4 @@ pub async fn sweep(pool: &PgPool, lease: Duration) -> Result<Swept, sqlx::Error>
     }
     tx.commit().await?;
     Ok(swept)
-}
-
-/// The engine's clock: real time, plus whatever development added.
-pub async fn now(executor: impl sqlx::PgExecutor<'_>) -> Result<DateTime<Utc>, sqlx::Error> {
-    sqlx::query_scalar!(r#"select engine.now() as "now!""#).fetch_one(executor).await
-}
-
-/// Moves the engine's clock, for development and tests.
-pub async fn advance_clock(pool: &PgPool, by: Duration) -> Result<DateTime<Utc>, sqlx::Error> {
-    sqlx::query!("update engine.clock set skew = skew + make_interval(secs => $1)", by.as_secs_f64())
-        .execute(pool)
-        .await?;
-    now(pool).await
 }

@@ -10,10 +10,12 @@ use std::{
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::{Engine, Registry, RunStatus, Settings, inspect, park::unpark, start::ticket_id, sweep::sweep, turn::Turn};
+use crate::{
+    Engine, Registry, RunStatus, Settings, inspect, park::unpark, sweep::sweep, ticket::ticket_id, turn::Turn,
+};
 pub use crate::{
+    clock::advance_clock,
     fault::{Fault, Faults, Point},
-    sweep::advance_clock,
 };
 
 /// One fault at one point of one step, the first time it is passed.

@@ -1,5 +1,8 @@
 //! One turn of a run: from a claim to the next rest.
 
+mod leave;
+mod unwind;
+
 use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt;
@@ -12,12 +15,12 @@ use crate::{
     Failure, Flow, Registry, RetryPolicy, RunStatus,
     claim::{self, Claimed, Claimer},
     cohort::Cohorts,
-    commit::{Fence, Write},
-    error::codes,
+    commit::Write,
+    error::{codes, panic_text},
     exit::{Exit, Unwritten},
     fault::Faults,
+    fence::Fence,
     incarnation::Incarnation,
-    leave,
     means::Means,
     outside::Outside,
     registry::Erased,
@@ -315,12 +318,4 @@ pub(crate) async fn play(code: &dyn Erased, flow: &mut Flow, left: oneshot::Rece
             Played::Left(Exit::Stuck(Failure::new(codes::JOURNAL_DIVERGED, detail)))
         }
     }
-}
-
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("without a message")
 }

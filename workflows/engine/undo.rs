@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use crate::{
     Failure, SetTx, Undo, Undoing,
     fault::{Faults, Point, before, crashes},
-    group::{Carried, Halt, RowResult, Rows, Stopped, back_to_savepoint, savepoint},
     journal::decode_one,
+    rows::{Carried, Halt, RowResult, Rows, Stopped, back_to_savepoint, savepoint},
     work::Work,
 };
 

@@ -12,12 +12,13 @@ use uuid::Uuid;
 
 use crate::{
     Call, Flow, Result, SetTx,
-    commit::{Fence, Rest},
+    commit::Rest,
     exit::Exit,
     fault::Faults,
-    group::{Carried, RowResult, Rows, Stopped},
+    fence::Fence,
     journal::{Kind, decode_one},
     payload::encode,
+    rows::{Carried, RowResult, Rows, Stopped},
     silence,
 };
 

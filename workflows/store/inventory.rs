@@ -18,8 +18,6 @@ pub mod mirrored;
 pub mod services;
 pub mod shelf;
 
-use super::carts::CartLine;
-
 /// For whom stock is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
@@ -54,20 +52,6 @@ pub struct Wanted {
     pub quantity: i32,
     /// The reservation's id.
     pub reservation_id: Uuid,
-}
-
-impl Wanted {
-    /// One a line; lines are in variant order and name each variant once.
-    pub fn of(lines: &[CartLine]) -> Vec<Wanted> {
-        lines
-            .iter()
-            .map(|line| Wanted {
-                variant_id: line.variant_id,
-                quantity: i32::try_from(line.quantity).unwrap_or(i32::MAX),
-                reservation_id: Uuid::now_v7(),
-            })
-            .collect()
-    }
 }
 
 /// Stock that somebody wants: all of it, or nothing.

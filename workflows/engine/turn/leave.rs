@@ -10,14 +10,15 @@ use tokio::sync::mpsc;
 use crate::{
     Engine, Failure, RunStatus,
     claim::Claimed,
-    commit::{self, Fence, Rest},
+    clock,
+    commit::{self, Rest},
     error::codes,
     exit::Exit,
+    fence::Fence,
     journal::{Kind, Pending},
-    payload::legible,
+    legible::legible,
     retry,
     silence::heard,
-    sweep,
     turn::{Again, Came, Turn},
     undo::Registered,
     work::Work,
@@ -135,7 +136,7 @@ pub(crate) async fn give_back(pool: PgPool, mut lost: mpsc::UnboundedReceiver<Fe
         let mut kept = Vec::new();
         for fence in held {
             let released = async {
-                let now = sweep::now(&pool).await?;
+                let now = clock::now(&pool).await?;
                 let mut conn = pool.acquire().await?;
                 commit::rest_one(&mut conn, fence.whatever_is_written(), &[], &Rest::Released, now).await
             };

@@ -7,9 +7,9 @@ use crate::{
     commit::Rest,
     error::codes,
     exit::Exit,
-    group::Halt,
     journal::{Entry, Kind},
     limits,
+    rows::Halt,
 };
 
 impl Flow {
