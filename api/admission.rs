@@ -29,9 +29,9 @@ pub(crate) async fn receive(State(state): State<AppState>, request: Request, nex
     let (parts, body) = request.into_parts();
     let most = state.config.max_body_bytes;
     if declared_length(&parts.headers) > most {
-        return Err(ApiError::body_too_large(most));
+        return Err(ApiError::body_too_large(most).closing());
     }
-    let (body, _room) = collect(body, most, &state.arriving).await?;
+    let (body, _room) = collect(body, most, &state.arriving).await.map_err(ApiError::closing)?;
     Ok(next.run(Request::from_parts(parts, body.into())).await)
 }
 

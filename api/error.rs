@@ -182,6 +182,12 @@ impl ApiError {
         self
     }
 
+    /// The request's body is not read to its end: its connection carries no other request (RFC 9112, 9.6).
+    #[must_use]
+    pub fn closing(self) -> Self {
+        self.header(header::CONNECTION, HeaderValue::from_static("close"))
+    }
+
     /// Remembers what is behind it, for the log.
     #[must_use]
     pub fn caused_by(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {

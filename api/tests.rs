@@ -235,6 +235,8 @@ async fn a_body_without_a_declared_length_is_limited_as_well() {
         let body = Body::from_stream(futures::stream::iter((0..chunks).map(move |_| chunk())));
         let answer = ask(&state, post("/api/auth/login", body)).await;
         assert_eq!((answer.status.as_u16(), answer.code()), (status, code), "{chunks} chunks");
+        // What was not read would be taken for the next request of the connection.
+        assert_eq!(answer.headers.contains_key(header::CONNECTION), status == 413, "{chunks} chunks");
     }
 }
 

@@ -1,7 +1,11 @@
 //! Regenerates `.sqlx/`, the committed answers against which `sqlx::query!` is checked, by asking a
 //! throw-away cluster that carries the current schema. `--check` fails instead when they are stale.
 
-use std::{collections::BTreeMap, path::Path, process::Command};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, bail};
 
@@ -33,28 +37,24 @@ async fn main() -> anyhow::Result<()> {
 
     let fresh = scratch.path().join("sqlx");
     std::fs::create_dir_all(&fresh)?;
+    // A dependency that is compiled with the database would leave its own queries among ours: first without.
+    // New queries of ours do not compile so, which does not matter.
+    if !check {
+        println!("compiling what the workspace depends on");
+        check_all(root).args(["--quiet", "--keep-going"]).stderr(Stdio::null()).status()?;
+    }
     // The macros only answer when their crate is compiled, and cargo does not know that they looked at
     // a database: a newer crate root makes it compile again.
     for crate_root in CRATE_ROOTS {
         std::fs::File::options().append(true).open(root.join(crate_root))?.set_modified(std::time::SystemTime::now())?;
     }
-    let mut check_all = Command::new(env!("CARGO"));
-    // What `cargo run` says of this example would make some build scripts, and all that hangs on them, stale;
-    // and a dependency that is compiled again would leave its own queries among ours.
-    for (name, _) in std::env::vars_os() {
-        if ["OUT_DIR", "CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|known| name.to_string_lossy().starts_with(known)) {
-            check_all.env_remove(name);
-        }
-    }
-    let status = check_all
-        .current_dir(root)
-        .args(["check", "--workspace", "--all-targets"])
+    let status = check_all(root)
         .env("SQLX_OFFLINE", "false")
         .env("SQLX_OFFLINE_DIR", &fresh)
         .env("DATABASE_URL", cluster.url("prepare"))
         .status()?;
     if !status.success() {
-        bail!("a query does not fit the schema");
+        bail!("the workspace does not compile, or a query does not fit the schema");
     }
     let (old, new) = (read(&root.join(".sqlx"))?, read(&fresh)?);
     if new.is_empty() {
@@ -79,6 +79,18 @@ async fn main() -> anyhow::Result<()> {
     pool.close().await;
     cluster.stop().await?;
     Ok(())
+}
+
+fn check_all(root: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(root).args(["check", "--workspace", "--all-targets"]).env("SQLX_OFFLINE", "true");
+    // What `cargo run` says of this example would make some build scripts, and all that hangs on them, stale.
+    for (name, _) in std::env::vars_os() {
+        if ["OUT_DIR", "CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|known| name.to_string_lossy().starts_with(known)) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 fn read(dir: &Path) -> anyhow::Result<BTreeMap<String, String>> {

@@ -62,6 +62,10 @@ impl Life {
         *life = (Instant::now(), change(life.1));
     }
 
+    fn taken(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+
     /// Returns when the worker has been silent for too long.
     async fn gone(&self, slots: usize) {
         let mut looks = tokio::time::interval(LOOK);
@@ -178,9 +182,12 @@ async fn serve_once(
         .missed_heartbeats(3)
         .lock_tasks(false)
         .persist_results(false);
-    let backend = PostgresStorage::<Ticket>::new(fetching).with_config(config).poll_with_strategy(Pace::new());
-    let stop = shutdown.clone();
     let life = Life::new();
+    let paced = life.clone();
+    let backend = PostgresStorage::<Ticket>::new(fetching)
+        .with_config(config)
+        .poll_with_strategy(Pace::new(move || paced.taken()));
+    let stop = shutdown.clone();
     let beating = life.clone();
     let worker = WorkerBuilder::new(name)
         .backend(backend)

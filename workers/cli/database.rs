@@ -203,6 +203,15 @@ impl Database {
         &self.url
     }
 
+    /// Waits until the embedded server, if this process runs it, ends by itself.
+    pub(crate) async fn ended(&mut self) -> Failure {
+        match &mut self.cluster {
+            Some(cluster) => Failure::new(format!("the embedded PostgreSQL has ended ({})", cluster.ended().await))
+                .hint("start again: it recovers what was committed"),
+            None => std::future::pending().await,
+        }
+    }
+
     /// Stops the embedded server, if this process runs it, and removes what was ephemeral.
     ///
     /// # Errors

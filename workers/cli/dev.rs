@@ -218,6 +218,7 @@ impl Running {
         tokio::select! {
             failure = self.shop.ended() => failure,
             failure = self.gateway.ended() => failure,
+            failure = self.database.ended() => failure,
         }
     }
 

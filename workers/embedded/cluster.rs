@@ -127,6 +127,11 @@ impl Cluster {
         Ok(())
     }
 
+    /// Waits until the server ends without having been asked to, and says how it did.
+    pub async fn ended(&mut self) -> String {
+        self.postmaster.ended().await
+    }
+
     /// The server's process id; another one after a restart.
     pub fn pid(&self) -> u32 {
         self.postmaster.pid

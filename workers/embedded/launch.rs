@@ -198,7 +198,7 @@ impl Postmaster {
     }
 
     /// Waits for the process to end, and says how it did.
-    async fn ended(&mut self) -> String {
+    pub(crate) async fn ended(&mut self) -> String {
         match self.status.wait_for(Option::is_some).await {
             Ok(status) => status.map_or_else(String::new, |status| status.to_string()),
             Err(_) => "unknown".to_owned(),

@@ -157,6 +157,8 @@ pub(crate) enum Lane {
 pub(crate) struct Cohorts {
     lobby: Mutex<Lobby>,
     carriers: usize,
+    /// What a carrier works over.
+    own: fn(&PgPool) -> Own,
     /// For tests: a carrier waits a moment for so many. One in the product.
     gathers: usize,
 }
@@ -181,8 +183,8 @@ const GATHERING: Duration = Duration::from_millis(12);
 
 impl Cohorts {
     /// So many sets may be under way at once.
-    pub(crate) fn new(carriers: usize, gathers: usize) -> Self {
-        Cohorts { lobby: Mutex::default(), carriers: carriers.max(1), gathers }
+    pub(crate) fn new(carriers: usize, gathers: usize, own: fn(&PgPool) -> Own) -> Self {
+        Cohorts { lobby: Mutex::default(), carriers: carriers.max(1), own, gathers }
     }
 
     fn lock(&self) -> MutexGuard<'_, Lobby> {
@@ -200,7 +202,7 @@ impl Cohorts {
             return None;
         }
         lobby.at_work += 1;
-        Some(lobby.idle.pop().unwrap_or_else(|| Own::like(pool)))
+        Some(lobby.idle.pop().unwrap_or_else(|| (self.own)(pool)))
     }
 
     /// The next set, the rooms in turn. When nobody waits, its carrier goes home.

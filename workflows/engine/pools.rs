@@ -4,7 +4,7 @@ use std::{fmt, time::Instant};
 
 use sqlx::{Connection as _, PgConnection, PgPool, postgres::PgConnectOptions};
 
-use crate::silence::{FRESH, connected, echo};
+use crate::silence::{FRESH, connected, echo, heard};
 
 /// A pool of so many connections like those of another.
 pub fn beside(pool: &PgPool, connections: usize) -> PgPool {
@@ -31,8 +31,13 @@ fn count(connections: usize) -> u32 {
 /// deadline, so that a line which goes silent just then would be lost for ever.
 pub(crate) struct Own {
     options: PgConnectOptions,
+    in_company: bool,
     kept: Option<(PgConnection, Instant)>,
 }
+
+/// A session waits no longer than this for a lock.
+const IN_COMPANY: &str = "select set_config('lock_timeout', '1500ms', false) from pg_settings
+                           where name = 'lock_timeout' and setting::int not between 1 and 1500";
 
 impl fmt::Debug for Own {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -43,12 +48,17 @@ impl fmt::Debug for Own {
 impl Own {
     /// One like those of a pool.
     pub(crate) fn like(pool: &PgPool) -> Self {
-        Own { options: (*pool.connect_options()).clone(), kept: None }
+        Own { options: (*pool.connect_options()).clone(), in_company: false, kept: None }
+    }
+
+    /// The same, which waits less long for a lock: those who need another would wait as well.
+    pub(crate) fn in_company(pool: &PgPool) -> Self {
+        Own { in_company: true, ..Own::like(pool) }
     }
 
     /// The same, [`forgetful`].
     pub(crate) fn forgetful(pool: &PgPool) -> Self {
-        Own { options: unsynchronised(pool), kept: None }
+        Own { options: unsynchronised(pool), in_company: false, kept: None }
     }
 
     /// The connection, if the database is there. Whoever does not [`keep`](Own::keep) it closes it.
@@ -58,7 +68,11 @@ impl Own {
         {
             return Ok(connection);
         }
-        connected(PgConnection::connect_with(&self.options)).await
+        let mut connection = connected(PgConnection::connect_with(&self.options)).await?;
+        if self.in_company {
+            heard(sqlx::query(IN_COMPANY).execute(&mut connection)).await?;
+        }
+        Ok(connection)
     }
 
     /// Keeps it for the next time: it has answered to everything, and has no transaction open.

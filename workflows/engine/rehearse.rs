@@ -16,6 +16,7 @@ use crate::{
     exit::Exit,
     means::Means,
     outside::Outside,
+    pools::Own,
     turn::{Played, play},
 };
 
@@ -70,8 +71,8 @@ pub async fn rehearse(
     let means = Arc::new(Means {
         pool: pool.clone(),
         places: Arc::new(Semaphore::new(1)),
-        cohorts: Cohorts::new(1, 1),
-        singles: Cohorts::new(1, 1),
+        cohorts: Cohorts::new(1, 1, Own::like),
+        singles: Cohorts::new(1, 1, Own::like),
         fusion: true,
         rehearses: true,
         faults: None,

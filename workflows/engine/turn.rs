@@ -23,6 +23,7 @@ use crate::{
     incarnation::Incarnation,
     means::Means,
     outside::Outside,
+    pools::Own,
     registry::Erased,
     silence::heard,
     undo::Registered,
@@ -140,8 +141,8 @@ impl Engine {
         let means = Arc::new(Means {
             pool,
             places,
-            cohorts: Cohorts::new(settings.sets, gathers),
-            singles: Cohorts::new(settings.singles, 1),
+            cohorts: Cohorts::new(settings.sets, gathers, Own::in_company),
+            singles: Cohorts::new(settings.singles, 1, Own::like),
             fusion: settings.fusion,
             rehearses: false,
             faults,
