@@ -2,7 +2,7 @@
 
 mod settings;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use adapters::notify::DevMailbox;
 use sqlx::PgPool;
@@ -215,11 +215,13 @@ impl Running {
 
     /// Waits until a part of it ends by itself, and says why.
     pub(crate) async fn ended(&mut self) -> Failure {
-        tokio::select! {
+        let failure = tokio::select! {
             failure = self.shop.ended() => failure,
             failure = self.gateway.ended() => failure,
-            failure = self.database.ended() => failure,
-        }
+            failure = self.database.ended() => return failure,
+        };
+        // That the database has ended may be noticed by others first.
+        tokio::time::timeout(Duration::from_secs(1), self.database.ended()).await.unwrap_or(failure)
     }
 
     /// Stops in the order in which nothing is missed: the API takes no more requests and workers no

@@ -179,7 +179,7 @@ impl fmt::Debug for Cohorts {
 }
 
 /// How long a test's carrier waits for one more.
-const GATHERING: Duration = Duration::from_millis(12);
+const GATHERING: Duration = Duration::from_millis(40);
 
 impl Cohorts {
     /// So many sets may be under way at once.
