@@ -9,7 +9,7 @@ use crate::{
     fault::{Faults, Point, before, crashes},
     journal::decode_one,
     payload::encode,
-    rows::{Carried, Halt, back_to_savepoint, savepoint},
+    rows::{Carried, Halt, back_to_savepoint, savepoint, tuples},
     silence::SILENCE,
     work::Work,
 };
@@ -150,10 +150,4 @@ macro_rules! tuple {
         }
     };
 }
-tuple!(A 0, B 1);
-tuple!(A 0, B 1, C 2);
-tuple!(A 0, B 1, C 2, D 3);
-tuple!(A 0, B 1, C 2, D 3, E 4);
-tuple!(A 0, B 1, C 2, D 3, E 4, F 5);
-tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6);
-tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
+tuples!(tuple);

@@ -203,6 +203,20 @@ impl<S: SetStep> Rows for S {
     }
 }
 
+/// Tuples of two to eight steps.
+macro_rules! tuples {
+    ($each:ident) => {
+        $each!(A 0, B 1);
+        $each!(A 0, B 1, C 2);
+        $each!(A 0, B 1, C 2, D 3);
+        $each!(A 0, B 1, C 2, D 3, E 4);
+        $each!(A 0, B 1, C 2, D 3, E 4, F 5);
+        $each!(A 0, B 1, C 2, D 3, E 4, F 5, G 6);
+        $each!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
+    };
+}
+pub(crate) use tuples;
+
 macro_rules! tuple {
     ($first:ident $first_i:tt $(, $S:ident $i:tt)+) => {
         #[allow(non_snake_case)] // each row's step has its type's name
@@ -246,13 +260,7 @@ macro_rules! tuple {
         }
     };
 }
-tuple!(A 0, B 1);
-tuple!(A 0, B 1, C 2);
-tuple!(A 0, B 1, C 2, D 3);
-tuple!(A 0, B 1, C 2, D 3, E 4);
-tuple!(A 0, B 1, C 2, D 3, E 4, F 5);
-tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6);
-tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
+tuples!(tuple);
 
 fn retain<T>(all: &mut Vec<T>, kept: &[bool]) {
     let mut kept = kept.iter().copied();
