@@ -4,6 +4,7 @@ mod batches;
 mod diverged;
 mod doomed;
 mod fence;
+mod hot;
 mod parked;
 mod payloads;
 mod put_off;
@@ -18,8 +19,8 @@ use std::{
 };
 
 use engine::{
-    Call, CallContext, Failure, Flow, Nothing, Registry, Result, SetTx, Start, Step, StepError, Tx, Undo, Undoing,
-    Workflow, inspect, sweep,
+    Call, CallContext, Failure, Flow, Nothing, Registry, Result, SetStep, SetTx, Start, Step, StepError, Tx, Undo,
+    Undoing, Workflow, inspect, sweep,
     testing::{BadMemory, Fault, Faults, Once, Point, TestWorker, advance_clock, trace},
 };
 use serde::{Deserialize, Serialize};

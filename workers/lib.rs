@@ -46,7 +46,7 @@ pub struct PoolOptions {
 impl Default for PoolOptions {
     fn default() -> Self {
         PoolOptions {
-            concurrency: 128,
+            concurrency: 256,
             queues: Vec::new(),
             settings: Settings::default(),
             grace: Duration::from_secs(20),

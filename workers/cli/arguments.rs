@@ -46,7 +46,7 @@ pub(crate) enum Command {
     },
     /// Runs a worker, which carries workflows
     Worker {
-        /// Runs in hand at once; default 128
+        /// Runs in hand at once; default 256
         #[arg(long, value_name = "N")]
         concurrency: Option<u32>,
         /// Serves only these queues
@@ -125,7 +125,7 @@ pub(crate) struct DevArguments {
     /// Workers in this process; 0 for none; default 1
     #[arg(long, value_name = "N")]
     pub(crate) workers: Option<u16>,
-    /// Runs each worker has in hand at once; default 128
+    /// Runs each worker has in hand at once; default 256
     #[arg(long, value_name = "N")]
     concurrency: Option<u32>,
 }

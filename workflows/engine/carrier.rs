@@ -41,7 +41,7 @@ async fn at_work(means: Arc<Means>, lane: Lane, mut own: Own) {
         }
         metrics::histogram!("cart_engine_set_runs").record(set.len() as f64);
         // Whoever waits for it hears that nobody answers, as in an outage.
-        if let Err(panic) = AssertUnwindSafe(carry(&means, &mut own, set)).catch_unwind().await {
+        if let Err(panic) = AssertUnwindSafe(carry(&means, lane, &mut own, set)).catch_unwind().await {
             tracing::error!(error = panic_text(&*panic), "a carrier panicked");
         }
     }
@@ -70,7 +70,7 @@ impl Waiting {
 }
 
 /// Carries a set through one transaction.
-async fn carry(means: &Means, own: &mut Own, set: Vec<Boarding>) {
+async fn carry(means: &Means, lane: Lane, own: &mut Own, set: Vec<Boarding>) {
     let (mut passengers, mut asked) = (Vec::with_capacity(set.len()), Vec::with_capacity(set.len()));
     for (place, Boarding { passenger, asked: step }) in set.into_iter().enumerate() {
         passengers.push(Some(passenger));
@@ -81,7 +81,7 @@ async fn carry(means: &Means, own: &mut Own, set: Vec<Boarding>) {
         Err(error) => return nobody_goes(asked, &error),
     };
     let is_whole = match heard(connection.begin()).await {
-        Ok(tx) => through(means, tx, passengers, asked).await,
+        Ok(tx) => through(means, lane, tx, passengers, asked).await,
         Err(error) => return nobody_goes(asked, &error),
     };
     if is_whole {
@@ -104,14 +104,19 @@ type Trip<'c> = Transaction<'c, Postgres>;
 /// Step by step as long as all of them go the same way. Returns whether the connection is good for others.
 async fn through(
     means: &Means,
+    lane: Lane,
     mut tx: Trip<'_>,
     mut passengers: Vec<Option<Passenger>>,
     mut asked: Vec<(usize, Asked)>,
 ) -> bool {
     let mut starts = Vec::new();
+    let mut turn = None;
     loop {
         let Some(waiting) = Waiting::new(asked) else { return roll_back(tx).await };
         let among = passengers.iter().flatten().count();
+        if waiting.step.is_hot() && turn.is_none() && lane == Lane::Together {
+            turn = Some(means.cohorts.hot_turn().await);
+        }
         let results = step(means, &mut tx, &mut starts, waiting.step, waiting.rows, waiting.now).await;
         match results {
             Ok(results) => {
@@ -142,7 +147,7 @@ async fn through(
                 }
             }
         }
-        let lets_go = waiting.step.is_hot() && among >= CROWD;
+        let lets_go = turn.is_some() && (among >= CROWD || means.cohorts.is_hot_wanted());
         if !is_broken && !lets_go && writings.is_empty() && next.iter().all(|(_, asked)| asked.key == next[0].1.key) {
             asked = next;
             continue;

@@ -254,10 +254,9 @@ async fn claim(
                             select from engine.workers w
                              where w.id = r.owner and w.beat_at > now() - make_interval(secs => $4)))),
         free as materialized (
-            select r.id from engine.runs r
+            select r.id from engine.runs r join ready y on y.id = r.id
              where r.id = any(array(select id from ready)) and r.status <> 'STUCK'
-               and r.claim_token is not distinct from (select y.claim_token from ready y where y.id = r.id)
-               and r.updated_at = (select y.updated_at from ready y where y.id = r.id)
+               and r.claim_token is not distinct from y.claim_token and r.updated_at = y.updated_at
              order by r.id
              for update of r skip locked),
         claimed as (

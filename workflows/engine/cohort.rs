@@ -16,7 +16,10 @@ use std::{
     collections::VecDeque,
     fmt,
     marker::PhantomData,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -147,7 +150,7 @@ impl Passenger {
 }
 
 /// Runs that must travel alone hold up nobody: they may be slow, or wait for a lock.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lane {
     Together,
     Alone,
@@ -156,6 +159,9 @@ pub(crate) enum Lane {
 /// Where the runs of a lane wait, one room a step, and how many carriers are at work.
 pub(crate) struct Cohorts {
     lobby: Mutex<Lobby>,
+    /// Held from a hot step to the commit, by one set at a time.
+    hot: tokio::sync::Mutex<()>,
+    hot_wanted: AtomicUsize,
     carriers: usize,
     /// What a carrier works over.
     own: fn(&PgPool) -> Own,
@@ -184,7 +190,14 @@ const GATHERING: Duration = Duration::from_millis(40);
 impl Cohorts {
     /// So many sets may be under way at once.
     pub(crate) fn new(carriers: usize, gathers: usize, own: fn(&PgPool) -> Own) -> Self {
-        Cohorts { lobby: Mutex::default(), carriers: carriers.max(1), own, gathers }
+        Cohorts {
+            lobby: Mutex::default(),
+            hot: Default::default(),
+            hot_wanted: Default::default(),
+            carriers: carriers.max(1),
+            own,
+            gathers,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Lobby> {
@@ -218,6 +231,20 @@ impl Cohorts {
             lobby.rooms.push_back((key, room));
         }
         Some((set, own))
+    }
+
+    /// A set's turn at what everybody wants. Two sets there would wait for each other's commit in the database,
+    /// each with all that it has locked.
+    pub(crate) async fn hot_turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.hot_wanted.fetch_add(1, Ordering::Relaxed);
+        let turn = self.hot.lock().await;
+        self.hot_wanted.fetch_sub(1, Ordering::Relaxed);
+        turn
+    }
+
+    /// Whether another set waits for its turn.
+    pub(crate) fn is_hot_wanted(&self) -> bool {
+        self.hot_wanted.load(Ordering::Relaxed) > 0
     }
 
     /// Waits for as many as a test wants to see together; when nobody has come for a moment, whoever is here

@@ -313,7 +313,7 @@ pub async fn hold_for_checkout(conn: &mut PgConnection, carts: &[(CartId, Uuid)]
     Ok(())
 }
 
-/// Each of these carts has become the order of its run.
+/// Each of these carts has become the order of its run. (`is true`: found by their ids, not by status.)
 pub async fn convert(conn: &mut PgConnection, carts: &[(CartId, Uuid)], now: DateTime<Utc>) -> Result<(), sqlx::Error> {
     if carts.is_empty() {
         return Ok(());
@@ -323,7 +323,7 @@ pub async fn convert(conn: &mut PgConnection, carts: &[(CartId, Uuid)], now: Dat
     sqlx::query!(
         "update carts c set status = 'CONVERTED', version = c.version + 1, updated_at = $3
            from unnest($1::uuid[], $2::uuid[]) as o(cart_id, run_id)
-          where c.id = o.cart_id and c.status = 'CHECKOUT' and c.checkout_run_id = o.run_id",
+          where c.id = o.cart_id and (c.status = 'CHECKOUT') is true and c.checkout_run_id = o.run_id",
         &ids,
         &runs,
         now
@@ -342,7 +342,7 @@ pub async fn unlock(conn: &mut PgConnection, carts: &[(CartId, Uuid)], now: Date
                             checkout_run_id = null, updated_at = $3, last_activity_at = $3,
                             expires_at = c.expires_at + ($3 - c.last_activity_at)
            from unnest($1::uuid[], $2::uuid[]) as o(cart_id, run_id)
-          where c.id = o.cart_id and c.status = 'CHECKOUT' and c.checkout_run_id = o.run_id",
+          where c.id = o.cart_id and (c.status = 'CHECKOUT') is true and c.checkout_run_id = o.run_id",
         &ids,
         &runs,
         now

@@ -178,11 +178,13 @@ async fn take(
             insert into inventory_reservations
                 (id, order_id, service_reservation_id, variant_id, quantity_reserved, status, created_at, expires_at)
             select w.reservation_id, w.order_id, w.service_reservation_id, w.variant_id, w.quantity, 'ACTIVE', $7, w.expires_at
-              from wanted w join taken using (variant_id)),
+              from wanted w
+             where not exists (select from short)),
         moved as (
             insert into inventory_movements (variant_id, kind, available_delta, reserved_delta, reservation_id, created_at)
             select w.variant_id, 'HOLD', -w.quantity, w.quantity, w.reservation_id, $7
-              from wanted w join taken using (variant_id)),
+              from wanted w
+             where not exists (select from short)),
         -- One alert a crossing: only what takes it from above the threshold to at or below it.
         alerted as (
             insert into outbox_events (event_id, event_type, subject, data, occurred_at)
@@ -228,15 +230,14 @@ pub async fn commit(
         units as (
             select variant_id, sum(quantity_reserved)::int as quantity from confirmed group by variant_id),
         locked as materialized (
-            select i.variant_id from inventory i
-             where i.variant_id in (select variant_id from units)
+            select i.variant_id, u.quantity from units u join inventory i using (variant_id)
              order by i.variant_id
-               for update),
+               for update of i),
         sold as (
             update inventory i
-               set reserved_quantity = i.reserved_quantity - u.quantity, version = i.version + 1, updated_at = $2
-              from units u join locked l using (variant_id)
-             where i.variant_id = u.variant_id),
+               set reserved_quantity = i.reserved_quantity - l.quantity, version = i.version + 1, updated_at = $2
+              from locked l
+             where i.variant_id = l.variant_id),
         moved as (
             insert into inventory_movements (variant_id, kind, available_delta, reserved_delta, reservation_id, created_at)
             select variant_id, 'COMMIT', 0, -quantity_reserved, id, $2 from confirmed)
@@ -327,16 +328,15 @@ async fn give_back(conn: &mut PgConnection, ids: &[Uuid], status: &str, now: Dat
         units as (
             select variant_id, sum(quantity_reserved)::int as quantity from released group by variant_id),
         locked as materialized (
-            select i.variant_id from inventory i
-             where i.variant_id in (select variant_id from units)
+            select i.variant_id, u.quantity from units u join inventory i using (variant_id)
              order by i.variant_id
-               for update),
+               for update of i),
         returned as (
             update inventory i
-               set available_quantity = i.available_quantity + u.quantity,
-                   reserved_quantity = i.reserved_quantity - u.quantity, version = i.version + 1, updated_at = $3
-              from units u join locked l using (variant_id)
-             where i.variant_id = u.variant_id),
+               set available_quantity = i.available_quantity + l.quantity,
+                   reserved_quantity = i.reserved_quantity - l.quantity, version = i.version + 1, updated_at = $3
+              from locked l
+             where i.variant_id = l.variant_id),
         moved as (
             insert into inventory_movements (variant_id, kind, available_delta, reserved_delta, reservation_id, created_at)
             select variant_id, case $2 when 'EXPIRED' then 'EXPIRE' else 'RELEASE' end,
@@ -403,15 +403,14 @@ pub async fn take_back(conn: &mut PgConnection, pieces: &[Piece], now: DateTime<
         units as (
             select variant_id, sum(quantity)::int as quantity from returned group by variant_id),
         locked as materialized (
-            select i.variant_id from inventory i
-             where i.variant_id in (select variant_id from units)
+            select i.variant_id, u.quantity from units u join inventory i using (variant_id)
              order by i.variant_id
-               for update),
+               for update of i),
         restocked as (
             update inventory i
-               set available_quantity = i.available_quantity + u.quantity, version = i.version + 1, updated_at = $4
-              from units u join locked l using (variant_id)
-             where i.variant_id = u.variant_id),
+               set available_quantity = i.available_quantity + l.quantity, version = i.version + 1, updated_at = $4
+              from locked l
+             where i.variant_id = l.variant_id),
         moved as (
             insert into inventory_movements (variant_id, kind, available_delta, reserved_delta, reservation_id, created_at)
             select variant_id, 'RETURN', quantity, 0, id, $4 from returned),

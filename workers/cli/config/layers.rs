@@ -293,7 +293,7 @@ mod tests {
             .expect("a description");
         assert!(text.contains("api.listen = \"flag:1\"  # --listen\n"), "{text}");
         assert!(text.contains("auth.jwt_secret = \"***\"  # JWT_SECRET\n"), "{text}");
-        assert!(text.contains("worker.concurrency = 128  # default\n"), "{text}");
+        assert!(text.contains("worker.concurrency = 256  # default\n"), "{text}");
         assert!(
             text.lines().any(|line| line.starts_with("worker.beat_ms = 1000  # ") && line.ends_with("shop.toml")),
             "{text}"

@@ -448,16 +448,16 @@ pub async fn confirm(
                        as c(order_id, estimated_delivery, payment_id, amount)),
          -- In the order of their ids, as whoever takes many takes them.
          locked as materialized (
-            select id from orders where id = any($1) order by id for no key update),
+            select c.* from c join orders o on o.id = c.order_id order by o.id for no key update of o),
          confirmed as (
             update orders o
                set order_status = 'CONFIRMED', confirmed_at = $5, updated_at = $5,
-                   estimated_delivery_date = c.estimated_delivery,
-                   payment_status = case when c.payment_id is null and o.payment_method = 'COD' then 'PENDING' else 'CAPTURED' end,
-                   payment_id = c.payment_id
-              from c join locked l on l.id = c.order_id
-             where o.id = l.id and o.order_status = 'PENDING'
-            returning o.id, o.payment_status, c.amount),
+                   estimated_delivery_date = l.estimated_delivery,
+                   payment_status = case when l.payment_id is null and o.payment_method = 'COD' then 'PENDING' else 'CAPTURED' end,
+                   payment_id = l.payment_id
+              from locked l
+             where o.id = l.order_id and (o.order_status = 'PENDING') is true
+            returning o.id, o.payment_status, l.amount),
          attempt as (
             update payment_attempts a set status = 'CAPTURED', next_action = null, updated_at = $5
               from c join payments p using (order_id)
@@ -503,14 +503,14 @@ pub async fn cancel_pending(
             select * from unnest($1::uuid[], $2::text[], $3::text[]) as f(order_id, code, reason)),
          -- In the order of their ids, as whoever takes many takes them.
          locked as materialized (
-            select id from orders where id = any($1) order by id for no key update),
+            select f.* from f join orders o on o.id = f.order_id order by o.id for no key update of o),
          cancelled as (
             update orders o
                set order_status = 'CANCELLED', cancelled_at = $4, updated_at = $4,
                    payment_status = case o.payment_status when 'PENDING' then 'FAILED' else o.payment_status end
-              from f join locked l on l.id = f.order_id
-             where o.id = l.id and o.order_status = 'PENDING'
-            returning o.id, f.code, f.reason),
+              from locked l
+             where o.id = l.order_id and (o.order_status = 'PENDING') is true
+            returning o.id, l.code, l.reason),
          payment as (
             update payments p set payment_status = 'FAILED', failure_reason = c.reason, updated_at = $4
               from cancelled c where p.order_id = c.id and p.payment_status = 'PENDING'),
