@@ -1,6 +1,8 @@
 //! Requests for a checkout that share a commit: whoever comes while others are being accepted travels with the
 //! next ones, and one who comes alone goes at once. Each is answered as if it had been alone.
 
+mod answer;
+
 use std::{
     collections::VecDeque,
     fmt,
@@ -17,9 +19,9 @@ use workflows::{
     checkout::accept::{self, Lock, NewCheckout, Order, Sought},
 };
 
+pub(crate) use self::answer::AcceptedView;
 use crate::{
     backlog::Backlog,
-    checkout::AcceptedView,
     error::ApiError,
     idempotency::{self, Begun, IdempotencyKey, Replay},
 };
@@ -52,7 +54,7 @@ struct Inner {
 /// A request for a checkout.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Who asks, as [`Caller::key`](crate::caller::Caller::key) says it.
+    /// Who asks, as `Caller::key` says it.
     pub caller: String,
     /// Under which key.
     pub key: IdempotencyKey,

@@ -20,10 +20,11 @@ use crate::{
     caller::Caller,
     error::{ApiError, FieldError},
     extract::{Json, Path, Query},
-    idempotency::{IdempotencyKey, Write, begun},
+    idempotency::IdempotencyKey,
     openapi::Problem,
     page::{Page, PageQuery},
     state::AppState,
+    write::{Write, begun},
 };
 
 pub(crate) fn routes() -> OpenApiRouter<AppState> {

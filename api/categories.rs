@@ -12,11 +12,12 @@ use crate::{
     caller::Caller,
     error::{ApiError, FieldError},
     extract::{Json, Path, Query, nullable},
-    idempotency::{IdempotencyKey, Write, begun},
+    idempotency::IdempotencyKey,
     openapi::Problem,
     page::{Page, PageQuery},
     state::AppState,
     valid::Complaints,
+    write::{Write, begun},
 };
 
 pub(crate) fn routes() -> OpenApiRouter<AppState> {

@@ -22,10 +22,11 @@ use crate::{
     caller::Caller,
     error::{ApiError, FieldError, OnConstraint},
     extract::{Json, Path, Query},
-    idempotency::{IdempotencyKey, Write, begun},
+    idempotency::IdempotencyKey,
     openapi::Problem,
     page::{Page, PageQuery},
     state::AppState,
+    write::{Write, begun},
 };
 
 pub(crate) fn routes() -> OpenApiRouter<AppState> {

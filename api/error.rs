@@ -10,8 +10,6 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sqlx::error::DatabaseError;
 
-use crate::openapi::promises::Refused;
-
 /// Media type of every refusal (RFC 9457).
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
@@ -31,6 +29,10 @@ struct Problem {
     headers: Vec<(HeaderName, HeaderValue)>,
     cause: Option<Box<dyn StdError + Send + Sync>>,
 }
+
+/// Marks an answer as a refusal with this code.
+#[derive(Debug, Clone)]
+pub(crate) struct Refused(pub(crate) Cow<'static, str>);
 
 /// What is wrong with one place of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -25,10 +25,11 @@ use crate::{
     caller::Caller,
     error::{ApiError, FieldError},
     extract::{Json, Path, Query},
-    idempotency::{IdempotencyKey, Write, begun},
+    idempotency::IdempotencyKey,
     openapi::Problem,
     page::{Page, PageQuery},
     state::AppState,
+    write::{Write, begun},
 };
 
 /// Most units that come or go by one request.

@@ -17,12 +17,12 @@ use crate::{
     caller::{Caller, Scope},
     error::{ApiError, OnConstraint},
     extract::{Json, Path, Query},
-    idempotency::Write,
     openapi::Problem,
     page::{Page, PageQuery},
     state::AppState,
     tokens::{random_token, token_hash},
     valid::Complaints,
+    write::Write,
 };
 
 pub(crate) fn routes() -> OpenApiRouter<AppState> {

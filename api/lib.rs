@@ -6,13 +6,13 @@
 
 pub mod accepts;
 pub mod accounts;
+pub mod buckets;
 pub mod caller;
-pub mod cors;
 pub mod error;
 pub mod extract;
 pub mod idempotency;
+pub mod origins;
 pub mod page;
-pub mod rate;
 pub mod state;
 pub mod tokens;
 
@@ -23,6 +23,7 @@ mod backlog;
 mod cart;
 mod categories;
 mod checkout;
+mod cors;
 mod coupons;
 mod dev;
 mod door;
@@ -37,6 +38,7 @@ mod orders;
 mod payments;
 mod preferences;
 mod products;
+mod rate;
 mod refunds;
 mod returns;
 mod schedules;
@@ -46,6 +48,7 @@ mod users;
 mod valid;
 mod watch;
 mod webhooks;
+mod write;
 
 #[cfg(test)]
 mod tests;
@@ -61,10 +64,10 @@ use tokio::{net::TcpListener, sync::oneshot};
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 
+pub use buckets::RateLimits;
 pub use caller::{Caller, CartSession, Scope};
-pub use cors::AllowedOrigins;
 pub use error::ApiError;
-pub use rate::RateLimits;
+pub use origins::AllowedOrigins;
 pub use state::{ApiConfig, AppState, DevState};
 pub use tokens::AuthKeys;
 
@@ -101,7 +104,7 @@ pub fn router(state: AppState) -> Router {
     let promises = openapi::promises::Promises::of(&mut document);
     let cross_origin = cors::layer(&state);
     resources
-        .layer(from_fn_with_state(state.clone(), idempotency::digest_requests))
+        .layer(from_fn_with_state(state.clone(), write::digest_requests))
         .layer(from_fn_with_state(state.clone(), admission::admit))
         .layer(from_fn_with_state(state.clone(), admission::receive))
         .layer(from_fn_with_state(state.clone(), rate::limit))

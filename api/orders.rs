@@ -4,6 +4,7 @@ mod answer;
 mod call_off;
 mod cancel;
 mod change;
+pub(crate) mod pieces;
 mod status;
 
 use axum::{
@@ -29,7 +30,7 @@ use workflows::store::orders::{
 use self::answer::OrderView;
 pub(crate) use self::{
     answer::ShipmentView,
-    change::{BEING_CANCELLED, OrderChange, order_not_found},
+    change::{OrderChange, order_not_found},
 };
 use crate::{
     caller::Caller,

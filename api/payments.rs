@@ -18,11 +18,12 @@ use crate::{
     caller::Caller,
     error::{ApiError, FieldError},
     extract::CheckedJson,
-    idempotency::{IdempotencyKey, Write, begun},
+    idempotency::IdempotencyKey,
     openapi::Problem,
     orders::{order_not_found, visible},
     state::AppState,
     valid::{checked_reason, decimal},
+    write::{Write, begun},
 };
 
 /// Longest token a gateway may give, in characters.

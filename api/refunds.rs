@@ -16,11 +16,12 @@ use crate::{
     caller::Caller,
     error::{ApiError, FieldError},
     extract::{Json, Path, Query},
-    idempotency::{IdempotencyKey, Write, begun},
+    idempotency::IdempotencyKey,
     openapi::Problem,
     page::{Page, PageQuery},
     state::AppState,
     valid::checked_reason,
+    write::{Write, begun},
 };
 
 pub(crate) fn routes() -> OpenApiRouter<AppState> {

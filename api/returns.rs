@@ -17,12 +17,14 @@ use crate::{
     caller::Caller,
     error::ApiError,
     extract::{Json, Path},
-    idempotency::begun,
     openapi::Problem,
-    orders::{self, OrderChange},
-    shipments::{Pieces, PiecesBody, pieces, unknown_line},
+    orders::{
+        self, OrderChange,
+        pieces::{Pieces, PiecesBody, pieces, unknown_line},
+    },
     state::AppState,
     valid::{checked_reason, optional_reason},
+    write::begun,
 };
 
 pub(crate) fn routes() -> OpenApiRouter<AppState> {

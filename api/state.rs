@@ -22,8 +22,8 @@ use workflows::Shop;
 
 use crate::{
     accepts::Accepts,
-    cors::AllowedOrigins,
-    rate::{Buckets, RateLimits},
+    buckets::{Buckets, RateLimits},
+    origins::AllowedOrigins,
     tokens::AuthKeys,
 };
 

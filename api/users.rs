@@ -21,11 +21,11 @@ use crate::{
     caller::Caller,
     error::ApiError,
     extract::{Json, Path, Query, nullable},
-    idempotency::Write,
     openapi::Problem,
     page::{Page, PageQuery},
     state::AppState,
     valid::Complaints,
+    write::Write,
 };
 
 pub(crate) fn routes() -> OpenApiRouter<AppState> {

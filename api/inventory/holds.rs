@@ -17,9 +17,10 @@ use crate::{
     caller::{Caller, Scope},
     error::{ApiError, FieldError},
     extract::Json,
-    idempotency::{IdempotencyKey, Write, begun},
+    idempotency::IdempotencyKey,
     openapi::Problem,
     state::AppState,
+    write::{Write, begun},
 };
 
 /// Most items of one reservation.

@@ -5,7 +5,6 @@
 //! test that provokes a refusal, fails on one that is not promised; elsewhere it is logged and counted.
 
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -19,6 +18,7 @@ use axum::{
 use utoipa::openapi::{OpenApi as Document, RefOr};
 
 use super::operations;
+use crate::error::Refused;
 
 /// What any request may be refused with, whatever it is for; the document's description says so.
 pub(crate) const ANYWHERE: [&str; 10] = [
@@ -33,10 +33,6 @@ pub(crate) const ANYWHERE: [&str; 10] = [
     "request-timeout",
     "uri-too-long",
 ];
-
-/// Marks an answer as a refusal with this code.
-#[derive(Debug, Clone)]
-pub(crate) struct Refused(pub(crate) Cow<'static, str>);
 
 /// By method and path, then by status: the codes that are promised.
 pub(crate) struct Promises(BTreeMap<(String, String), BTreeMap<u16, BTreeSet<String>>>);

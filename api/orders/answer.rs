@@ -9,10 +9,10 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 use workflows::store::orders::read::{OrderHead, OrderLine, OrderParts, Parcel};
 
+use super::pieces::Pieces;
 use crate::{
     cart::{CouponSaving, PriceBreakdown},
     checkout::AddressBody,
-    shipments::Pieces,
 };
 
 /// An order. The lines' `totalPrice` and the shipping charge add up to `totalAmount`.

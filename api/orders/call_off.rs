@@ -9,15 +9,17 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 use workflows::fulfilment::call_off;
 
-use super::change::OrderChange;
+use super::{
+    change::OrderChange,
+    pieces::{Pieces, PiecesBody, pieces},
+};
 use crate::{
     error::ApiError,
     extract::{Json, Path},
-    idempotency::begun,
     openapi::Problem,
-    shipments::{Pieces, PiecesBody, pieces},
     state::AppState,
     valid::checked_reason,
+    write::begun,
 };
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {

@@ -20,10 +20,11 @@ use crate::{
     error::{ApiError, FieldError},
     etag::IfMatch,
     extract::{Json, Path},
-    idempotency::{IdempotencyKey, Write, begun},
+    idempotency::IdempotencyKey,
     openapi::Problem,
     state::AppState,
     valid::checked_reason,
+    write::{Write, begun},
 };
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {

@@ -12,8 +12,9 @@ use crate::{
     caller::Caller,
     error::ApiError,
     etag::IfMatch,
-    idempotency::{IdempotencyKey, Replay, Write},
+    idempotency::{IdempotencyKey, Replay},
     state::AppState,
+    write::Write,
 };
 
 /// The code of whatever comes after an accepted cancellation.

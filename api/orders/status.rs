@@ -25,10 +25,10 @@ use crate::{
     error::ApiError,
     etag::etag,
     extract::{Json, Path},
-    idempotency::begun,
     openapi::Problem,
     state::AppState,
     valid::optional_reason,
+    write::begun,
 };
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {

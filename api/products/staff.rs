@@ -26,11 +26,12 @@ use crate::{
     error::{ApiError, FieldError, OnConstraint},
     etag::IfMatch,
     extract::{Json, Path, nullable},
-    idempotency::{IdempotencyKey, Write, begun},
+    idempotency::IdempotencyKey,
     inventory::variant_not_found,
     openapi::Problem,
     state::AppState,
     valid::{Complaints, decimal, nullable_decimal, optional_decimal},
+    write::{Write, begun},
 };
 
 /// The tax classes, in percent: India's GST since September 2025.
