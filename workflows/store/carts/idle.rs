@@ -144,7 +144,7 @@ pub async fn abandon(
                for update skip locked),
         abandoned as (
             update carts c set status = 'ABANDONED', version = c.version + 1, updated_at = $3
-              from idle where c.id = idle.id and c.status = 'ACTIVE' and c.last_activity_at <= $1
+              from idle where c.id = idle.id and (c.status = 'ACTIVE') is true and c.last_activity_at <= $1
             returning c.id, c.user_id, c.last_activity_at),
         told as (
             insert into outbox_events (event_id, event_type, subject, data, occurred_at)

@@ -513,7 +513,7 @@ pub async fn cancel_pending(
             returning o.id, l.code, l.reason),
          payment as (
             update payments p set payment_status = 'FAILED', failure_reason = c.reason, updated_at = $4
-              from cancelled c where p.order_id = c.id and p.payment_status = 'PENDING'),
+              from cancelled c where p.order_id = c.id and (p.payment_status = 'PENDING') is true),
          attempt as (
             update payment_attempts a
                set status = case when c.code = 'payment-declined' then 'FAILED' else 'CLOSED' end, next_action = null,
