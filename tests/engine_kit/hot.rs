@@ -52,7 +52,7 @@ async fn bought(lab: &Lab, worker: &TestWorker, runs: usize) {
     sqlx::query("insert into counted (what) values ('stock')").execute(&lab.pool).await.expect("stock");
     let mut tx = lab.pool.begin().await.expect("a transaction");
     for key in 0..runs {
-        let start = Start::<Buying>::new(&key.to_string(), &()).expect("a start");
+        let start = Start::<Buying>::new(key.to_string(), &()).expect("a start");
         engine::start(&mut tx, &start).await.expect("started");
     }
     tx.commit().await.expect("committed");
