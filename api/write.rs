@@ -162,7 +162,7 @@ fn digest(method: &str, target: &str, body: &[u8]) -> [u8; 32] {
 }
 
 /// As an extractor it is required (400 `idempotency-key-required`), as `Option<IdempotencyKey>` it is not. It only
-/// works on routes under [`digest_requests`].
+/// works on routes under `digest_requests`.
 impl FromRequestParts<AppState> for IdempotencyKey {
     type Rejection = ApiError;
 
