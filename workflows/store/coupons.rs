@@ -272,6 +272,8 @@ pub async fn release(conn: &mut PgConnection, orders: &[OrderId], now: DateTime<
     if orders.is_empty() {
         return Ok(());
     }
+    // An order may hold several, and others lock them in the order of their ids.
+    lock_of(conn, orders).await?;
     sqlx::query!(
         "with freed as (
             update coupon_redemption_log set status = 'RELEASED', updated_at = $2
@@ -316,6 +318,7 @@ pub async fn reverse(conn: &mut PgConnection, orders: &[OrderId], now: DateTime<
     if orders.is_empty() {
         return Ok(());
     }
+    lock_of(conn, orders).await?;
     sqlx::query!(
         "with freed as (
             update coupon_redemption_log set status = 'REVERSED', updated_at = $2
