@@ -1,6 +1,6 @@
 //! What the shop's SQL does for many orders at a time is what it does for each of them in turn.
 
-use std::{fmt::Debug, ops::Range};
+use std::{fmt::Debug, ops::Range, time::Duration};
 
 use chrono::{DateTime, Utc};
 use domain::{
@@ -122,6 +122,53 @@ async fn stock_held_for_many_goes_to_those_who_would_get_it_one_by_one() {
         won += answers.iter().filter(|short| short.is_empty()).count();
     }
     assert!(lost > 100 && won > 100, "{lost} lost, {won} won");
+}
+
+/// Twenty of them, so that an order of one's own would hardly begin with the lowest.
+#[tokio::test]
+async fn coupons_of_an_order_are_taken_in_the_order_of_their_ids() {
+    let World { pool, .. } = World::new().await;
+    let coupons: Vec<Uuid> = sqlx::query_scalar(
+        "insert into coupons (id, code, kind, value, held_count, current_usage_count)
+         select gen_random_uuid(), 'C' || n, 'PERCENT', 5, 2, 1 from generate_series(1, 20) n returning id",
+    )
+    .fetch_all(&pool)
+    .await
+    .expect("coupons");
+    for (status, what) in [("HELD", "release"), ("HELD", "redeem"), ("SUCCESS", "reverse")] {
+        let order = OrderId::generate();
+        sqlx::query(
+            "insert into coupon_redemption_log (coupon_id, order_id, discount_applied, status, created_at, updated_at)
+             select c, $2, 1, $3, now(), now() from unnest($1::uuid[]) c",
+        )
+        .bind(&coupons)
+        .bind(Uuid::from(order))
+        .bind(status)
+        .execute(&pool)
+        .await
+        .expect("held");
+        let mut other = pool.begin().await.expect("a transaction");
+        let lock = "select id from coupons where id = any($1) order by id limit 1 for update";
+        sqlx::query(lock).bind(&coupons).execute(&mut *other).await.expect("the lowest");
+        let mut conn = pool.acquire().await.expect("a connection");
+        let pid: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut *conn).await.expect("a pid");
+        let doing = tokio::spawn(async move {
+            match what {
+                "release" => coupons::release(&mut conn, &[order], now()).await,
+                "redeem" => coupons::redeem(&mut conn, &[order], now()).await,
+                _ => coupons::reverse(&mut conn, &[order], now()).await,
+            }
+        });
+        let waits = "select cardinality(pg_blocking_pids($1)) > 0";
+        while !sqlx::query_scalar::<_, bool>(waits).bind(pid).fetch_one(&pool).await.expect("a look") {
+            assert!(!doing.is_finished(), "{what} waits for nobody");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let all = "select id from coupons where id = any($1) for update nowait";
+        sqlx::query(all).bind(&coupons).execute(&mut *other).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+        other.commit().await.expect("committed");
+        doing.await.expect("a task").expect("done");
+    }
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ impl SetStep for Take {
     async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<()> {
         let Some(Take(buying)) = rows.first() else { return Ok(Vec::new()) };
         buying.most.fetch_max(1 + buying.inside.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
-        let taken = sqlx::query("update counted set what = what, run_id = null").execute(tx.conn()).await;
+        let taken = sqlx::query("update counted set what = what").execute(tx.conn()).await;
         tokio::time::sleep(Duration::from_millis(10)).await;
         buying.inside.fetch_sub(1, Ordering::SeqCst);
         taken?;

@@ -115,7 +115,6 @@ impl SetStep for RecordRedemption {
 
     async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<()> {
         let (now, orders) = (tx.now(), with_coupons(rows.iter().map(|row| (row.order_id, &*row.quote))));
-        coupons::lock_of(tx.conn(), &orders).await?;
         coupons::redeem(tx.conn(), &orders, now).await?;
         done(rows)
     }

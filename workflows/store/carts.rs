@@ -313,7 +313,7 @@ pub async fn hold_for_checkout(conn: &mut PgConnection, carts: &[(CartId, Uuid)]
     Ok(())
 }
 
-/// Each of these carts has become the order of its run. (`is true`: found by their ids, not by status.)
+/// Each of these carts has become the order of its run.
 pub async fn convert(conn: &mut PgConnection, carts: &[(CartId, Uuid)], now: DateTime<Utc>) -> Result<(), sqlx::Error> {
     if carts.is_empty() {
         return Ok(());

@@ -245,8 +245,9 @@ pub async fn hold(conn: &mut PgConnection, holds: &[Hold<'_>], now: DateTime<Utc
     Ok(())
 }
 
-/// Locks the coupons that orders hold or have used. A checkout takes its coupons before its stock, in one
-/// transaction: whoever is about to touch the stock of orders, and then their coupons, comes here first.
+/// Locks the coupons that orders hold or have used, in the order of their ids: an order may have several, and an
+/// update alone would take them in any order. A checkout takes its coupons before its stock, in one transaction:
+/// whoever is about to touch the stock of orders, and then their coupons, comes here first.
 pub async fn lock_of(conn: &mut PgConnection, orders: &[OrderId]) -> Result<(), sqlx::Error> {
     if orders.is_empty() {
         return Ok(());
@@ -272,7 +273,6 @@ pub async fn release(conn: &mut PgConnection, orders: &[OrderId], now: DateTime<
     if orders.is_empty() {
         return Ok(());
     }
-    // An order may hold several, and others lock them in the order of their ids.
     lock_of(conn, orders).await?;
     sqlx::query!(
         "with freed as (
@@ -294,6 +294,7 @@ pub async fn redeem(conn: &mut PgConnection, orders: &[OrderId], now: DateTime<U
     if orders.is_empty() {
         return Ok(());
     }
+    lock_of(conn, orders).await?;
     sqlx::query!(
         "with used as (
             update coupon_redemption_log set status = 'SUCCESS', updated_at = $2
