@@ -49,7 +49,9 @@ async fn two_workers_share_the_work_and_one_does_it_all_when_the_other_is_killed
     let count = if nightly() { 1_000 } else { 300 };
     let stage = stage().await;
     let deployment = Deployment::open(&stage).await;
-    let (first, second) = (deployment.worker().await, deployment.worker().await);
+    // Each has hands for a part of the crowd; what a worker has no hands for is the others'.
+    let hands = [("SANDBOX_URL", &*deployment.sandbox_url), ("CART_ENGINE__WORKER__CONCURRENCY", "32")];
+    let (first, second) = (deployment.worker_with(&hands).await, deployment.worker_with(&hands).await);
 
     let shoppers = with_full_carts(&deployment.pool, count).await;
     check_out(&deployment, &shoppers, |_| Way::Pays, &AtomicUsize::new(0)).await;
