@@ -8,6 +8,7 @@ mod hot;
 mod parked;
 mod payloads;
 mod put_off;
+mod sharing;
 mod versions;
 
 use std::{

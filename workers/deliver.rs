@@ -25,7 +25,7 @@ use tokio_util::{
 };
 use uuid::Uuid;
 
-use crate::pace::Pace;
+use crate::pace::{Bell, Pace};
 
 /// A wake-up: which run. The truth about it is in the engine's tables.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -139,7 +139,7 @@ pub(crate) fn incarnation_name() -> String {
 pub(crate) async fn serve(
     engine: Arc<Engine>,
     fetching: PgPool,
-    queue: String,
+    (queue, bell): (String, Bell),
     concurrency: usize,
     names: Names,
     turns: TaskTracker,
@@ -150,7 +150,7 @@ pub(crate) async fn serve(
         let name = format!("{}/{queue}", incarnation_name());
         names.add(&name);
         let started = Instant::now();
-        let served = serve_once(&engine, &fetching, &queue, &name, concurrency, &turns, &shutdown).await;
+        let served = serve_once(&engine, &fetching, (&queue, &bell), &name, concurrency, &turns, &shutdown).await;
         if shutdown.is_cancelled() {
             return;
         }
@@ -169,7 +169,7 @@ pub(crate) async fn serve(
 async fn serve_once(
     engine: &Arc<Engine>,
     fetching: &PgPool,
-    queue: &str,
+    (queue, bell): (&str, &Bell),
     name: &str,
     concurrency: usize,
     turns: &TaskTracker,
@@ -186,7 +186,7 @@ async fn serve_once(
     let paced = life.clone();
     let backend = PostgresStorage::<Ticket>::new(fetching)
         .with_config(config)
-        .poll_with_strategy(Pace::new(move || paced.taken()));
+        .poll_with_strategy(Pace::new(move || paced.taken(), bell.clone()));
     let stop = shutdown.clone();
     let beating = life.clone();
     let worker = WorkerBuilder::new(name)

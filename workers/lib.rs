@@ -2,11 +2,12 @@
 //!
 //! A pool is one incarnation: a heartbeat, a sweep, and one apalis worker a queue. Any number of pools
 //! may run in any number of processes; they share nothing but Postgres. `pace` says when a queue is
-//! polled, `deliver` is everything that touches apalis.
+//! polled, `lookout` sees to those that are quiet, `deliver` is everything that touches apalis.
 //!
 //! What must not live here: business rules, SQL on business tables, HTTP.
 
 mod deliver;
+mod lookout;
 mod pace;
 
 use std::{
@@ -25,6 +26,8 @@ use engine::{
 };
 use sqlx::{ConnectOptions, PgPool};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::pace::Bell;
 
 /// How a pool works.
 #[derive(Debug, Clone)]
@@ -114,9 +117,9 @@ pub async fn run(
     let engine = Engine::new(pool.clone(), registry, settings, &name).await?;
     tracing::info!(worker = %engine.incarnation().id(), ?queues, concurrency = options.concurrency, "working");
 
-    // Beats and sweeps have connections of their own: steps that wait for a lock must not make a worker
+    // Beats, sweeps and looks have connections of their own: steps that wait for a lock must not make a worker
     // look dead.
-    let upkeep = beside(&pool, 2);
+    let upkeep = beside(&pool, 3);
     // Fetches, too, so that it can be told when none is under way; one more, for apalis' own upkeep.
     let fetching = forgetful(&pool, queues.len() + 1);
     let alive = CancellationToken::new();
@@ -124,9 +127,11 @@ pub async fn run(
     let keeper =
         tokio::spawn(keep_alive(Arc::clone(&engine), upkeep.clone(), names.clone(), options.pulse, alive.clone()));
     let sweeper = tokio::spawn(keep_sweeping(Arc::clone(&engine), upkeep.clone(), shutdown.clone()));
+    let bells: Vec<(String, Bell)> = queues.into_iter().map(|queue| (queue, Bell::default())).collect();
+    let lookout = tokio::spawn(lookout::keep(upkeep.clone(), bells.clone(), shutdown.clone()));
     let turns = TaskTracker::new();
     let mut deliveries = tokio::task::JoinSet::new();
-    for queue in queues {
+    for queue in bells {
         deliveries.spawn(deliver::serve(
             Arc::clone(&engine),
             fetching.clone(),
@@ -156,8 +161,8 @@ pub async fn run(
     // No more tickets are answered.
     deliveries.shutdown().await;
     alive.cancel();
-    // Both end when told to; a panic in either has been logged by the runtime.
-    let _ = tokio::join!(keeper, sweeper);
+    // All end when told to; a panic in one has been logged by the runtime.
+    let _ = tokio::join!(keeper, sweeper, lookout);
     engine.incarnation().leave(&upkeep).await?;
     // A fetch whose reader has gone goes on at the server, and takes its tickets when it commits.
     if tokio::time::timeout(SILENCE, at_rest(&fetching)).await.is_err() {

@@ -41,8 +41,8 @@ use super::{
 const WARM_UP: Duration = Duration::from_secs(2);
 /// Checkouts a second of the unhurried phase.
 const UNHURRIED_PER_S: u64 = 10;
-/// How often the clients look which of their checkouts have ended.
-const LOOK: Duration = Duration::from_millis(25);
+/// How often the clients look which of their checkouts have ended: as often as the API for its long polls.
+const LOOK: Duration = Duration::from_millis(40);
 
 /// Measures the limit, then the shop at saturation, then the shop at ten checkouts a second.
 ///

@@ -162,7 +162,10 @@ pub(crate) struct Cohorts {
     /// Held from a hot step to the commit, by one set at a time.
     hot: tokio::sync::Mutex<()>,
     hot_wanted: AtomicUsize,
-    carriers: usize,
+    /// At most so many carriers, when no other pool serves the same queues.
+    most: usize,
+    /// At most so many now.
+    carriers: AtomicUsize,
     /// What a carrier works over.
     own: fn(&PgPool) -> Own,
     /// For tests: a carrier waits a moment for so many. One in the product.
@@ -180,7 +183,7 @@ struct Lobby {
 
 impl fmt::Debug for Cohorts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cohorts").field("carriers", &self.carriers).finish_non_exhaustive()
+        f.debug_struct("Cohorts").field("most", &self.most).finish_non_exhaustive()
     }
 }
 
@@ -194,7 +197,8 @@ impl Cohorts {
             lobby: Mutex::default(),
             hot: Default::default(),
             hot_wanted: Default::default(),
-            carriers: carriers.max(1),
+            most: carriers.max(1),
+            carriers: AtomicUsize::new(carriers.max(1)),
             own,
             gathers,
         }
@@ -211,17 +215,19 @@ impl Cohorts {
             Some((_, room)) => room.push_back(boarding),
             None => lobby.rooms.push_back((boarding.asked.key, VecDeque::from([boarding]))),
         }
-        if lobby.at_work == self.carriers {
+        if lobby.at_work >= self.carriers.load(Ordering::Relaxed) {
             return None;
         }
         lobby.at_work += 1;
         Some(lobby.idle.pop().unwrap_or_else(|| (self.own)(pool)))
     }
 
-    /// The next set, the rooms in turn. When nobody waits, its carrier goes home.
+    /// The next set, the rooms in turn. When nobody waits, or there are carriers enough, its carrier goes home.
     pub(crate) fn next(&self, own: Own) -> Option<(Vec<Boarding>, Own)> {
         let mut lobby = self.lock();
-        let Some((key, mut room)) = lobby.rooms.pop_front() else {
+        let is_one_too_many = lobby.at_work > self.carriers.load(Ordering::Relaxed);
+        let room = if is_one_too_many { None } else { lobby.rooms.pop_front() };
+        let Some((key, mut room)) = room else {
             lobby.at_work -= 1;
             lobby.idle.push(own);
             return None;
@@ -231,6 +237,11 @@ impl Cohorts {
             lobby.rooms.push_back((key, room));
         }
         Some((set, own))
+    }
+
+    /// So many pools share the work: the more sets are under way at once, the fewer runs are in each.
+    pub(crate) fn share(&self, pools: usize) {
+        self.carriers.store((self.most / pools.max(1)).max(1), Ordering::Relaxed);
     }
 
     /// A set's turn at what everybody wants. Two sets there would wait for each other's commit in the database,

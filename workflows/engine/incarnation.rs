@@ -79,22 +79,27 @@ impl Incarnation {
     }
 
     /// Beats once. One that was declared dead meanwhile comes back as somebody new: what it held may
-    /// have been taken over.
-    pub async fn beat(&self, pool: &PgPool, lease: Duration) -> Result<(), sqlx::Error> {
+    /// have been taken over. Returns how many that are alive serve any of the same queues, this one included.
+    pub async fn beat(&self, pool: &PgPool, lease: Duration) -> Result<usize, sqlx::Error> {
         let beaten = sqlx::query!(
-            "update engine.workers set beat_at = now() where id = $1 and beat_at > now() - make_interval(secs => $2)",
+            r#"with beaten as (
+                   update engine.workers set beat_at = now()
+                    where id = $1 and beat_at > now() - make_interval(secs => $2) returning 1)
+               select exists (select from beaten) as "is_alive!",
+                      (select count(*) from engine.workers w
+                        where w.queues && $3 and w.beat_at > now() - make_interval(secs => $2)) as "pools!""#,
             self.id(),
-            lease.as_secs_f64()
+            lease.as_secs_f64(),
+            &self.queues
         )
-        .execute(pool)
-        .await?
-        .rows_affected();
-        if beaten == 0 {
+        .fetch_one(pool)
+        .await?;
+        if !beaten.is_alive {
             tracing::warn!(worker = %self.id(), "declared dead while alive; going on under a new id");
             self.identity().id = Uuid::now_v7();
             self.insert(pool).await?;
         }
-        Ok(())
+        Ok(usize::try_from(beaten.pools).unwrap_or(1))
     }
 
     /// Whether the database has another history than the one this incarnation began with.

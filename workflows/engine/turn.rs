@@ -48,8 +48,8 @@ pub struct Settings {
     pub calls_inside: usize,
     /// Transactions that turns may have open at the same time: fewer than the pool has connections.
     pub transactions: usize,
-    /// Transactions besides, and connections, for steps that are carried out for many runs at once. The
-    /// fewer, the more runs gather for each.
+    /// Transactions besides, and connections, for steps that are carried out for many runs at once; shared among
+    /// the pools that serve the same queues, and one at least. The fewer, the more runs gather for each.
     pub sets: usize,
     /// The same for runs that must travel alone: those that a failed attempt or set makes suspicious.
     pub singles: usize,
@@ -161,7 +161,9 @@ impl Engine {
             self.anew.send_replace(());
             self.incarnation.begin_anew(pool).await?;
         }
-        self.incarnation.beat(pool, self.settings.lease).await
+        let pools = self.incarnation.beat(pool, self.settings.lease).await?;
+        self.means.cohorts.share(pools);
+        Ok(())
     }
 
     /// The incarnation this engine claims under.
