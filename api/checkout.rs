@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use domain::ids::UserId;
-use engine::Delivery;
+use engine::run::Delivery;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -217,7 +217,7 @@ async fn give_up(
         return Err(ApiError::forbidden());
     }
     let mut tx = state.pool.begin().await?;
-    let delivery = engine::cancel(&mut tx, found.view.workflow_id, "given up by the shopper").await?;
+    let delivery = engine::run::cancel(&mut tx, found.view.workflow_id, "given up by the shopper").await?;
     tx.commit().await?;
     let now = visible(&state, &caller, &workflow_id).await?.view;
     match delivery {

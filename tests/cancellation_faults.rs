@@ -363,8 +363,8 @@ async fn an_accepted_cancellation_wins_over_the_warehouse_the_clock_and_an_opera
         assert_eq!(accepted.refund_amount, world.gateway.net(bought.order_id));
         assert_nothing_leaves(&world, &bought, "before its run begins").await;
         let mut conn = world.pool.acquire().await.expect("a connection");
-        let stopped = engine::cancel(&mut conn, accepted.workflow_id, "an operator").await.expect("an answer");
-        assert_eq!(stopped, engine::Delivery::Refused, "what was promised is not called off");
+        let stopped = engine::run::cancel(&mut conn, accepted.workflow_id, "an operator").await.expect("an answer");
+        assert_eq!(stopped, engine::run::Delivery::Refused, "what was promised is not called off");
         drop(conn);
 
         // Longer than the deadline, and than the time after which an order is packed by itself.

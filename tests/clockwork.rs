@@ -13,8 +13,9 @@ mod ten_days;
 use std::time::Duration;
 
 use engine::{
-    Start, Workflow, inspect, sweep,
+    Start, Workflow, inspect,
     testing::{TestWorker, advance_clock},
+    worker::sweep,
 };
 use serde_json::Value;
 use sqlx::PgPool;

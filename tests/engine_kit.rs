@@ -21,8 +21,9 @@ use std::{
 
 use engine::{
     Call, CallContext, Failure, Flow, Nothing, Registry, Result, SetStep, SetTx, Start, Step, StepError, Tx, Undo,
-    Undoing, Workflow, inspect, sweep,
+    Undoing, Workflow, inspect,
     testing::{BadMemory, Fault, Faults, Once, Point, TestWorker, advance_clock, trace},
+    worker::sweep,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
@@ -146,16 +147,16 @@ impl Lab {
         inspect::run(&self.pool, run_id).await.expect("a run").expect("a run").status.to_string()
     }
 
-    async fn send(&self, run_id: Uuid, key: &str, word: &str) -> engine::Delivery {
+    async fn send(&self, run_id: Uuid, key: &str, word: &str) -> engine::run::Delivery {
         let mut tx = self.pool.begin().await.expect("a transaction");
-        let delivery = engine::signal(&mut tx, run_id, "word", key, &word).await.expect("sent");
+        let delivery = engine::run::signal(&mut tx, run_id, "word", key, &word).await.expect("sent");
         tx.commit().await.expect("committed");
         delivery
     }
 
-    async fn cancel(&self, run_id: Uuid) -> engine::Delivery {
+    async fn cancel(&self, run_id: Uuid) -> engine::run::Delivery {
         let mut tx = self.pool.begin().await.expect("a transaction");
-        let delivery = engine::cancel(&mut tx, run_id, "a test").await.expect("asked");
+        let delivery = engine::run::cancel(&mut tx, run_id, "a test").await.expect("asked");
         tx.commit().await.expect("committed");
         delivery
     }
@@ -275,12 +276,12 @@ async fn a_zombies_late_write_is_refused() {
 async fn a_signal_that_comes_before_its_wait_is_heard() {
     let lab = Lab::new().await;
     let run_id = lab.start("k", &Plan { waits: true, ..Plan::default() }).await;
-    assert_eq!(lab.send(run_id, "1", "hello").await, engine::Delivery::Delivered);
-    assert_eq!(lab.send(run_id, "1", "hello").await, engine::Delivery::Duplicate);
+    assert_eq!(lab.send(run_id, "1", "hello").await, engine::run::Delivery::Delivered);
+    assert_eq!(lab.send(run_id, "1", "hello").await, engine::run::Delivery::Duplicate);
     lab.worker(None).await.turn(run_id).await.expect("a turn");
     let run = inspect::run(&lab.pool, run_id).await.expect("a run").expect("a run");
     assert_eq!((run.status.as_str(), run.output), ("COMPLETED", Some(serde_json::json!("hello"))));
-    assert_eq!(lab.send(run_id, "2", "late").await, engine::Delivery::Finished);
+    assert_eq!(lab.send(run_id, "2", "late").await, engine::run::Delivery::Finished);
 }
 
 #[tokio::test]
@@ -319,7 +320,7 @@ async fn a_signal_racing_the_wait_is_never_lost() {
             async move { lab.send(run_id, "1", "hello").await }
         });
         turn.await.expect("a turn");
-        assert_eq!(send.await.expect("sent"), engine::Delivery::Delivered);
+        assert_eq!(send.await.expect("sent"), engine::run::Delivery::Delivered);
         if lab.status(run_id).await != "COMPLETED" {
             assert_eq!(lab.tickets().await, 1, "round {round}: asleep, with a signal and without a ticket");
             worker.turn(run_id).await.expect("a turn");
@@ -335,12 +336,12 @@ async fn cancelling_unwinds_at_the_next_safe_point_and_twice_is_harmless() {
     let worker = lab.worker(None).await;
     let run_id = lab.start("k", &Plan { waits: true, ..Plan::default() }).await;
     worker.turn(run_id).await.expect("a turn");
-    assert_eq!(lab.cancel(run_id).await, engine::Delivery::Delivered);
-    assert_eq!(lab.cancel(run_id).await, engine::Delivery::Duplicate);
+    assert_eq!(lab.cancel(run_id).await, engine::run::Delivery::Delivered);
+    assert_eq!(lab.cancel(run_id).await, engine::run::Delivery::Duplicate);
     worker.drain(10).await.expect("drained");
     assert_eq!(lab.status(run_id).await, "CANCELLED");
     assert_eq!(lab.counted(run_id).await, ["first", "undone"]);
-    assert_eq!(lab.cancel(run_id).await, engine::Delivery::Finished);
+    assert_eq!(lab.cancel(run_id).await, engine::run::Delivery::Finished);
 }
 
 #[tokio::test]

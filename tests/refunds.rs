@@ -129,8 +129,8 @@ async fn nobody_can_stop_a_refund_that_was_accepted() {
     let (order_id, _) = paid(&world).await;
     let run_id = ask(&world, order_id, Decimal::from(1_000)).await.expect("accepted");
     let mut conn = world.pool.acquire().await.expect("a connection");
-    let stopped = engine::cancel(&mut conn, run_id, "an operator").await.expect("an answer");
-    assert_eq!(stopped, engine::Delivery::Refused, "before its first turn");
+    let stopped = engine::run::cancel(&mut conn, run_id, "an operator").await.expect("an answer");
+    assert_eq!(stopped, engine::run::Delivery::Refused, "before its first turn");
     world.carry_on(1).await;
     assert_refunded(&world, order_id, "PARTIALLY_REFUNDED", Decimal::from(1_000), "all the same").await;
 }

@@ -291,11 +291,11 @@ async fn nobody_can_stop_a_return_whose_goods_were_received_and_one_that_is_stop
     decide(&world, &received, Decision::Approve).await;
     decide(&world, &received, Decision::Receive).await;
     let mut conn = world.pool.acquire().await.expect("a connection");
-    let stopped = engine::cancel(&mut conn, received.run_id, "an operator").await.expect("an answer");
-    assert_eq!(stopped, engine::Delivery::Refused, "its goods are ours, and paid back");
+    let stopped = engine::run::cancel(&mut conn, received.run_id, "an operator").await.expect("an answer");
+    assert_eq!(stopped, engine::run::Delivery::Refused, "its goods are ours, and paid back");
 
     let asked = Story::Part.begin(&world, 1).await.remove(0);
-    engine::cancel(&mut conn, asked.run_id, "an operator").await.expect("an answer");
+    engine::run::cancel(&mut conn, asked.run_id, "an operator").await.expect("an answer");
     let mut tx = world.pool.begin().await.expect("a transaction");
     let now = engine::now(&mut *tx).await.expect("the time");
     let refused = desk::decide(&mut tx, asked.return_id, Decision::Approve, None, now).await.expect_err("withdrawn");

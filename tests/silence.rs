@@ -109,7 +109,7 @@ async fn a_checkout_that_waits_for_a_silent_gateway_may_still_be_called_off() {
     let worker = world.healthy().await;
     worker.drain(5).await.expect("turns");
     let mut tx = world.pool.begin().await.expect("a transaction");
-    engine::cancel(&mut tx, accepted.workflow_id, "changed my mind").await.expect("asked");
+    engine::run::cancel(&mut tx, accepted.workflow_id, "changed my mind").await.expect("asked");
     tx.commit().await.expect("committed");
     worker.turn(accepted.workflow_id).await.expect("a turn");
     assert_eq!(world.cart_status(cart).await, "ACTIVE");

@@ -15,7 +15,7 @@ use std::{
 
 use apalis::{layers::WorkerBuilderExt, prelude::*};
 use apalis_postgres::{Config, PostgresStorage};
-use engine::Engine;
+use engine::worker::Engine;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use tokio::time::Instant;

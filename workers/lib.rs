@@ -19,10 +19,10 @@ use std::{
 };
 
 use engine::{
-    Engine, Registry, Settings,
+    Registry,
     pools::{beside, forgetful},
     silence::{SILENCE, heard},
-    sweep,
+    worker::{Engine, Settings, sweep},
 };
 use sqlx::{ConnectOptions, PgPool};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};

@@ -4,8 +4,9 @@
 //! Whoever offers these to people, be it a command line or a page, comes here.
 
 use engine::{
-    Delivery, RunStatus, Workflow as _,
+    RunStatus, Workflow as _,
     park::{self, Unparked},
+    run::Delivery,
     run::{self, Glance},
 };
 use serde::Deserialize as _;
@@ -178,7 +179,7 @@ pub async fn resume(conn: &mut PgConnection, run_id: Uuid, operator: Operator<'_
 /// # Errors
 /// [`OperationError`]; nothing is written then.
 pub async fn cancel(conn: &mut PgConnection, run_id: Uuid, operator: Operator<'_>) -> Result<Done, OperationError> {
-    let done = match engine::cancel(conn, run_id, operator.reason).await? {
+    let done = match engine::run::cancel(conn, run_id, operator.reason).await? {
         Delivery::Delivered => Done::Unwinds,
         Delivery::Duplicate => Done::UnwoundBefore,
         Delivery::Refused => return Err(OperationError::Forward(run_id)),
@@ -232,7 +233,7 @@ pub async fn signal(
         None => return Err(OperationError::Unawaited { run_id, name: name.to_owned() }),
     }
     let key = format!("operator/{}", Uuid::now_v7());
-    match engine::signal(conn, run_id, name, &key, payload).await? {
+    match engine::run::signal(conn, run_id, name, &key, payload).await? {
         Delivery::Delivered | Delivery::Duplicate => {}
         Delivery::Refused => return Err(OperationError::Full(run_id)),
         Delivery::Invalid => return Err(OperationError::Payload),

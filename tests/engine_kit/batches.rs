@@ -111,7 +111,7 @@ async fn a_crowd_that_is_due_at_one_moment_is_served_in_portions_and_nobody_wait
         .await
         .expect("all due");
     tx.commit().await.expect("committed");
-    let sweep = async || engine::sweep(&lab.pool, Duration::from_secs(8)).await.expect("a sweep").ticketed;
+    let sweep = async || engine::worker::sweep(&lab.pool, Duration::from_secs(8)).await.expect("a sweep").ticketed;
     assert_eq!(sweep().await, 256 + 1, "a portion of the crowd, and the one of another queue");
     assert_eq!(sweep().await, 16, "while those wait, a few more");
     sqlx::query("delete from apalis.jobs where job_type = 'batches'").execute(&lab.pool).await.expect("answered");

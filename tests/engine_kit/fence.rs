@@ -131,8 +131,8 @@ async fn a_claim_under_way_does_not_take_a_run_from_who_was_faster() {
     quick.turn(b).await.expect("a turn");
     sqlx::query("select pg_advisory_unlock(7)").execute(&mut *gate).await.expect("open");
     let (first, second) = claims.await.expect("claimed");
-    assert_eq!(first.expect("a turn"), engine::Turn::Idle, "its owner is alive");
-    assert_eq!(second.expect("a turn"), engine::Turn::Idle, "and so is this one's");
+    assert_eq!(first.expect("a turn"), engine::worker::Turn::Idle, "its owner is alive");
+    assert_eq!(second.expect("a turn"), engine::worker::Turn::Idle, "and so is this one's");
     let (owner, claims, crashes) = holder(&lab.pool, b).await;
     assert_eq!((owner, claims, crashes), (Some(quick.engine().incarnation().id()), 1, 0));
 }
@@ -172,7 +172,7 @@ impl Workflow for Pausing {
 }
 
 /// A worker in the middle of its call, and its turn.
-async fn paused(lab: &Lab, pausing: &Pausing) -> (Uuid, TestWorker, tokio::task::JoinHandle<engine::Turn>) {
+async fn paused(lab: &Lab, pausing: &Pausing) -> (Uuid, TestWorker, tokio::task::JoinHandle<engine::worker::Turn>) {
     let mut tx = lab.pool.begin().await.expect("a transaction");
     let start = Start::<Pausing>::new("k", &()).expect("a start");
     let run_id = engine::start(&mut tx, &start).await.expect("started").run_id;
@@ -196,9 +196,9 @@ async fn a_worker_that_beat_too_late_does_not_take_from_itself_what_it_has_in_ha
         .expect("late");
     worker.engine().beat(&lab.pool).await.expect("a beat");
     assert_ne!(worker.engine().incarnation().id(), old, "declared dead, it goes on as somebody new");
-    assert_eq!(worker.engine().resume(run_id).await.expect("a turn"), engine::Turn::Idle);
+    assert_eq!(worker.engine().resume(run_id).await.expect("a turn"), engine::worker::Turn::Idle);
     pausing.go_on.notify_one();
-    assert_eq!(turn.await.expect("a turn"), engine::Turn::Ended(engine::RunStatus::Completed));
+    assert_eq!(turn.await.expect("a turn"), engine::worker::Turn::Ended(engine::RunStatus::Completed));
     assert_eq!(pausing.calls.load(Ordering::SeqCst), 1);
 }
 
@@ -211,7 +211,7 @@ async fn on_a_database_with_another_history_a_worker_drops_what_it_has_in_hand()
     assert!(!turn.is_finished() && worker.engine().incarnation().id() == old, "the same history");
     let restored = database().await;
     worker.engine().beat(&restored).await.expect("a beat");
-    assert_eq!(turn.await.expect("a turn"), engine::Turn::Resting, "dropped, though its call has not ended");
+    assert_eq!(turn.await.expect("a turn"), engine::worker::Turn::Resting, "dropped, though its call has not ended");
     let new = worker.engine().incarnation().id();
     assert_ne!(new, old);
     let alive: Vec<Uuid> =
@@ -226,7 +226,8 @@ async fn a_pool_told_to_stop_hands_over_a_call_that_does_not_end() {
     let (lab, pausing) = (Lab::new().await, Pausing::default());
     let pool = |stop: &CancellationToken| {
         // Whatever had to be found out by a lease that runs out would come too late.
-        let settings = engine::Settings { lease: Duration::from_secs(3_600), ..engine::Settings::default() };
+        let settings =
+            engine::worker::Settings { lease: Duration::from_secs(3_600), ..engine::worker::Settings::default() };
         let options = workers::PoolOptions { settings, grace: Duration::ZERO, ..workers::PoolOptions::default() };
         let registry = Registry::default().with(pausing.clone());
         tokio::spawn(workers::run(lab.pool.clone(), registry, options, stop.clone()))

@@ -1,6 +1,6 @@
 //! What Postgres cannot keep is refused by name, and never a run's or a sender's undoing.
 
-use engine::{Delivery, limits};
+use engine::{limits, run::Delivery};
 
 use super::*;
 
@@ -27,9 +27,9 @@ async fn a_reason_to_cancel_that_cannot_be_kept_is_refused() {
     let run_id = lab.start("k", &Plan { waits: true, ..Plan::default() }).await;
     let mut tx = lab.pool.begin().await.expect("a transaction");
     for why in ["\0", &"x".repeat(limits::TEXT_BYTES + 1)] {
-        assert_eq!(engine::cancel(&mut tx, run_id, why).await.expect("an answer"), Delivery::Invalid);
+        assert_eq!(engine::run::cancel(&mut tx, run_id, why).await.expect("an answer"), Delivery::Invalid);
     }
-    assert_eq!(engine::cancel(&mut tx, run_id, "enough").await.expect("an answer"), Delivery::Delivered);
+    assert_eq!(engine::run::cancel(&mut tx, run_id, "enough").await.expect("an answer"), Delivery::Delivered);
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq)]

@@ -2,7 +2,7 @@
 //! wait for each other if either took them the other way round; what is waited for is a lock, not a time.
 
 use domain::order::Actor;
-use engine::Delivery;
+use engine::run::Delivery;
 use rust_decimal::Decimal;
 use workflows::{
     cancellation::{CancelRequest, accept},
@@ -38,7 +38,7 @@ async fn a_return_that_wakes_up_does_not_wait_for_whoever_has_its_order_and_tell
     orders::lock(&mut tx, order_id).await.expect("an answer").expect("an order");
     let speaker = async {
         until_blocked(&world.pool).await;
-        let told = engine::signal(&mut tx, run_id, "a word", "once", &true).await.expect("no deadlock");
+        let told = engine::run::signal(&mut tx, run_id, "a word", "once", &true).await.expect("no deadlock");
         assert_eq!(told, Delivery::Delivered);
         tx.commit().await.expect("committed");
     };

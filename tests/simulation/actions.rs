@@ -340,7 +340,7 @@ impl History {
         let Some(bought) = self.bought.choose(&mut self.rng).cloned() else { return };
         let mut tx = self.world.pool.begin().await.expect("a transaction");
         let asked =
-            engine::cancel(&mut tx, bought.accepted.workflow_id, "the shopper gave up").await.expect("an answer");
+            engine::run::cancel(&mut tx, bought.accepted.workflow_id, "the shopper gave up").await.expect("an answer");
         tx.commit().await.expect("committed");
         self.diary.note(format!("checkout {} is given up: {asked:?}", self.number_of(&bought)));
     }

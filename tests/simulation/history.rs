@@ -9,8 +9,9 @@ use std::{
 
 use domain::ids::OrderId;
 use engine::{
-    Registry, Turn, park, sweep,
+    Registry, park,
     testing::{Faults, TestWorker, advance_clock},
+    worker::{Turn, sweep},
 };
 use futures::FutureExt as _;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -366,7 +367,7 @@ impl History {
                 Box::new(move || {
                     async move {
                         let mut tx = pool.begin().await.expect("a transaction");
-                        engine::cancel(&mut tx, run_id, "the shopper gave up").await.expect("an answer");
+                        engine::run::cancel(&mut tx, run_id, "the shopper gave up").await.expect("an answer");
                         tx.commit().await.expect("committed");
                     }
                     .boxed()

@@ -7,8 +7,9 @@ use std::{
 };
 
 use engine::{
-    Registry, Turn,
+    Registry,
     testing::{Fault, Faults, Point, TestWorker},
+    worker::Turn,
 };
 use futures::FutureExt as _;
 use sqlx::PgPool;

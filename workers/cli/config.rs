@@ -151,11 +151,11 @@ impl Default for Worker {
 
 impl Worker {
     /// What the engine is told.
-    pub(crate) fn settings(&self) -> engine::Settings {
-        engine::Settings {
+    pub(crate) fn settings(&self) -> engine::worker::Settings {
+        engine::worker::Settings {
             lease: Duration::from_millis(self.lease_ms),
             beat: Duration::from_millis(self.beat_ms),
-            ..engine::Settings::default()
+            ..engine::worker::Settings::default()
         }
     }
 }

@@ -3,7 +3,10 @@
 
 use chrono::{DateTime, Utc};
 use domain::order::{Actor, CancelRefusal, OrderStatus};
-use engine::{Delivery, RunStatus, Start, codes, run};
+use engine::{
+    RunStatus, Start, codes,
+    run::{self, Delivery},
+};
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -76,7 +79,7 @@ pub async fn accept(
         return Err(CancelError::Changed);
     }
     if order.status == OrderStatus::Pending {
-        return match engine::cancel(conn, order.checkout_run_id, &request.reason).await? {
+        return match engine::run::cancel(conn, order.checkout_run_id, &request.reason).await? {
             // Whatever the checkout was about to commit, it now takes back.
             Delivery::Delivered | Delivery::Duplicate => Ok(Accepted {
                 workflow_id: order.checkout_run_id,

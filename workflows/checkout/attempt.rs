@@ -6,7 +6,8 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{ids::OrderId, money::Money, payment::PaymentMethod, ports::GatewayPayment};
 use engine::{
-    Delivery, Failure, Flow, Nothing, Result as FlowResult, RunStatus, SetResult, SetStep, SetTx, Start, done, run,
+    Failure, Flow, Nothing, Result as FlowResult, RunStatus, SetResult, SetStep, SetTx, Start, done,
+    run::{self, Delivery},
 };
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
@@ -223,7 +224,7 @@ pub async fn offer(conn: &mut PgConnection, offer: Offer) -> Result<Uuid, OfferE
     }
     let number = made.count + 1;
     let attempt = Attempt { number, method: offer.method, token: offer.token };
-    match engine::signal(conn, order.checkout_run_id, SIGNAL, &number.to_string(), &attempt).await? {
+    match engine::run::signal(conn, order.checkout_run_id, SIGNAL, &number.to_string(), &attempt).await? {
         Delivery::Delivered => Ok(order.checkout_run_id),
         Delivery::Duplicate => Err(OfferError::InProgress),
         Delivery::Finished | Delivery::Refused | Delivery::Unknown | Delivery::Invalid => Err(OfferError::NotPending),

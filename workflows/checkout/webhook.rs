@@ -5,7 +5,7 @@ use domain::{
     notification::StaffReport,
     ports::{WebhookEvent, WebhookKind},
 };
-use engine::{Delivery, Start};
+use engine::{Start, run::Delivery};
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -115,7 +115,7 @@ pub async fn receive(
     }
     // One payment ends once: its id and end are the signal's key, whatever the event's.
     let key = format!("{}/{}", event.gateway_payment_id, if is_captured { "captured" } else { "failed" });
-    let delivery = engine::signal(conn, order.checkout_run_id, SIGNAL, &key, &outcome).await?;
+    let delivery = engine::run::signal(conn, order.checkout_run_id, SIGNAL, &key, &outcome).await?;
     if delivery == Delivery::Invalid {
         // It is kept as it came, and silence is asked about: nothing hangs on telling it again.
         return Ok("REFUSED");

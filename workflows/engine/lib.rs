@@ -68,9 +68,14 @@ pub use legible::legible;
 pub use outside::Dependency;
 pub use registry::{Registry, Workflow};
 pub use retry::RetryPolicy;
-pub use signal::{Delivery, cancel, signal};
 pub use start::{Start, start, start_all, start_at};
 pub use status::RunStatus;
 pub use step::{Call, CallContext, Deadline, Nothing, SetResult, SetStep, SetTx, Step, Tx, Undo, Undoing, done};
-pub use sweep::sweep;
-pub use turn::{Engine, Settings, Turn};
+
+/// What carries runs: for worker pools, and whoever plays one.
+pub mod worker {
+    pub use crate::{
+        sweep::{Swept, sweep},
+        turn::{Engine, Settings, Turn},
+    };
+}

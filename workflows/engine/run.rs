@@ -6,7 +6,7 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::RunStatus;
-pub use crate::signal::{is_stopping, is_unwinding, only_forward};
+pub use crate::signal::{Delivery, cancel, is_stopping, is_unwinding, only_forward, signal};
 
 /// A run, live or ended, as those see it who started it.
 #[derive(Debug, Clone, PartialEq)]

@@ -11,7 +11,11 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::{
-    Engine, Registry, RunStatus, Settings, inspect, park::unpark, sweep::sweep, ticket::ticket_id, turn::Turn,
+    Registry, RunStatus, inspect,
+    park::unpark,
+    sweep::sweep,
+    ticket::ticket_id,
+    turn::{Engine, Settings, Turn},
 };
 pub use crate::{
     clock::advance_clock,

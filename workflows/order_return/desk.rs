@@ -7,7 +7,7 @@ use domain::{
     order::OrderStatus,
     returns::{InvalidReturnMove, ReturnStatus},
 };
-use engine::{Delivery, Start};
+use engine::{Start, run::Delivery};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -164,7 +164,7 @@ pub async fn decide(
     if !returns::move_to(conn, return_id, from, to, note, now).await? {
         return Err(ReturnRefusal::Withdrawn);
     }
-    match engine::signal(conn, found.run_id, signal, signal, &goes_on).await? {
+    match engine::run::signal(conn, found.run_id, signal, signal, &goes_on).await? {
         Delivery::Delivered => {}
         Delivery::Duplicate | Delivery::Finished | Delivery::Refused | Delivery::Unknown | Delivery::Invalid => {
             return Err(ReturnRefusal::Withdrawn);

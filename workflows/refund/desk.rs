@@ -4,7 +4,7 @@ use domain::{
     ids::OrderId,
     refund::{InvalidRefundTransition, RefundStatus},
 };
-use engine::Delivery;
+use engine::run::Delivery;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -105,7 +105,7 @@ pub async fn decide(
         return Err(RefundRefusal::NobodyWaits);
     }
     let key = Uuid::now_v7().to_string();
-    match engine::signal(conn, found.run_id, DECIDED, &key, &Decided { refund_id, decision }).await? {
+    match engine::run::signal(conn, found.run_id, DECIDED, &key, &Decided { refund_id, decision }).await? {
         Delivery::Delivered => {}
         Delivery::Duplicate | Delivery::Finished | Delivery::Refused | Delivery::Unknown | Delivery::Invalid => {
             return Err(RefundRefusal::NobodyWaits);

@@ -8,7 +8,7 @@ use sqlx::PgPool;
 use tokio::sync::mpsc;
 
 use crate::{
-    Engine, Failure, RunStatus,
+    Failure, RunStatus,
     claim::Claimed,
     clock,
     commit::{self, Rest},
@@ -19,7 +19,7 @@ use crate::{
     legible::legible,
     retry,
     silence::heard,
-    turn::{Again, Came, Turn},
+    turn::{Again, Came, Engine, Turn},
     undo::Registered,
     work::Work,
 };

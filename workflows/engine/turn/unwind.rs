@@ -5,13 +5,13 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::{
-    Engine, Failure, RetryPolicy, RunStatus, StepError,
+    Failure, RetryPolicy, RunStatus, StepError,
     commit::{Rest, Write},
     error::codes,
     exit::{Exit, Unwritten},
     journal::{Kind, Undone},
     rows::Halt,
-    turn::{Came, Turn},
+    turn::{Came, Engine, Turn},
     undo::Registered,
     work::Work,
 };
