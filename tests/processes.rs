@@ -12,6 +12,7 @@ mod deployment;
 mod kills;
 mod mute_gateway;
 mod outage;
+mod queues;
 mod shoppers;
 mod silence;
 mod stage;

@@ -110,6 +110,7 @@ pub async fn run(
     let name = deliver::incarnation_name();
     // A dependency that falls silent leaves every queue half of its slots.
     let settings = Settings {
+        queues: queues.clone(),
         calls_inside: (options.concurrency / 2).max(1),
         transactions: at_once(&pool),
         ..options.settings.clone()

@@ -61,10 +61,10 @@ impl History {
 
 impl Incarnation {
     /// Registers a new incarnation.
-    pub async fn register(pool: &PgPool, name: &str, queues: &[String]) -> Result<Self, sqlx::Error> {
+    pub async fn register(pool: &PgPool, name: &str, queues: Vec<String>) -> Result<Self, sqlx::Error> {
         let identity = Identity { id: Uuid::now_v7(), history: History::read(pool).await };
         let identity = Arc::new(Mutex::new(identity));
-        let incarnation = Incarnation { identity, name: name.to_owned(), queues: queues.to_vec() };
+        let incarnation = Incarnation { identity, name: name.to_owned(), queues };
         incarnation.insert(pool).await?;
         Ok(incarnation)
     }

@@ -33,6 +33,8 @@ use crate::{
 /// How the engine behaves. Every field has a limit's default.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// Queues it serves; empty means all of its registry.
+    pub queues: Vec<String>,
     /// Adjacent `tx` steps share a commit.
     pub fusion: bool,
     /// An incarnation that has not beaten for so long is dead.
@@ -58,6 +60,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Settings {
+            queues: Vec::new(),
             fusion: true,
             lease: Duration::from_secs(8),
             beat: Duration::from_secs(2),
@@ -131,8 +134,11 @@ impl Engine {
         faults: Option<Arc<dyn Faults>>,
         gathers: usize,
     ) -> Result<Arc<Self>, sqlx::Error> {
-        let queues: Vec<String> = registry.queues().iter().map(|queue| (*queue).to_owned()).collect();
-        let incarnation = Incarnation::register(&pool, name, &queues).await?;
+        let queues = match settings.queues.as_slice() {
+            [] => registry.queues().iter().map(|queue| (*queue).to_owned()).collect(),
+            served => served.to_vec(),
+        };
+        let incarnation = Incarnation::register(&pool, name, queues).await?;
         let (lost, found) = mpsc::unbounded_channel();
         tokio::spawn(leave::give_back(pool.clone(), found));
         let outside = Outside::new(settings.calls_inside);
