@@ -171,6 +171,45 @@ async fn coupons_of_an_order_are_taken_in_the_order_of_their_ids() {
     }
 }
 
+/// A foreign key's check locks the coupon as a reader does: in the middle of a statement that has locked stock.
+#[tokio::test]
+async fn who_writes_a_coupon_down_waits_for_nobody_who_counts_it() {
+    let World { pool, .. } = World::new().await;
+    let coupon: Uuid = sqlx::query_scalar(
+        "insert into coupons (id, code, kind, value, held_count) values (gen_random_uuid(), 'C', 'PERCENT', 5, 1) returning id",
+    )
+    .fetch_one(&pool)
+    .await
+    .expect("a coupon");
+    let order = OrderId::generate();
+    sqlx::query(
+        "insert into coupon_redemption_log (coupon_id, order_id, discount_applied, status, created_at, updated_at)
+         values ($1, $2, 1, 'HELD', now(), now())",
+    )
+    .bind(coupon)
+    .bind(Uuid::from(order))
+    .execute(&pool)
+    .await
+    .expect("held");
+    let writes_down = async || {
+        let mut other = pool.begin().await.expect("a transaction");
+        sqlx::query("set local lock_timeout = '2s'").execute(&mut *other).await.expect("set");
+        let checked = "select id from coupons where id = $1 for key share";
+        sqlx::query(checked).bind(coupon).execute(&mut *other).await.map(drop)
+    };
+    for what in ["release", "found"] {
+        let mut tx = pool.begin().await.expect("a transaction");
+        match what {
+            "release" => coupons::release(&mut tx, &[order], now()).await.expect("released"),
+            _ => {
+                let found = coupons::terms::lock(&mut tx, "C").await.expect("a look");
+                assert!(found.is_some());
+            }
+        }
+        writes_down().await.unwrap_or_else(|error| panic!("{what}: {error}"));
+    }
+}
+
 #[tokio::test]
 async fn coupons_are_found_and_held_for_many_as_one_by_one() {
     let world = World::new().await;

@@ -113,7 +113,7 @@ pub async fn lock_candidates(conn: &mut PgConnection, asks: &[Ask<'_>]) -> Resul
             where c.id in (select id from coupons where upper(code) = any($1)
                  union all select coupon_id from cart_coupons where cart_id = any($2)
                  union all select id from coupons where auto_apply and is_active)
-            order by c.id for update"#,
+            order by c.id for no key update"#,
         &codes,
         &carts
     )
@@ -248,6 +248,8 @@ pub async fn hold(conn: &mut PgConnection, holds: &[Hold<'_>], now: DateTime<Utc
 /// Locks the coupons that orders hold or have used, in the order of their ids: an order may have several, and an
 /// update alone would take them in any order. A checkout takes its coupons before its stock, in one transaction:
 /// whoever is about to touch the stock of orders, and then their coupons, comes here first.
+/// The lock leaves a coupon's key alone, which whoever writes it down (`order_coupons`, `cart_coupons`) reads in the
+/// middle of a statement of theirs: they wait for nobody, with whatever they have locked.
 pub async fn lock_of(conn: &mut PgConnection, orders: &[OrderId]) -> Result<(), sqlx::Error> {
     if orders.is_empty() {
         return Ok(());
@@ -256,7 +258,7 @@ pub async fn lock_of(conn: &mut PgConnection, orders: &[OrderId]) -> Result<(), 
         "select id from coupons
           where id in (select coupon_id from coupon_redemption_log
                         where order_id = any($1) and status in ('HELD', 'SUCCESS'))
-          order by id for update",
+          order by id for no key update",
         &uuids(orders)
     )
     .fetch_all(conn)

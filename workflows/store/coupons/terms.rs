@@ -130,7 +130,7 @@ pub async fn find(conn: &mut PgConnection, id_or_code: &str) -> Result<Option<Co
 pub async fn lock(conn: &mut PgConnection, id_or_code: &str) -> Result<Option<Coupon>, sqlx::Error> {
     let id = Uuid::parse_str(id_or_code).ok();
     let found: Result<Vec<Coupon>, sqlx::Error> =
-        read!(conn, "where id = $1 or upper(code) = upper($2) for update", id, id_or_code);
+        read!(conn, "where id = $1 or upper(code) = upper($2) for no key update", id, id_or_code);
     Ok(found?.pop())
 }
 
