@@ -6,8 +6,7 @@
 use engine::{
     RunStatus, Workflow as _,
     park::{self, Unparked},
-    run::Delivery,
-    run::{self, Glance},
+    run::{self, Delivery, Glance},
 };
 use serde::Deserialize as _;
 use serde_json::{Value, json};
@@ -179,7 +178,7 @@ pub async fn resume(conn: &mut PgConnection, run_id: Uuid, operator: Operator<'_
 /// # Errors
 /// [`OperationError`]; nothing is written then.
 pub async fn cancel(conn: &mut PgConnection, run_id: Uuid, operator: Operator<'_>) -> Result<Done, OperationError> {
-    let done = match engine::run::cancel(conn, run_id, operator.reason).await? {
+    let done = match run::cancel(conn, run_id, operator.reason).await? {
         Delivery::Delivered => Done::Unwinds,
         Delivery::Duplicate => Done::UnwoundBefore,
         Delivery::Refused => return Err(OperationError::Forward(run_id)),
@@ -233,7 +232,7 @@ pub async fn signal(
         None => return Err(OperationError::Unawaited { run_id, name: name.to_owned() }),
     }
     let key = format!("operator/{}", Uuid::now_v7());
-    match engine::run::signal(conn, run_id, name, &key, payload).await? {
+    match run::signal(conn, run_id, name, &key, payload).await? {
         Delivery::Delivered | Delivery::Duplicate => {}
         Delivery::Refused => return Err(OperationError::Full(run_id)),
         Delivery::Invalid => return Err(OperationError::Payload),

@@ -63,7 +63,7 @@ async fn sets_of_one_of(pools: usize) -> usize {
 }
 
 #[tokio::test]
-async fn the_more_pools_the_fewer_sets_has_each_under_way_and_the_larger_they_are() {
+async fn the_more_pools_the_fewer_sets_has_each_under_way() {
     assert_eq!(sets_of_one_of(1).await, 2);
     assert_eq!(sets_of_one_of(2).await, 1);
     assert_eq!(sets_of_one_of(5).await, 1);

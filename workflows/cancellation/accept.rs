@@ -79,7 +79,7 @@ pub async fn accept(
         return Err(CancelError::Changed);
     }
     if order.status == OrderStatus::Pending {
-        return match engine::run::cancel(conn, order.checkout_run_id, &request.reason).await? {
+        return match run::cancel(conn, order.checkout_run_id, &request.reason).await? {
             // Whatever the checkout was about to commit, it now takes back.
             Delivery::Delivered | Delivery::Duplicate => Ok(Accepted {
                 workflow_id: order.checkout_run_id,

@@ -224,7 +224,7 @@ pub async fn offer(conn: &mut PgConnection, offer: Offer) -> Result<Uuid, OfferE
     }
     let number = made.count + 1;
     let attempt = Attempt { number, method: offer.method, token: offer.token };
-    match engine::run::signal(conn, order.checkout_run_id, SIGNAL, &number.to_string(), &attempt).await? {
+    match run::signal(conn, order.checkout_run_id, SIGNAL, &number.to_string(), &attempt).await? {
         Delivery::Delivered => Ok(order.checkout_run_id),
         Delivery::Duplicate => Err(OfferError::InProgress),
         Delivery::Finished | Delivery::Refused | Delivery::Unknown | Delivery::Invalid => Err(OfferError::NotPending),

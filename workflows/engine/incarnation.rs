@@ -99,7 +99,8 @@ impl Incarnation {
             self.identity().id = Uuid::now_v7();
             self.insert(pool).await?;
         }
-        Ok(usize::try_from(beaten.pools).unwrap_or(1))
+        // One that comes back as somebody new was not among those alive.
+        Ok(usize::try_from(beaten.pools).unwrap_or_default() + usize::from(!beaten.is_alive))
     }
 
     /// Whether the database has another history than the one this incarnation began with.
