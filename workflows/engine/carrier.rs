@@ -80,8 +80,11 @@ async fn carry(means: &Means, lane: Lane, own: &mut Own, set: Vec<Boarding>) {
         Ok(connection) => connection,
         Err(error) => return nobody_goes(asked, &error),
     };
-    let is_whole = match heard(connection.begin()).await {
-        Ok(tx) => through(means, lane, tx, passengers, asked).await,
+    // In a hurry a set holds a row for less long than it waits for one.
+    let is_hurried = lane == Lane::Together && means.cohorts.is_hurried();
+    let begin = if is_hurried { "begin; set local lock_timeout = '50ms'" } else { "begin" };
+    let is_whole = match heard(connection.begin_with(begin)).await {
+        Ok(tx) => through(means, Trip { lane, is_hurried }, tx, passengers, asked).await,
         Err(error) => return nobody_goes(asked, &error),
     };
     if is_whole {
@@ -99,13 +102,18 @@ fn nobody_goes(asked: Vec<(usize, Asked)>, error: &sqlx::Error) {
 /// So many that share a commit can spare one more.
 const CROWD: usize = 8;
 
-type Trip<'c> = Transaction<'c, Postgres>;
+/// How a set travels.
+#[derive(Clone, Copy)]
+struct Trip {
+    lane: Lane,
+    is_hurried: bool,
+}
 
 /// Step by step as long as all of them go the same way. Returns whether the connection is good for others.
 async fn through(
     means: &Means,
-    lane: Lane,
-    mut tx: Trip<'_>,
+    trip: Trip,
+    mut tx: Transaction<'_, Postgres>,
     mut passengers: Vec<Option<Passenger>>,
     mut asked: Vec<(usize, Asked)>,
 ) -> bool {
@@ -114,7 +122,7 @@ async fn through(
     loop {
         let Some(waiting) = Waiting::new(asked) else { return roll_back(tx).await };
         let among = passengers.iter().flatten().count();
-        if waiting.step.is_hot() && turn.is_none() && lane == Lane::Together {
+        if waiting.step.is_hot() && turn.is_none() && trip.lane == Lane::Together {
             turn = Some(means.cohorts.hot_turn().await);
         }
         let results = step(means, &mut tx, &mut starts, waiting.step, waiting.rows, waiting.now).await;
@@ -130,7 +138,7 @@ async fn through(
                     );
                 }
             }
-            Err(stopped) => return blame(tx, waiting.answers, stopped).await,
+            Err(stopped) => return blame(means, trip, tx, waiting.answers, stopped).await,
         }
         let mut next = Vec::with_capacity(among);
         let mut writings = Vec::new();
@@ -172,7 +180,7 @@ async fn through(
             }
         }
         if !is_broken && !writings.is_empty() {
-            return seal(tx, starts, writings).await;
+            return seal(means, trip, tx, starts, writings).await;
         }
         let is_whole = roll_back(tx).await;
         for (_, answer) in writings {
@@ -189,13 +197,13 @@ fn tell(to: oneshot::Sender<Answer>, answer: Answer) {
 
 /// Lets go of what is locked before anybody goes on. A database that says nothing is not waited for: the
 /// connection is closed.
-async fn roll_back(tx: Trip<'_>) -> bool {
+async fn roll_back(tx: Transaction<'_, Postgres>) -> bool {
     matches!(tokio::time::timeout(ECHO, tx.rollback()).await, Ok(Ok(())))
 }
 
 async fn step(
     means: &Means,
-    tx: &mut Trip<'_>,
+    tx: &mut Transaction<'_, Postgres>,
     starts: &mut Vec<Start<()>>,
     step: &'static dyn Carry,
     rows: Vec<Erased>,
@@ -218,9 +226,21 @@ async fn step(
 }
 
 /// Rolls back, tells the one at fault, and has the others go again.
-async fn blame(tx: Trip<'_>, answers: Vec<(usize, oneshot::Sender<Answer>)>, stopped: Stopped) -> bool {
+async fn blame(
+    means: &Means,
+    trip: Trip,
+    tx: Transaction<'_, Postgres>,
+    answers: Vec<(usize, oneshot::Sender<Answer>)>,
+    stopped: Stopped,
+) -> bool {
     let is_whole = roll_back(tx).await;
     let among = answers.len();
+    match &stopped {
+        Stopped::By(_, Halt::Failed(step, error)) | Stopped::BySome(step, error) if error.is_lock_timeout() => {
+            trip.waited_in_vain(means, step);
+        }
+        Stopped::By(..) | Stopped::BySome(..) => {}
+    }
     match stopped {
         Stopped::By(at, halt) => {
             let mut halt = Some(halt);
@@ -245,14 +265,33 @@ async fn blame(tx: Trip<'_>, answers: Vec<(usize, oneshot::Sender<Answer>)>, sto
     is_whole
 }
 
-/// Among how many those of a set go again whose statement failed. Who waited for somebody's lock in vain waits for
-/// it by itself: the others need not wait with it once more.
+/// Among how many those of a set go again whose statement failed. Who waits for a stranger's lock is found at once: each
+/// failure on the way there would be a wait.
 fn share(among: usize, is_lock_timeout: bool) -> usize {
     if is_lock_timeout { 1 } else { among.div_ceil(2) }
 }
 
+impl Trip {
+    /// For somebody's lock, as long as may be: others may still want that row, and are not to wait as long.
+    fn waited_in_vain(self, means: &Means, step: &str) {
+        if !self.is_hurried {
+            tracing::warn!(
+                step,
+                "somebody keeps a row locked that runs want; for a while sets are small, and wait less"
+            );
+            means.cohorts.hurry();
+        }
+    }
+}
+
 /// Writes all that is to be written, under the fences, and commits.
-async fn seal(mut tx: Trip<'_>, starts: Vec<Start<()>>, writings: Vec<(Writing, oneshot::Sender<Answer>)>) -> bool {
+async fn seal(
+    means: &Means,
+    trip: Trip,
+    mut tx: Transaction<'_, Postgres>,
+    starts: Vec<Start<()>>,
+    writings: Vec<(Writing, oneshot::Sender<Answer>)>,
+) -> bool {
     let (writings, answers): (Vec<Writing>, Vec<_>) = writings.into_iter().unzip();
     let (among, mut is_whole) = (answers.len(), true);
     let written = heard(commit::write(&mut tx, &starts, &writings)).await;
@@ -273,7 +312,12 @@ async fn seal(mut tx: Trip<'_>, starts: Vec<Start<()>>, writings: Vec<(Writing, 
             Err(error)
         }
     };
-    is_whole &= committed.as_ref().err().is_none_or(|error| !is_outage(error));
+    if let Err(error) = &committed {
+        is_whole &= !is_outage(error);
+        if is_lock_timeout(error) {
+            trip.waited_in_vain(means, "commit");
+        }
+    }
     match committed {
         Ok(mut written) => {
             for (writing, answer) in writings.iter().zip(answers) {

@@ -10,6 +10,10 @@
 //! **Whose fault it is.** A row that is refused is that run's own affair. An error of a statement is
 //! everybody's: the transaction rolls back, and its runs are carried again from their journals, in sets of
 //! half the size, until the one at fault stands alone and fails as a run by itself does.
+//!
+//! **Who waits for a stranger's lock** waits with whatever its set has locked. So when one has waited in vain for as
+//! long as a lock may take, sets are in a hurry for a while: few travel together, and wait for a lock only a little
+//! longer than a set keeps one. Whoever wants the locked row is soon found, and waits for it alone.
 
 use std::{
     any::{Any, TypeId},
@@ -177,6 +181,7 @@ struct Lobby {
     /// Served in turn.
     rooms: VecDeque<(TypeId, VecDeque<Boarding>)>,
     at_work: usize,
+    in_a_hurry_until: Option<Instant>,
     /// Connections of carriers that are not at work.
     idle: Vec<Own>,
 }
@@ -186,6 +191,15 @@ impl fmt::Debug for Cohorts {
         f.debug_struct("Cohorts").field("most", &self.most).finish_non_exhaustive()
     }
 }
+
+/// How long sets are in a hurry. Longer than a run by itself waits for a lock: while some wait in vain, it goes on.
+const HURRY: Duration = Duration::from_secs(10);
+
+/// So many travel together then: fewer are found at fault sooner, and keep their locks for less long.
+const FEW: usize = 8;
+
+/// So many wait in a lane at most for one who need not be there now.
+const QUEUE: usize = 16;
 
 /// How long a test's carrier waits for one more.
 const GATHERING: Duration = Duration::from_millis(40);
@@ -232,11 +246,25 @@ impl Cohorts {
             lobby.idle.push(own);
             return None;
         };
-        let set = next_set(&mut room);
+        let set = next_set(&mut room, if lobby.is_hurried() { FEW } else { SET });
         if !room.is_empty() {
             lobby.rooms.push_back((key, room));
         }
         Some((set, own))
+    }
+
+    /// From now on, and for a while, sets are in a hurry.
+    pub(crate) fn hurry(&self) {
+        self.lock().in_a_hurry_until = Some(Instant::now() + HURRY);
+    }
+
+    pub(crate) fn is_hurried(&self) -> bool {
+        self.lock().is_hurried()
+    }
+
+    /// Whoever can come later should.
+    pub(crate) fn is_full(&self) -> bool {
+        self.lock().rooms.iter().map(|(_, room)| room.len()).sum::<usize>() >= QUEUE
     }
 
     /// So many pools share the work: the more sets are under way at once, the fewer runs are in each.
@@ -275,9 +303,16 @@ impl Cohorts {
     }
 }
 
-/// Takes those from the front that travel together: within everybody's limits, and the least of the weight.
-fn next_set(room: &mut VecDeque<Boarding>) -> Vec<Boarding> {
-    let (mut among, mut weight, mut set) = (SET, 0, Vec::new());
+impl Lobby {
+    fn is_hurried(&self) -> bool {
+        self.in_a_hurry_until.is_some_and(|until| Instant::now() < until)
+    }
+}
+
+/// Takes those from the front that travel together: at most so many, within everybody's limits, and the least of the
+/// weight.
+fn next_set(room: &mut VecDeque<Boarding>, most: usize) -> Vec<Boarding> {
+    let (mut among, mut weight, mut set) = (most, 0, Vec::new());
     while let Some(next) = room.front() {
         if next.asked.answer.is_closed() {
             room.pop_front();

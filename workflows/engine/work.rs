@@ -1,7 +1,7 @@
 //! What a run has in hand between two commits: its transaction or its seat, its entries, its children. Nothing
 //! here ends a turn: it returns why the turn cannot go on.
 
-use std::{any::TypeId, sync::Arc};
+use std::{any::TypeId, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -25,6 +25,9 @@ use crate::{
     silence::heard,
     start::Start,
 };
+
+/// When a run comes again that cannot be carried alone now, on average.
+const LATER: Duration = Duration::from_secs(3);
 
 /// What a run has in hand between two commits.
 #[doc(hidden)]
@@ -175,8 +178,10 @@ impl Work {
                     }
                 }
                 None => {
-                    let among = if self.fused { self.run.among.min(SET) } else { 1 };
-                    let lane = if among > 1 { Lane::Together } else { Lane::Alone };
+                    let (lane, among) = if self.fused { (Lane::Together, self.run.among) } else { (Lane::Alone, 1) };
+                    if lane == Lane::Alone && self.means.fusion && self.means.singles.is_full() {
+                        return Err(self.later(G::NAME));
+                    }
                     self.seat = Some(Seat::board(&self.means, lane, among, self.weight, asked));
                 }
             }
@@ -205,6 +210,12 @@ impl Work {
                 }
             }
         }
+    }
+
+    /// Too many wait to travel alone, perhaps for one lock: no run keeps others from being taken up for its sake.
+    fn later(&self, step: &'static str) -> Halt {
+        let until = self.now() + LATER.mul_f64(0.5 + rand::random::<f64>());
+        Halt::Leaves(Exit::PutOff { step, why: "many runs wait to be carried alone".to_owned(), until })
     }
 
     fn seated(&mut self, among: usize, wrote: bool) {

@@ -72,7 +72,7 @@ impl Engine {
             }
             Exit::PutOff { step, why, until } => {
                 tracing::debug!(run = %fence.run_id, step, why, %until, "put off");
-                let rest = Rest::Retrying { attempt: work.run.attempt, wake_at: until, failure: None };
+                let rest = Rest::Retrying { attempt: work.run.attempt, wake_at: until, failure: work.unwinds_for() };
                 self.leave_at(fence, rest, &work.take_pending(), now).await;
             }
             Exit::Stuck(failure) => {
