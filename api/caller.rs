@@ -1,13 +1,17 @@
 //! Who is asking: a user, a service, a guest, or nobody yet.
 
-use std::fmt::Write as _;
+use std::{
+    convert::Infallible,
+    fmt::Write as _,
+    net::{IpAddr, SocketAddr},
+};
 
 use axum::{
-    extract::{FromRequestParts, OptionalFromRequestParts},
-    http::{HeaderMap, header, request::Parts},
+    extract::{ConnectInfo, FromRequestParts, OptionalFromRequestParts},
+    http::{Extensions, HeaderMap, header, request::Parts},
 };
 use chrono::{DateTime, Utc};
-use domain::ids::UserId;
+use domain::{fraud::Network, ids::UserId};
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 use workflows::store::users::{self, Role};
@@ -221,11 +225,49 @@ impl CartSession {
     }
 }
 
+/// The network that a request came from, as far as rules against fraud look at it.
+pub(crate) struct ClientNetwork(pub(crate) Option<Network>);
+
+impl FromRequestParts<AppState> for ClientNetwork {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Infallible> {
+        Ok(ClientNetwork(client_address(&parts.headers, &parts.extensions, state).map(Network::of)))
+    }
+}
+
+/// Where a request came from, if that is known.
+pub(crate) fn client_address(headers: &HeaderMap, extensions: &Extensions, state: &AppState) -> Option<IpAddr> {
+    let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+    forwarded_for(headers, state.config.trusted_proxies).or(peer)
+}
+
+/// Who asked the outermost proxy that is ours. Anything further left was written by whoever asked.
+pub(crate) fn forwarded_for(headers: &HeaderMap, proxies: usize) -> Option<IpAddr> {
+    let lines = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok());
+    let addresses: Vec<&str> = lines.flat_map(|line| line.split(',')).map(str::trim).collect();
+    let index = addresses.len().checked_sub(proxies.max(1)).filter(|_| proxies > 0)?;
+    addresses[index].parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
-    use axum::http::StatusCode;
+    use axum::http::{HeaderName, HeaderValue, StatusCode};
 
     use super::*;
+
+    #[test]
+    fn only_what_our_own_proxies_wrote_is_believed() {
+        let mut headers = HeaderMap::new();
+        let name = HeaderName::from_static("x-forwarded-for");
+        headers.append(&name, HeaderValue::from_static("6.6.6.6, 192.0.2.7"));
+        headers.append(&name, HeaderValue::from_static("198.51.100.1"));
+        let says = |proxies| forwarded_for(&headers, proxies).map(|address| address.to_string());
+        assert_eq!(says(0), None);
+        assert_eq!(says(1).as_deref(), Some("198.51.100.1"));
+        assert_eq!(says(2).as_deref(), Some("192.0.2.7"));
+        assert_eq!(says(4), None);
+    }
 
     fn session() -> CartSession {
         CartSession::issue(&AuthKeys::new(&"0123456789abcdef0123456789abcdef".into()).expect("a secret"))

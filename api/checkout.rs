@@ -24,7 +24,7 @@ use workflows::checkout::status::{self, CheckoutStatus, CheckoutView, Shown};
 use self::body::CheckoutBody;
 use crate::{
     accepts::{AcceptedView, Reply, Request},
-    caller::Caller,
+    caller::{Caller, ClientNetwork},
     error::ApiError,
     extract::{CheckedJson, Path, Query},
     idempotency::IdempotencyKey,
@@ -103,7 +103,7 @@ struct CheckoutAnswer {
         (status = 400, description = "`idempotency-key-required`, `malformed-json`", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "`login-required`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`cart-not-found`", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`cart-empty`, `out-of-stock`, `price-changed`, `coupon-invalid`, `cart-in-checkout` with `workflowId`, `cart-not-active`, `minimum-order-value`, `cod-limit-exceeded`, `currency-mismatch`, `unpriceable`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`cart-empty`, `out-of-stock`, `price-changed`, `coupon-invalid`, `cart-in-checkout` with `workflowId`, `cart-not-active`, `minimum-order-value`, `cod-limit-exceeded`, `currency-mismatch`, `payment-method-unsupported`, `unpriceable`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`validation-failed`, `card-data-refused`, `address-not-found`, `contact-missing`, `gateway-unknown`, `quantity-invalid` (more money than an order can hold), `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "`unavailable`, `backlog-full`", body = Problem, content_type = "application/problem+json"),
     )
@@ -112,10 +112,11 @@ async fn start(
     State(state): State<AppState>,
     buyer: Buyer,
     caller: Caller,
+    ClientNetwork(network): ClientNetwork,
     key: IdempotencyKey,
     CheckedJson(body): CheckedJson<CheckoutBody>,
 ) -> Result<Response, ApiError> {
-    let order = body.into_order(buyer)?;
+    let order = body.into_order(buyer, network)?;
     let reply = state.accepts.accept(Request { caller: caller.key()?, key, order }).await?;
     Ok(match reply {
         Reply::Accepted(view) => {

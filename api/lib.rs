@@ -29,6 +29,7 @@ mod dev;
 mod door;
 mod etag;
 mod events;
+mod fraud;
 mod health;
 mod inventory;
 mod keys;
@@ -87,6 +88,7 @@ fn resources(state: &AppState) -> OpenApiRouter<AppState> {
         .merge(orders::routes())
         .merge(payments::routes())
         .merge(refunds::routes())
+        .merge(fraud::routes())
         .merge(events::routes())
         .merge(shipments::routes())
         .merge(returns::routes())

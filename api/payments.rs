@@ -1,6 +1,10 @@
 //! Payments over HTTP: another try to pay, and giving money back.
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{
+    extract::State,
+    http::StatusCode,
+    response::{Redirect, Response},
+};
 use domain::{ids::OrderId, money::to_wire, payment::PaymentMethod, text::line_problem};
 use engine::RunStatus;
 use rust_decimal::Decimal;
@@ -9,7 +13,10 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 use workflows::{
-    checkout::attempt::{self, Offer, OfferError},
+    checkout::{
+        attempt::{self, Offer, OfferError},
+        webhook,
+    },
     pay_back,
     store::refunds::ClaimError,
 };
@@ -17,7 +24,7 @@ use workflows::{
 use crate::{
     caller::Caller,
     error::{ApiError, FieldError},
-    extract::CheckedJson,
+    extract::{CheckedJson, Path},
     idempotency::IdempotencyKey,
     openapi::Problem,
     orders::{order_not_found, visible},
@@ -30,7 +37,7 @@ use crate::{
 const MAX_TOKEN_CHARS: usize = 512;
 
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(process)).routes(routes!(give_back))
+    OpenApiRouter::new().routes(routes!(process)).routes(routes!(give_back)).routes(routes!(returned, posted_back))
 }
 
 /// Another try to pay a PENDING order.
@@ -84,6 +91,7 @@ impl From<OfferError> for ApiError {
             OfferError::NotPending => ApiError::conflict("order-not-pending", detail),
             OfferError::InProgress => ApiError::conflict("payment-in-progress", detail),
             OfferError::UsedUp => ApiError::conflict("payment-attempts-used-up", detail),
+            OfferError::Unsupported(_) => ApiError::conflict("payment-method-unsupported", detail),
             OfferError::AmountMismatch { due } => ApiError::conflict("amount-mismatch", detail)
                 .with("amountDue", to_wire(due.amount(), due.currency()))
                 .with("currency", due.currency().as_str()),
@@ -103,7 +111,7 @@ impl From<OfferError> for ApiError {
         (status = 400, description = "`idempotency-key-required`", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "`login-required`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`order-not-found`", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`payment-in-progress`, `payment-attempts-used-up`, `order-not-pending`, `amount-mismatch` with `amountDue`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`payment-in-progress`, `payment-attempts-used-up`, `payment-method-unsupported`, `order-not-pending`, `amount-mismatch` with `amountDue`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`validation-failed`, `card-data-refused`, `idempotency-key-reused`", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -125,7 +133,7 @@ async fn process(
     visible(&state, &caller, &order_id.to_string()).await?;
     let mut write = begun!(Write::begin(&state, &caller, Some(key)).await?);
     let offer = Offer { order_id, amount, method, token: Some(token) };
-    let workflow_id = attempt::offer(write.conn(), offer).await?;
+    let workflow_id = attempt::offer(write.conn(), &state.shop, offer).await?;
     write.answer(StatusCode::ACCEPTED, &PaymentRun { workflow_id, status: RunStatus::Running.as_str() }).await
 }
 
@@ -176,4 +184,33 @@ async fn give_back(
     let details = serde_json::json!({ "amount": amount.to_string(), "workflowId": workflow_id });
     write.note("payment.refund", &format!("order:{order_id}"), Some(&reason), &details).await?;
     write.answer(StatusCode::ACCEPTED, &PaymentRun { workflow_id, status: RunStatus::Running.as_str() }).await
+}
+
+/// Where a gateway's page sends the shopper afterwards. Whatever it brings along is not believed: the checkout asks
+/// the gateway. Leads on to the shop's page of the order.
+#[utoipa::path(
+    get, path = "/api/payments/return/{orderId}", tag = "Payments",
+    params(("orderId" = Uuid, Path, description = "The order that was to be paid")),
+    responses((status = 303, description = "To the shop's page of the order"))
+)]
+async fn returned(state: State<AppState>, order_id: Path<OrderId>) -> Result<Redirect, ApiError> {
+    come_back(&state, order_id.0).await
+}
+
+/// The same for gateways whose page sends a form.
+#[utoipa::path(
+    post, path = "/api/payments/return/{orderId}", tag = "Payments",
+    params(("orderId" = Uuid, Path, description = "The order that was to be paid")),
+    responses((status = 303, description = "To the shop's page of the order"))
+)]
+async fn posted_back(state: State<AppState>, order_id: Path<OrderId>) -> Result<Redirect, ApiError> {
+    come_back(&state, order_id.0).await
+}
+
+/// An order that nobody knows is led on just so: the page says nothing of which there are.
+async fn come_back(state: &AppState, order_id: OrderId) -> Result<Redirect, ApiError> {
+    let mut tx = state.pool.begin().await?;
+    webhook::returned(&mut tx, order_id).await?;
+    tx.commit().await?;
+    Ok(Redirect::to(&state.shop.rules.order_url(order_id)))
 }

@@ -1,10 +1,10 @@
 //! How often one caller may ask: a bucket per user or service, and per address for whoever is neither.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use axum::{
-    extract::{ConnectInfo, Request, State},
-    http::{HeaderMap, header},
+    extract::{Request, State},
+    http::header,
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -13,7 +13,7 @@ use serving::network;
 
 use crate::{
     buckets::{Bucket, Buckets, Kind},
-    caller::bearer_user,
+    caller::{bearer_user, client_address},
     error::ApiError,
     state::AppState,
 };
@@ -47,36 +47,7 @@ fn bucket_of(request: &Request, kind: Kind, state: &AppState, buckets: &Buckets)
         Kind::Request => buckets.service(headers).map(Bucket::Service),
     };
     named.unwrap_or_else(|| {
-        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-        let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip());
-        Bucket::Address(network(forwarded_for(headers, state.config.trusted_proxies).unwrap_or(peer)))
+        let address = client_address(headers, request.extensions(), state);
+        Bucket::Address(network(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))))
     })
-}
-
-/// Who asked the outermost proxy that is ours. Anything further left was written by whoever asked.
-fn forwarded_for(headers: &HeaderMap, proxies: usize) -> Option<IpAddr> {
-    let lines = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok());
-    let addresses: Vec<&str> = lines.flat_map(|line| line.split(',')).map(str::trim).collect();
-    let index = addresses.len().checked_sub(proxies.max(1)).filter(|_| proxies > 0)?;
-    addresses[index].parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use axum::http::{HeaderName, HeaderValue};
-
-    use super::*;
-
-    #[test]
-    fn only_what_our_own_proxies_wrote_is_believed() {
-        let mut headers = HeaderMap::new();
-        let name = HeaderName::from_static("x-forwarded-for");
-        headers.append(&name, HeaderValue::from_static("6.6.6.6, 192.0.2.7"));
-        headers.append(&name, HeaderValue::from_static("198.51.100.1"));
-        let says = |proxies| forwarded_for(&headers, proxies).map(|address| address.to_string());
-        assert_eq!(says(0), None);
-        assert_eq!(says(1).as_deref(), Some("198.51.100.1"));
-        assert_eq!(says(2).as_deref(), Some("192.0.2.7"));
-        assert_eq!(says(4), None);
-    }
 }

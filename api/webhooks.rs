@@ -7,7 +7,7 @@ use axum::{
     http::HeaderMap,
 };
 use chrono::Utc;
-use domain::ports::Webhook;
+use domain::ports::{Webhook, WebhookError};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -28,7 +28,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
 /// What became of an event.
 #[derive(Serialize, ToSchema)]
 struct Receipt {
-    /// SIGNALLED, STARTED_REFUND, COMPARED, IGNORED, REFUSED, UNMATCHED, UNREADABLE or DUPLICATE.
+    /// SIGNALLED, STARTED_REFUND, COMPARED, BOOKED, IGNORED, REFUSED, UNMATCHED, UNREADABLE or DUPLICATE.
     outcome: &'static str,
 }
 
@@ -42,6 +42,7 @@ struct Receipt {
         (status = 200, description = "Kept", body = Receipt),
         (status = 400, description = "`bad-signature`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`gateway-not-found`", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "It cannot be checked now", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn receive(
@@ -54,8 +55,11 @@ async fn receive(
     };
     let headers = named_values(request.headers());
     let body = read_body(request, &state).await?;
-    let signed = gateway.verify_webhook(&headers, &body, Utc::now()).map_err(|error| {
-        ApiError::bad_request("bad-signature", "The webhook is not authentic, or too old.").caused_by(error)
+    let signed = gateway.verify_webhook(&headers, &body, Utc::now()).await.map_err(|error| match error {
+        WebhookError::BadSignature | WebhookError::TooOld => {
+            ApiError::bad_request("bad-signature", "The webhook is not authentic, or too old.").caused_by(error)
+        }
+        WebhookError::Unavailable(_) => ApiError::unavailable(error),
     })?;
     let raw = as_it_came(&body);
     let name = gateway.name();

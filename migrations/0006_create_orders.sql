@@ -215,6 +215,8 @@ create table payment_attempts (
     updated_at timestamptz not null,
     unique (payment_id, attempt)
 );
+-- Webhooks name the gateway's payment.
+create index payment_attempts_gateway on payment_attempts (gateway_payment_id);
 
 create table refunds (
     id uuid primary key,

@@ -51,7 +51,7 @@ create table webhook_inbox (
     received_at timestamptz not null default now(),
     event jsonb,                        -- what was understood of it; null when nothing was
     outcome text not null check (outcome in
-        ('SIGNALLED', 'STARTED_REFUND', 'COMPARED', 'IGNORED', 'REFUSED', 'UNMATCHED', 'UNREADABLE')),
+        ('SIGNALLED', 'STARTED_REFUND', 'COMPARED', 'BOOKED', 'IGNORED', 'REFUSED', 'UNMATCHED', 'UNREADABLE')),
     attempts int not null default 0,    -- times it was handed on
     try_at timestamptz,                 -- when one that found no order is tried again; in the engine's time
     constraint webhook_inbox_once unique (gateway, event_id)

@@ -59,6 +59,10 @@ POST   /api/dev/clock                              yes       yes   yes   yes    
 GET    /api/dev/gateway/payments                   yes       yes   yes   yes     yes   yes   yes
 GET    /api/dev/mailbox                            yes       yes   yes   yes     yes   yes   yes
 GET    /api/events                                 401       401   403   yes     403   yes   yes
+GET    /api/fraud/reviews                          401       401   403   403     403   yes   yes
+GET    /api/fraud/rules                            401       401   403   403     403   403   yes
+PUT    /api/fraud/rules                            401       401   403   403     403   403   yes
+POST   /api/fraud/rules/dry-run                    401       401   403   403     403   403   yes
 GET    /api/inventory/check                        yes       yes   yes   yes     yes   yes   yes
 POST   /api/inventory/release                      401       401   403   yes     403   403   403
 POST   /api/inventory/reserve                      401       401   403   yes     403   403   403
@@ -78,10 +82,13 @@ POST   /api/orders/{id}/cancel                     401       404   404   401    
 GET    /api/orders/{id}/history                    401       404   404   401     yes   yes   yes
 GET    /api/orders/{id}/returns                    401       404   404   401     yes   yes   yes
 POST   /api/orders/{id}/returns                    401       404   404   401     yes   yes   yes
+POST   /api/orders/{id}/review                     401       401   403   403     403   yes   yes   409
 POST   /api/orders/{id}/shipments                  401       401   403   403     403   yes   yes
 POST   /api/orders/{id}/status                     401       401   403   403     403   yes   yes
 POST   /api/payments/process                       401       404   404   401     yes   yes   yes   409
 POST   /api/payments/refund                        401       401   403   403     403   yes   yes
+GET    /api/payments/return/{orderId}              yes       yes   yes   yes     yes   yes   yes
+POST   /api/payments/return/{orderId}              yes       yes   yes   yes     yes   yes   yes
 GET    /api/products                               yes       yes   yes   yes     yes   yes   yes
 POST   /api/products                               401       401   403   403     403   yes   yes
 GET    /api/products/{id}                          yes       yes   yes   yes     yes   yes   yes
@@ -180,7 +187,7 @@ async fn ask_everybody(
         }
         cells.push(match status {
             401 | 403 | 404 => status.to_string(),
-            200..300 | 400 | 409 | 412 | 422 => {
+            200..=303 | 400 | 409 | 412 | 422 => {
                 first_yes.get_or_insert_with(|| {
                     if status >= 400 {
                         eprintln!("{method} {path} answers {caller} {body}");

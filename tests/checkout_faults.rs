@@ -107,6 +107,7 @@ pub async fn approve(world: &World, accepted: &Accepted) {
             order_id: Some(accepted.order_id),
             amount: Some(payment.amount.clone()),
             failure: None,
+            about: None,
         };
         let mut tx = world.pool.begin().await.expect("a transaction");
         workflows::checkout::webhook::receive(&mut tx, "scripted", &event).await.expect("received");
@@ -166,6 +167,7 @@ async fn a_webhook_that_no_run_can_be_told_is_refused_and_the_next_is_heard() {
         order_id: Some(accepted.order_id),
         amount: None,
         failure: Some("\0".to_owned()),
+        about: None,
     };
     let mut tx = world.pool.begin().await.expect("a transaction");
     let told = workflows::checkout::webhook::receive(&mut tx, "scripted", &event).await.expect("received");
@@ -242,6 +244,7 @@ async fn the_steps_are_the_boxes_of_the_flow_chart_in_order() {
         .collect();
     let boxes = [
         "ValidateCart",       // 1 Validate Cart
+        "ScreenOrder",        // the fraud checks of the order service
         "ApplyCoupons",       // 2 Apply Coupons
         "CollectDetails",     // 3 Collect Checkout Information
         "ReserveInventory",   // 4 Reserve Inventory

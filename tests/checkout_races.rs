@@ -29,6 +29,7 @@ async fn captured(world: &World, accepted: &Accepted, payment: &GatewayPayment) 
         order_id: Some(accepted.order_id),
         amount: Some(payment.amount.clone()),
         failure: None,
+        about: None,
     };
     let mut tx = world.pool.begin().await.expect("a transaction");
     let outcome = webhook::receive(&mut tx, "scripted", &event).await.expect("received");

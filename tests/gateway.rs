@@ -12,9 +12,11 @@ use chrono::{DateTime, Utc};
 use domain::{
     ids::OrderId,
     money::Money,
+    payment::PaymentMethod,
     ports::{
-        Email, GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, ListedPayment, MailError, Mailer,
-        NextAction, PaymentGateway, PaymentPage, PaymentRequest, Webhook, WebhookError, Window,
+        Capture, Email, GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, GatewayRefundStatus,
+        ListedPayment, Lookup, MailError, Mailer, NextAction, Operation, PaymentGateway, PaymentPage, PaymentRequest,
+        Proceeding, RefundOrder, Unsupported, Webhook, WebhookError, Window,
     },
 };
 use futures::future::BoxFuture;
@@ -45,7 +47,12 @@ pub type Meanwhile = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 struct Ledger {
     by_key: HashMap<Uuid, String>,
     payments: BTreeMap<String, GatewayPayment>,
-    refunds: HashMap<Uuid, GatewayRefund>,
+    /// By our ids of them.
+    refunds: HashMap<Uuid, (GatewayRefund, String)>,
+    refund_keys: HashMap<Uuid, Uuid>,
+    refunds_pend: bool,
+    /// Payments that are only approved when the shopper agrees.
+    asks_first: HashSet<String>,
     calls: usize,
     looks: usize,
     weather: Weather,
@@ -62,7 +69,7 @@ struct Ledger {
 }
 
 /// Decides by token: `tok_ok` captures, `tok_declined` fails, `tok_3ds` wants the shopper first,
-/// `tok_slow` captures when it pleases, `tok_wrong_amount` captures a paisa too few,
+/// `tok_approve` likewise and then the shop, `tok_hold` sets aside, `tok_slow` captures when it pleases, `tok_wrong_amount` captures a paisa too few,
 /// `tok_unknown_once` captures but loses its first answer.
 #[derive(Default)]
 pub struct ScriptedGateway(Mutex<Ledger>);
@@ -100,15 +107,7 @@ impl ScriptedGateway {
 
     /// Somebody pays who never asked the shop: for this order, if it is one.
     pub fn charge_unasked(&self, order_id: OrderId, amount: Money) -> String {
-        let request = PaymentRequest {
-            order_id,
-            attempt: 1,
-            amount,
-            method: domain::payment::PaymentMethod::Upi,
-            token: Some("tok_ok".to_owned()),
-            return_url: None,
-        };
-        self.ledger().charge(Uuid::now_v7(), &request).0.gateway_payment_id
+        self.ledger().charge(Uuid::now_v7(), &request(order_id, amount, "tok_ok")).0.gateway_payment_id
     }
 
     /// Gives a payment another id.
@@ -119,6 +118,26 @@ impl ScriptedGateway {
         ledger.payments.insert(to.to_owned(), payment);
         let made_at = ledger.made_at.remove(gateway_payment_id).expect("a payment");
         ledger.made_at.insert(to.to_owned(), made_at);
+    }
+
+    /// From now on a refund is under way until it is [ended](ScriptedGateway::end_refunds), or not any more.
+    pub fn keep_refunds_pending(&self, keeps: bool) {
+        self.ledger().refunds_pend = keeps;
+    }
+
+    /// Refunds that are under way end so. What fails was never given back.
+    pub fn end_refunds(&self, status: GatewayRefundStatus) {
+        let Ledger { refunds, payments, .. } = &mut *self.ledger();
+        for (refund, payment_id) in refunds.values_mut() {
+            if refund.status != GatewayRefundStatus::Pending {
+                continue;
+            }
+            refund.status = status;
+            if status == GatewayRefundStatus::Failed {
+                refund.failure = Some("account_closed".to_owned());
+                payments.get_mut(payment_id).expect("its payment").refunded -= refund.amount.amount();
+            }
+        }
     }
 
     /// From now on it gives nothing back, or does again.
@@ -186,9 +205,14 @@ impl ScriptedGateway {
     /// The shopper approves what waits for them.
     pub fn approve(&self, order_id: OrderId) -> Option<GatewayPayment> {
         let mut ledger = self.ledger();
-        let payment = ledger.payments.values_mut().find(|p| p.order_id == order_id && is_open(p.status))?;
-        payment.status = GatewayPaymentStatus::Captured;
-        payment.captured = payment.amount.amount();
+        let Ledger { payments, asks_first, .. } = &mut *ledger;
+        let payment = payments.values_mut().find(|p| p.order_id == order_id && waits(p.status))?;
+        if asks_first.contains(&payment.gateway_payment_id) {
+            payment.status = GatewayPaymentStatus::Approved;
+        } else {
+            payment.status = GatewayPaymentStatus::Captured;
+            payment.captured = payment.amount.amount();
+        }
         Some(payment.clone())
     }
 
@@ -210,7 +234,7 @@ impl ScriptedGateway {
     /// The shopper's bank says no to what waits for them.
     pub fn decline(&self, order_id: OrderId) -> Option<GatewayPayment> {
         let mut ledger = self.ledger();
-        let payment = ledger.payments.values_mut().find(|p| p.order_id == order_id && is_open(p.status))?;
+        let payment = ledger.payments.values_mut().find(|p| p.order_id == order_id && waits(p.status))?;
         payment.status = GatewayPaymentStatus::Failed;
         payment.failure = Some("declined".to_owned());
         Some(payment.clone())
@@ -239,7 +263,7 @@ impl ScriptedGateway {
     pub fn forget_keys(&self) {
         let mut ledger = self.ledger();
         ledger.by_key.clear();
-        ledger.refunds.clear();
+        ledger.refund_keys.clear();
     }
 }
 
@@ -252,11 +276,16 @@ impl Ledger {
         }
         let id = format!("pay_{}", Uuid::now_v7());
         let (zero, all) = (Decimal::ZERO, request.amount.amount());
+        if request.token.as_deref() == Some("tok_approve") {
+            self.asks_first.insert(id.clone());
+        }
         let (status, captured, failure) = match request.token.as_deref().unwrap_or_default() {
             "tok_declined" => (GatewayPaymentStatus::Failed, zero, Some("card_declined".to_owned())),
-            "tok_3ds" => (GatewayPaymentStatus::RequiresAction, zero, None),
+            "tok_3ds" | "tok_approve" => (GatewayPaymentStatus::RequiresAction, zero, None),
+            "tok_hold" => (GatewayPaymentStatus::Authorized, zero, None),
             "tok_slow" => (GatewayPaymentStatus::Pending, zero, None),
             "tok_wrong_amount" => (GatewayPaymentStatus::Captured, all - Decimal::new(1, 2), None),
+            _ if request.capture == Capture::Hold => (GatewayPaymentStatus::Authorized, zero, None),
             _ => (GatewayPaymentStatus::Captured, all, None),
         };
         let next_action = (status == GatewayPaymentStatus::RequiresAction)
@@ -278,21 +307,43 @@ impl Ledger {
     }
 
     /// The refund under this key, made if it is new.
-    fn give_back(&mut self, key: Uuid, gateway_payment_id: &str, amount: &Money) -> GatewayRefund {
-        if let Some(refund) = self.refunds.get(&key) {
-            return refund.clone();
+    fn give_back(&mut self, key: Uuid, order: &RefundOrder) -> GatewayRefund {
+        let RefundOrder { refund_id, gateway_payment_id, amount, .. } = order;
+        if let Some(known) = self.refund_keys.get(&key) {
+            assert_eq!(known, refund_id, "a key is of one refund");
+            return self.refunds[known].0.clone();
         }
         let payment = self.payments.get_mut(gateway_payment_id).expect("a payment to refund");
         assert!(payment.refunded + amount.amount() <= payment.captured, "more refunded than captured");
         payment.refunded += amount.amount();
-        let refund = GatewayRefund { gateway_refund_id: format!("re_{key}"), amount: amount.clone() };
-        self.refunds.insert(key, refund.clone());
+        let status = if self.refunds_pend { GatewayRefundStatus::Pending } else { GatewayRefundStatus::Succeeded };
+        let refund =
+            GatewayRefund { gateway_refund_id: format!("re_{key}"), amount: amount.clone(), status, failure: None };
+        self.refund_keys.insert(key, *refund_id);
+        self.refunds.insert(*refund_id, (refund.clone(), gateway_payment_id.clone()));
         refund
     }
 }
 
-fn is_open(status: GatewayPaymentStatus) -> bool {
+/// The shopper, or time, has not decided yet.
+fn waits(status: GatewayPaymentStatus) -> bool {
     matches!(status, GatewayPaymentStatus::RequiresAction | GatewayPaymentStatus::Pending)
+}
+
+/// As a checkout would ask.
+pub fn request(order_id: OrderId, amount: Money, token: &str) -> PaymentRequest {
+    PaymentRequest {
+        order_id,
+        order_number: "ORD0".to_owned(),
+        attempt: 1,
+        amount,
+        capture: Capture::Take,
+        method: PaymentMethod::Upi,
+        token: Some(token.to_owned()),
+        return_url: "http://127.0.0.1/back".to_owned(),
+        email: None,
+        phone: None,
+    }
 }
 
 #[async_trait]
@@ -301,8 +352,12 @@ impl PaymentGateway for ScriptedGateway {
         "scripted"
     }
 
-    fn key_lifetime(&self) -> Duration {
+    fn key_lifetime(&self, _: Operation) -> Duration {
         Duration::from_secs(24 * 3600)
+    }
+
+    fn accepts(&self, _: PaymentMethod, _: &Money) -> Result<(), Unsupported> {
+        Ok(())
     }
 
     async fn initiate(&self, key: Uuid, request: &PaymentRequest) -> Result<GatewayPayment, GatewayError> {
@@ -314,7 +369,8 @@ impl PaymentGateway for ScriptedGateway {
         self.answer(payment).await
     }
 
-    async fn find(&self, order_id: OrderId) -> Result<Vec<GatewayPayment>, GatewayError> {
+    async fn find(&self, lookup: &Lookup) -> Result<Vec<GatewayPayment>, GatewayError> {
+        let order_id = lookup.order_id;
         self.heard()?;
         if self.ledger().mute_about.contains(&order_id) {
             return Err(GatewayError::Unknown("it does not say".to_owned()));
@@ -346,17 +402,37 @@ impl PaymentGateway for ScriptedGateway {
         self.answer(PaymentPage { payments, next }).await
     }
 
-    async fn close(&self, _: Uuid, order_id: OrderId) -> Result<Vec<GatewayPayment>, GatewayError> {
+    async fn proceed(&self, _: Uuid, proceeding: &Proceeding) -> Result<GatewayPayment, GatewayError> {
+        self.heard()?;
+        let payment = {
+            let mut ledger = self.ledger();
+            let payment = ledger.payments.get_mut(&proceeding.gateway_payment_id).expect("a payment to proceed with");
+            assert_eq!(payment.amount, proceeding.amount, "all of it");
+            match (payment.status, proceeding.capture) {
+                (GatewayPaymentStatus::Approved | GatewayPaymentStatus::Authorized, Capture::Take) => {
+                    payment.status = GatewayPaymentStatus::Captured;
+                    payment.captured = payment.amount.amount();
+                }
+                (GatewayPaymentStatus::Approved, Capture::Hold) => payment.status = GatewayPaymentStatus::Authorized,
+                (_, Capture::Take | Capture::Hold) => {}
+            }
+            payment.clone()
+        };
+        self.answer(payment).await
+    }
+
+    async fn close(&self, _: Uuid, lookup: &Lookup) -> Result<Vec<GatewayPayment>, GatewayError> {
+        let order_id = lookup.order_id;
         self.heard()?;
         for payment in self.ledger().payments.values_mut().filter(|p| p.order_id == order_id) {
-            if is_open(payment.status) {
+            if payment.status.is_open() {
                 payment.status = GatewayPaymentStatus::Closed;
             }
         }
         self.answer(self.payments(order_id)).await
     }
 
-    async fn refund(&self, key: Uuid, gateway_payment_id: &str, amount: &Money) -> Result<GatewayRefund, GatewayError> {
+    async fn refund(&self, key: Uuid, refund: &RefundOrder) -> Result<GatewayRefund, GatewayError> {
         self.heard()?;
         let refund = {
             let mut ledger = self.ledger();
@@ -367,12 +443,23 @@ impl PaymentGateway for ScriptedGateway {
                 let (code, detail) = ("charge-too-old".to_owned(), "it was long ago".to_owned());
                 return Err(GatewayError::Refused { code, detail });
             }
-            ledger.give_back(key, gateway_payment_id, amount)
+            ledger.give_back(key, refund)
         };
         self.answer(refund).await
     }
 
-    fn verify_webhook(&self, _: &[(String, String)], _: &[u8], _: DateTime<Utc>) -> Result<Webhook, WebhookError> {
+    async fn find_refund(&self, refund: &RefundOrder) -> Result<Option<GatewayRefund>, GatewayError> {
+        self.heard()?;
+        let found = self.ledger().refunds.get(&refund.refund_id).map(|(refund, _)| refund.clone());
+        self.answer(found).await
+    }
+
+    async fn verify_webhook(
+        &self,
+        _: &[(String, String)],
+        _: &[u8],
+        _: DateTime<Utc>,
+    ) -> Result<Webhook, WebhookError> {
         Err(WebhookError::BadSignature)
     }
 }

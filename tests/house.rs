@@ -9,6 +9,7 @@ fn root() -> &'static Path {
 /// Each crate may depend on these of ours, and no others: the arrows point downwards.
 const ARROWS: &[(&str, &[&str])] = &[
     ("domain", &[]),
+    ("fakes", &[]),
     ("engine", &[]),
     ("embedded", &[]),
     ("sandbox", &["serving"]),
@@ -32,6 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "domain",
             "embedded",
             "engine",
+            "fakes",
             "migrations",
             "sandbox",
             "schedules",
@@ -72,7 +74,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "workflows",
         &[
-            &["audit", "hold_mirror", "reservation_expiry", "rules"],
+            &["audit", "fraud", "hold_mirror", "reservation_expiry", "rules"],
             &["shop"],
             &["cart", "cart_expiry", "notification", "retention"],
             &["abandoned_cart", "desk", "low_stock_alerts", "stuck_run_rescue"],
@@ -114,7 +116,9 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
                 "audit_log",
                 "catalogue",
                 "coupons",
+                "disputes",
                 "events",
+                "fraud",
                 "login_failures",
                 "messages",
                 "payments",
@@ -154,7 +158,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
                 "write",
             ],
             &["addresses", "categories", "coupons", "inventory", "keys", "orders", "refunds", "users"],
-            &["payments", "products", "returns", "shipments"],
+            &["fraud", "payments", "products", "returns", "shipments"],
         ],
     ),
 ];

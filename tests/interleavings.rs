@@ -45,6 +45,7 @@ async fn report(world: &World, payment: &GatewayPayment) {
         order_id: Some(payment.order_id),
         amount: Some(payment.amount.clone()),
         failure: None,
+        about: None,
     };
     let mut tx = world.pool.begin().await.expect("a transaction");
     webhook::receive(&mut tx, "scripted", &event).await.expect("received");

@@ -146,8 +146,8 @@ async fn a_checkout_is_called_off_and_another_is_told_what_it_waits_for() {
         .await
         .expect("an order");
     let payment = world.gateway.approve(order_id.into()).expect("approved, and no webhook");
-    let captured = json!({ "gatewayPaymentId": payment.gateway_payment_id, "captured": payment.amount,
-                           "failure": null, "expired": false });
+    let captured = json!({ "ended": { "gatewayPaymentId": payment.gateway_payment_id, "captured": payment.amount,
+                                      "failure": null, "expired": false } });
     for (name, payload) in [
         ("", &captured),
         ("payment", &json!("\u{0}")),

@@ -44,7 +44,7 @@ async fn pay(world: &World, order_id: OrderId, token: &str) -> Result<Uuid, Offe
         token: Some(token.to_owned()),
     };
     let mut tx = world.pool.begin().await.expect("a transaction");
-    let run_id = attempt::offer(&mut tx, offer).await;
+    let run_id = attempt::offer(&mut tx, &world.shop, offer).await;
     // Waited for, so that no lock of it is in the way of the turn that follows.
     match run_id {
         Ok(_) => tx.commit().await.expect("committed"),
@@ -147,7 +147,7 @@ async fn tries_are_counted_and_one_at_a_time() {
 
     let wrong = Offer { order_id, amount: Decimal::ONE, method: PaymentMethod::Upi, token: None };
     let mut tx = world.pool.begin().await.expect("a transaction");
-    assert!(matches!(attempt::offer(&mut tx, wrong).await, Err(OfferError::AmountMismatch { .. })));
+    assert!(matches!(attempt::offer(&mut tx, &world.shop, wrong).await, Err(OfferError::AmountMismatch { .. })));
     tx.rollback().await.expect("rolled back");
 
     let (one, other) = tokio::join!(pay(&world, order_id, "tok_declined"), pay(&world, order_id, "tok_declined"));
@@ -175,6 +175,7 @@ async fn tell(world: &World, order_id: OrderId, kind: WebhookKind) {
             order_id: Some(order_id),
             amount: (payment.captured > Decimal::ZERO).then(|| payment.amount.clone()),
             failure: payment.failure.clone(),
+            about: None,
         };
         let mut tx = world.pool.begin().await.expect("a transaction");
         webhook::receive(&mut tx, "scripted", &event).await.expect("received");

@@ -113,7 +113,9 @@ async fn two_processes_share_the_buckets_in_redis_and_each_has_its_own_without()
             let begun = Instant::now();
             let answers = join_all(crowd.iter().map(|(door, from)| ask(door, from))).await;
             let served = answers.iter().filter(|answer| answer.status == 200).count();
-            assert!((3..=6 + 2 * given_back(begun)).contains(&served), "{served}: no more than at both doors apart");
+            // Some may have been counted in Redis before it was too late for the others.
+            let most = 3 + 2 * (3 + given_back(begun));
+            assert!((3..=most).contains(&served), "{served}: no more than in Redis and at both doors apart");
             let refused = answers.into_iter().find(|answer| answer.status == 429).expect("one");
             if served == 3 { Ok(refused) } else { Err(format!("{served} were served")) }
         }

@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use domain::{ids::OrderId, money::Money, payment::PaymentMethod, ports::PaymentGateway};
+use domain::{
+    ids::OrderId,
+    money::Money,
+    payment::PaymentMethod,
+    ports::{GatewayRefundStatus, PaymentGateway, WebhookEvent, WebhookKind, WebhookSubject},
+};
 use engine::{Start, testing::trace};
 use rust_decimal::Decimal;
 use uuid::Uuid;
@@ -169,6 +174,100 @@ async fn what_cannot_be_refunded_is_refused_and_writes_nothing() {
     assert_eq!(runs, 0);
 }
 
+/// The gateway has taken it in hand; its webhook is lost, and it is asked once a day.
+#[tokio::test]
+async fn a_refund_that_is_under_way_is_settled_when_it_has_arrived() {
+    let world = World::new().await;
+    let (order_id, _) = paid(&world).await;
+    world.gateway.keep_refunds_pending(true);
+    let run_id = ask(&world, order_id, Decimal::from(1_000)).await.expect("accepted");
+    let worker = world.healthy().await;
+    worker.turn(run_id).await.expect("a turn");
+    assert_eq!(world.status(run_id).await, "WAITING");
+    assert_eq!(payment_status(&world, order_id).await, ("CAPTURED".to_owned(), Decimal::ZERO), "not there yet");
+    // Another of the same payment does not wait for it.
+    world.gateway.keep_refunds_pending(false);
+    let another = ask(&world, order_id, Decimal::from(500)).await.expect("accepted");
+    worker.turn(another).await.expect("a turn");
+    assert_eq!(world.status(another).await, "COMPLETED");
+    world.gateway.end_refunds(GatewayRefundStatus::Succeeded);
+    world.carry_on(1).await;
+    assert_eq!(world.status(run_id).await, "COMPLETED");
+    assert_refunded(&world, order_id, "PARTIALLY_REFUNDED", Decimal::from(1_500), "both have arrived").await;
+}
+
+/// The bank sends it back days later: it is owed still, and the staff's; nobody sends it again by themselves.
+#[tokio::test]
+async fn a_refund_that_fails_later_waits_for_a_person() {
+    let rules = workflows::Rules { staff_email: Some("staff@example.com".to_owned()), ..workflows::Rules::default() };
+    let world = World::with(workflows::Rules { default_gateway: "scripted".to_owned(), ..rules }).await;
+    let (order_id, _) = paid(&world).await;
+    world.gateway.keep_refunds_pending(true);
+    let run_id = ask(&world, order_id, Decimal::from(1_000)).await.expect("accepted");
+    let worker = world.healthy().await;
+    worker.turn(run_id).await.expect("a turn");
+    world.gateway.end_refunds(GatewayRefundStatus::Failed);
+    let refund_id: Uuid = sqlx::query_scalar("select id from refunds where run_id = $1")
+        .bind(run_id)
+        .fetch_one(&world.pool)
+        .await
+        .expect("a refund");
+    let told = WebhookEvent {
+        event_id: "evt_refund".to_owned(),
+        kind: WebhookKind::RefundFailed,
+        gateway_payment_id: world.gateway.payments(order_id)[0].gateway_payment_id.clone(),
+        order_id: None,
+        amount: None,
+        failure: None,
+        about: Some(WebhookSubject { gateway_id: "re_1".to_owned(), refund_id: Some(refund_id) }),
+    };
+    for expected in ["SIGNALLED", "IGNORED"] {
+        let mut tx = world.pool.begin().await.expect("a transaction");
+        let outcome = workflows::checkout::webhook::receive(&mut tx, "scripted", &told).await.expect("received");
+        tx.commit().await.expect("committed");
+        assert_eq!(outcome, expected);
+    }
+    worker.turn(run_id).await.expect("a turn");
+    let standing: (String, Option<String>) = sqlx::query_as("select status, failure from refunds where id = $1")
+        .bind(refund_id)
+        .fetch_one(&world.pool)
+        .await
+        .expect("a refund");
+    assert_eq!(standing, ("FAILED".to_owned(), Some("account_closed".to_owned())));
+    assert_eq!(world.gateway.refund_keys().len(), 1, "it is not sent again by itself");
+    assert_eq!(world.status(run_id).await, "WAITING");
+    world.assert_books("while it waits for a person").await;
+}
+
+/// Somebody gives money back on the gateway's own site: it is booked, once, and not sent again.
+#[tokio::test]
+async fn a_refund_made_at_the_gateway_is_booked_and_the_order_stands() {
+    let world = World::new().await;
+    let (order_id, total) = paid(&world).await;
+    world.gateway.refund_by_hand(order_id, Decimal::TEN);
+    let currency = domain::money::Currency::INR;
+    let told = |amount: Decimal, id: &str| WebhookEvent {
+        event_id: format!("evt_{id}"),
+        kind: WebhookKind::RefundSucceeded,
+        gateway_payment_id: world.gateway.payments(order_id)[0].gateway_payment_id.clone(),
+        order_id: None,
+        amount: Some(Money::rounded(amount, currency)),
+        failure: None,
+        about: Some(WebhookSubject { gateway_id: id.to_owned(), refund_id: None }),
+    };
+    for (amount, id, expected) in
+        [(Decimal::TEN, "re_1", "BOOKED"), (Decimal::TEN, "re_1", "IGNORED"), (total, "re_2", "COMPARED")]
+    {
+        let mut tx = world.pool.begin().await.expect("a transaction");
+        let event = told(amount, id);
+        let outcome = workflows::checkout::webhook::receive(&mut tx, "scripted", &event).await.expect("received");
+        tx.commit().await.expect("committed");
+        assert_eq!(outcome, expected, "{amount}, {id}");
+    }
+    world.carry_on(1).await;
+    assert_refunded(&world, order_id, "PARTIALLY_REFUNDED", Decimal::TEN, "booked").await;
+}
+
 /// Cash has no gateway: that it is owed, and paid back by hand, is a row.
 #[tokio::test]
 async fn cash_is_paid_back_by_hand_and_the_row_says_so() {
@@ -197,14 +296,7 @@ async fn cash_is_paid_back_by_hand_and_the_row_says_so() {
 async fn money_captured_besides_what_paid_for_an_order_goes_back_and_the_order_stands() {
     let world = World::new().await;
     let (order_id, total) = paid(&world).await;
-    let charge = domain::ports::PaymentRequest {
-        order_id,
-        attempt: 2,
-        amount: Money::rounded(total, domain::money::Currency::INR),
-        method: PaymentMethod::Upi,
-        token: Some("tok_ok".to_owned()),
-        return_url: None,
-    };
+    let charge = crate::gateway::request(order_id, Money::rounded(total, domain::money::Currency::INR), "tok_ok");
     world.gateway.initiate(Uuid::now_v7(), &charge).await.expect("charged twice");
     assert_eq!(world.gateway.net(order_id), total + total);
     let gateway = Some("scripted".to_owned());

@@ -264,6 +264,7 @@ pub fn order(user: UserId, cart: CartId) -> Order {
         payment_method: PaymentMethod::Upi,
         payment_gateway: None,
         payment_token: Some("tok_ok".to_owned()),
+        client_network: None,
         coupon_codes: Vec::new(),
         fingerprint: "the same request".to_owned(),
     }

@@ -5,6 +5,7 @@
 
 pub mod accept;
 pub mod attempt;
+mod complete;
 pub mod confirm;
 pub mod create;
 pub mod pay;
@@ -16,22 +17,31 @@ pub mod webhook;
 
 use std::sync::Arc;
 
-use domain::payment::PaymentMethod;
+use domain::{
+    fraud::{Decision, Digest},
+    payment::PaymentMethod,
+};
 use engine::{Flow, Nothing, Result, Workflow};
 
 pub use self::request::{Receipt, Request};
 use self::{
     attempt::{Attempt, Window},
+    complete::Completing,
     confirm::{
         AppendHistory, CommitReservation, ConfirmOrder, ConvertCart, PublishEvents, ReadReceipt, RecordRedemption,
         SendNotifications,
     },
     create::{CancelOrder, CreateOrder, CreateOrderItems, LinkCoupons},
-    pay::{ClosePayment, InitiatePayment, PaymentOutcome, StorePaymentIntent, VoidOrRefund},
+    pay::{InitiatePayment, StorePaymentIntent, VoidOrRefund},
     reserve::{ReleaseInventory, ReserveInventory},
-    validate::{ApplyCoupons, CollectDetails, ReleaseCoupons, UnlockCart, ValidateCart},
+    validate::{ApplyCoupons, CollectDetails, ReleaseCoupons, UnlockCart, ValidCart, ValidateCart},
 };
-use crate::{Shop, desk::Desk};
+use crate::{
+    Shop,
+    desk::Desk,
+    fraud::{self, ScreenOrder},
+    store::carts::CartLine,
+};
 
 /// `checkout/v1`.
 #[derive(Debug, Clone)]
@@ -52,6 +62,8 @@ impl Workflow for Checkout {
         // PHASE 1 · Pre-checkout validation
         // 1. Validate cart
         let cart = Arc::new(flow.tx(ValidateCart { run_id, request: request.clone() }).undo(Nothing).await?);
+        // The seed's fraud checks: whoever is denied learns no more than that
+        let screening = fraud::screen(flow, screened(&request, &cart)).await?;
         // 2. Apply coupons
         let apply = ApplyCoupons { request: request.clone(), cart: cart.clone() };
         let quote = Arc::new(flow.tx(apply).undo(ReleaseCoupons { order_id }).await?);
@@ -79,6 +91,7 @@ impl Workflow for Checkout {
         if request.payment_method != PaymentMethod::Cod && !quote.total.is_zero() {
             let desk = Desk::new(flow.pool(), shop.gateway(&request.gateway));
             let window = Window::new(held.since, request.terms.payment_window(), hold);
+            let return_url = shop.rules.payment_return_url(order_id);
             let mut attempt = Attempt::first(&request);
             payment = Some(loop {
                 // 8. Initiate payment: call the gateway, and store its payment id
@@ -88,6 +101,8 @@ impl Workflow for Checkout {
                     attempt: &attempt,
                     earlier: &earlier,
                     quote: &quote,
+                    return_url: &return_url,
+                    is_doubtful: screening.decision == Decision::Review,
                     window,
                     desk: &desk,
                 };
@@ -95,20 +110,18 @@ impl Workflow for Checkout {
                 let (store, tried) = (request.clone(), attempt.clone());
                 let store = StorePaymentIntent { run_id, request: store, attempt: tried, intent: intent.clone() };
                 flow.tx(store).undo(Nothing).await?;
-                let outcome = match PaymentOutcome::known(&intent) {
-                    Some(outcome) => outcome,
-                    // 9. User completes payment
-                    None => match attempt.wait(flow, window, &earlier, &intent, &desk).await? {
-                        Some(outcome) if outcome.gateway_payment_id == intent.gateway_payment_id => outcome,
-                        // Silence is not "unpaid", nor is word of another payment: the gateway is told to
-                        // close, and says how it ended.
-                        Some(_) | None => {
-                            let by = window.close_by(attempt.number);
-                            flow.call(ClosePayment { order_id, intent: &intent, by, desk: &desk }).undo(Nothing).await?
-                        }
-                    },
+                // 9. User completes payment
+                let completing = Completing {
+                    order_id,
+                    attempt: &attempt,
+                    earlier: &earlier,
+                    intent: &intent,
+                    quote: &quote,
+                    screening,
+                    window,
+                    desk: &desk,
                 };
-                match outcome.captured(&quote) {
+                match completing.outcome(flow).await?.captured(&quote) {
                     Ok(captured) => break captured,
                     // Declined: unless the shopper may try again, this `?` is the arrow to box 9a, the
                     // undos above in reverse.
@@ -144,5 +157,23 @@ impl Workflow for Checkout {
         }
         // 17. Return success response
         flow.tx(ReadReceipt { request, details, shop: shop.clone() }).await
+    }
+}
+
+/// What the rules against fraud look at. Of the cart its worth without coupons, which lower no suspicion.
+fn screened(request: &Request, cart: &ValidCart) -> ScreenOrder {
+    let billing = request.billing_address.as_ref().unwrap_or(&request.shipping_address);
+    let is_cash = request.payment_method == PaymentMethod::Cod;
+    ScreenOrder {
+        order_id: request.order_id,
+        user_id: request.user_id,
+        email: Some(Digest::of_email(&request.contact_email)),
+        address: Some(Digest::of_address(&request.shipping_address)),
+        network: request.client_network,
+        token: request.payment_token.as_deref().filter(|_| !is_cash).map(Digest::of_token),
+        billing_country: billing.country.clone(),
+        shipping_country: request.shipping_address.country.clone(),
+        amount: cart.lines.iter().map(CartLine::total).sum(),
+        currency: request.terms.pricing.currency,
     }
 }

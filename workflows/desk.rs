@@ -4,14 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use domain::{
+    ids::OrderId,
     notification::{StaffReport, gateway_misconfigured},
-    ports::{GatewayError, PaymentGateway},
+    ports::{GatewayError, Lookup, PaymentGateway},
 };
 use engine::{Dependency, Failure, StepError};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::notification::Notice;
+use crate::{notification::Notice, store::payments};
 
 /// What calls to a gateway depend on.
 pub(crate) fn dependency_of(gateway: Option<&Arc<dyn PaymentGateway>>) -> Option<Dependency> {
@@ -40,6 +41,11 @@ impl<'a> Desk<'a> {
         self.gateway.ok_or_else(|| StepError::Unknown("the payment gateway is not configured on this worker".into()))
     }
 
+    /// What the gateway must be told to find an order's payments.
+    pub(crate) async fn lookup(&self, order_id: OrderId, now: DateTime<Utc>) -> Result<Lookup, StepError> {
+        Ok(payments::lookup(&mut *self.pool.acquire().await?, order_id, now).await?)
+    }
+
     /// How a gateway's error is read: refused is final; anything else is "unknown", and tried again under
     /// the same key until it is known. That the shop is set up wrongly is no refusal either: the staff is
     /// told, and the run waits for them.
@@ -51,6 +57,9 @@ impl<'a> Desk<'a> {
             }
             Err(GatewayError::Busy { why, after_s }) => {
                 Err(StepError::Busy { why, after: Duration::from_secs(after_s) })
+            }
+            Err(GatewayError::NotNow { code, detail, after_s }) => {
+                Err(StepError::NotYet { why: format!("{code}: {detail}"), after: Duration::from_secs(after_s) })
             }
             Err(GatewayError::Unknown(why)) => Err(StepError::Unknown(why.into())),
             Err(GatewayError::Misconfigured(why)) => {

@@ -11,6 +11,7 @@ pub mod cart;
 pub mod cart_expiry;
 pub mod checkout;
 mod desk;
+pub mod fraud;
 pub mod fulfilment;
 pub mod hold_mirror;
 pub mod low_stock_alerts;

@@ -17,10 +17,11 @@ use crate::{
     cancellation::Cancellation,
     checkout::{
         Checkout, attempt,
-        pay::{self, PaymentOutcome},
+        pay::{self, Word},
     },
+    fraud,
     order_return::{ARRIVAL, DECISION, OrderReturn},
-    refund::{RefundPayment, desk::DECIDED},
+    refund::{RefundPayment, desk::NEWS},
     store::audit_log::{self, Action},
 };
 
@@ -193,11 +194,12 @@ pub async fn cancel(conn: &mut PgConnection, run_id: Uuid, operator: Operator<'_
 /// Signals by their workflow, and what an operator may say with them. What is decided at a desk of its own
 /// is decided there: more than the run must hear of it.
 const SIGNALS: &[(&str, &str, Sayable)] = &[
-    (Checkout::NAME, pay::SIGNAL, Sayable::By(|payload| PaymentOutcome::deserialize(payload).is_ok())),
+    (Checkout::NAME, pay::SIGNAL, Sayable::By(|payload| Word::deserialize(payload).is_ok())),
     (Checkout::NAME, attempt::SIGNAL, Sayable::At("POST /api/payments/process")),
-    (RefundPayment::NAME, DECIDED, Sayable::At("POST /api/refunds/{id}/resend or /settle")),
-    (Cancellation::NAME, DECIDED, Sayable::At("POST /api/refunds/{id}/resend or /settle")),
-    (OrderReturn::NAME, DECIDED, Sayable::At("POST /api/refunds/{id}/resend or /settle")),
+    (Checkout::NAME, fraud::SIGNAL, Sayable::At("POST /api/orders/{id}/review")),
+    (RefundPayment::NAME, NEWS, Sayable::At("POST /api/refunds/{id}/resend or /settle")),
+    (Cancellation::NAME, NEWS, Sayable::At("POST /api/refunds/{id}/resend or /settle")),
+    (OrderReturn::NAME, NEWS, Sayable::At("POST /api/refunds/{id}/resend or /settle")),
     (OrderReturn::NAME, DECISION, Sayable::At("POST /api/returns/{id}/approve or /reject")),
     (OrderReturn::NAME, ARRIVAL, Sayable::At("POST /api/returns/{id}/receive or /reject")),
 ];

@@ -114,11 +114,9 @@ impl Workflow for OrderReturn {
         flow.start(told("return.received", request)).await?;
         let owed = flow.tx(AssessGoods { request }).await?;
         let refund = RefundRequest {
-            order_id,
-            gateway: owed.gateway,
-            reason: "goods were returned".to_owned(),
             amount: Some(owed.amount),
             reference: Some(return_id.to_string()),
+            ..RefundRequest::everything(order_id, owed.gateway, "goods were returned".to_owned())
         };
         let due = flow.tx(ClaimWorth { return_id, refund: &refund, amount: owed.amount }).await?;
         flow.tx(Restock { request }).await?;

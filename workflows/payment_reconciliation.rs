@@ -139,7 +139,10 @@ impl PaymentReconciliation {
                     continue;
                 }
                 let gateway = self.0.gateway(name);
-                let asked = flow.call(FindPayments { checks: &found.checks, gateway }).undo(Nothing).await?;
+                let asked = flow
+                    .call(FindPayments { checks: &found.checks, gateway, pool: flow.pool().clone() })
+                    .undo(Nothing)
+                    .await?;
                 *sum += flow.tx(CompareBooks { walk, found: &found, asked: &asked }).undo(Nothing).await?;
                 flow.checkpoint().await?;
                 if asked.is_away {

@@ -47,6 +47,12 @@ pub struct RefundRequest {
     /// What it is for besides the order, e.g. a return.
     #[serde(default)]
     pub reference: Option<String>,
+    /// A payment was begun whose answer never came.
+    #[serde(default)]
+    pub answer_lost: bool,
+    /// The gateway's id of a payment that need not be on our books.
+    #[serde(default)]
+    pub gateway_payment_id: Option<String>,
 }
 
 /// `refund/v1`.
@@ -87,7 +93,7 @@ pub(crate) async fn claim_everything(
     let payments = match &request.gateway {
         Some(name) => {
             let desk = Desk::new(flow.pool(), shop.gateway(name));
-            flow.call(ClosePayments { order_id: request.order_id, desk: &desk }).await?
+            flow.call(ClosePayments { request, desk: &desk }).await?
         }
         None => Vec::new(),
     };
@@ -117,7 +123,7 @@ const PATIENT: RetryPolicy = RetryPolicy {
 
 /// Closes what is still open and learns what was captured.
 struct ClosePayments<'a> {
-    order_id: OrderId,
+    request: &'a RefundRequest,
     desk: &'a Desk<'a>,
 }
 
@@ -134,7 +140,13 @@ impl Call for ClosePayments<'_> {
     }
 
     async fn run(&self, context: &CallContext) -> Result<Vec<GatewayPayment>, StepError> {
-        let closed = self.desk.gateway()?.close(context.idempotency_key, self.order_id).await;
+        let RefundRequest { order_id, answer_lost, gateway_payment_id, .. } = self.request;
+        let mut lookup = self.desk.lookup(*order_id, context.now).await?;
+        lookup.lost = *answer_lost;
+        lookup
+            .known
+            .extend(gateway_payment_id.iter().filter(|id| !lookup.known.contains(id)).cloned().collect::<Vec<_>>());
+        let closed = self.desk.gateway()?.close(context.idempotency_key, &lookup).await;
         self.desk.read(closed, context.now).await
     }
 }
@@ -185,7 +197,15 @@ impl Step for ClaimAmount<'_> {
 impl RefundRequest {
     /// Whatever the gateway has captured that the order does not stand for.
     pub fn everything(order_id: OrderId, gateway: Option<String>, reason: String) -> Self {
-        RefundRequest { order_id, gateway, reason, amount: None, reference: None }
+        RefundRequest {
+            order_id,
+            gateway,
+            reason,
+            amount: None,
+            reference: None,
+            answer_lost: false,
+            gateway_payment_id: None,
+        }
     }
 
     fn claim(&self, run_id: Uuid) -> Claim<'_> {

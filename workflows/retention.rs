@@ -15,13 +15,15 @@ use uuid::Uuid;
 
 use crate::{
     Shop,
-    store::{carts::idle, login_failures, retention},
+    store::{carts::idle, fraud::screenings, login_failures, retention},
 };
 
 /// Rows of a kind deleted by one commit.
 const BATCH: i64 = 2_000;
 /// How long a cart that expired is kept, counted from its owner's last activity: guests leave many.
 const CARTS_KEPT: TimeDelta = TimeDelta::days(90);
+/// No rule against fraud looks back for longer than thirty days.
+const KEYS_KEPT: TimeDelta = TimeDelta::days(31);
 /// Commits of one run for each purpose; what is left then is the next run's. Half a million rows an hour,
 /// ten times what fifty thousand checkouts an hour leave behind.
 const BATCHES: usize = 250;
@@ -36,8 +38,8 @@ pub struct Deleted {
     pub days: u64,
     /// Finished runs, with their journals, that went one by one.
     pub runs: u64,
-    /// Business keys, idempotency keys, webhooks, refresh tokens, expired carts, failed logins, late signals
-    /// and notes of dead workers.
+    /// Business keys, idempotency keys, webhooks, refresh tokens, expired carts, failed logins, late signals,
+    /// what checkouts were counted by, and notes of dead workers.
     pub rows: u64,
 }
 
@@ -215,10 +217,11 @@ enum Spent {
     Answers,
     RefreshTokens,
     Webhooks,
+    ScreeningKeys,
 }
 
 impl Spent {
-    const ALL: [Spent; 8] = [
+    const ALL: [Spent; 9] = [
         Spent::BusinessKeys,
         Spent::Signals,
         Spent::DeadDeliverers,
@@ -227,6 +230,7 @@ impl Spent {
         Spent::Answers,
         Spent::RefreshTokens,
         Spent::Webhooks,
+        Spent::ScreeningKeys,
     ];
 }
 
@@ -241,7 +245,7 @@ impl Step for DeleteSpentRows<'_> {
     type Output = u64;
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<u64, StepError> {
-        let carts_before = tx.now() - CARTS_KEPT;
+        let (carts_before, keys_before) = (tx.now() - CARTS_KEPT, tx.now() - KEYS_KEPT);
         let (conn, rules) = (tx.conn(), self.rules);
         Ok(match self.kind {
             Spent::BusinessKeys => retire::forget_keys(conn, BATCH, rules.run_keys()).await?,
@@ -252,6 +256,7 @@ impl Step for DeleteSpentRows<'_> {
             Spent::Answers => retention::delete_answers(conn, BATCH).await?,
             Spent::RefreshTokens => retention::delete_refresh_tokens(conn, BATCH).await?,
             Spent::Webhooks => retention::delete_webhooks(conn, BATCH, rules.webhooks()).await?,
+            Spent::ScreeningKeys => screenings::delete_old_keys(conn, BATCH, keys_before).await?,
         })
     }
 }

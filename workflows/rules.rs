@@ -3,7 +3,10 @@
 mod terms;
 mod upkeep;
 
-use domain::{ids::UserId, pricing::PricingPolicy};
+use domain::{
+    ids::{OrderId, UserId},
+    pricing::PricingPolicy,
+};
 use serde::{Deserialize, Serialize};
 
 pub use terms::Terms;
@@ -94,6 +97,16 @@ impl Rules {
     /// Where an owner finds the cart again.
     pub fn cart_url(&self) -> String {
         format!("{}/cart", self.public_url.trim_end_matches('/'))
+    }
+
+    /// Where a gateway's page sends a shopper who has paid, or has not.
+    pub fn payment_return_url(&self, order_id: OrderId) -> String {
+        format!("{}/api/payments/return/{order_id}", self.public_url.trim_end_matches('/'))
+    }
+
+    /// Where the shop shows them what has become of their order.
+    pub fn order_url(&self, order_id: OrderId) -> String {
+        format!("{}/orders/{order_id}", self.public_url.trim_end_matches('/'))
     }
 
     /// Seconds from its last activity until this owner's cart expires; a cart without a user is a guest's.

@@ -17,15 +17,12 @@ use uuid::Uuid;
 
 use crate::{
     notification::{Notice, Notification},
-    store::{
-        audit_log::{self, Action},
-        refunds::held::{self, Held},
-    },
+    store::audit_log::{self, Action},
 };
 
-/// Parked runs, or refunds, looked at by one commit.
+/// Parked runs looked at by one commit.
 const BATCH: i64 = 100;
-/// Commits of one run for each kind. The next begins anew, so this is as many as a journal holds.
+/// Commits of one run. The next begins anew, so this is as many as a journal holds.
 const BATCHES: usize = 400;
 /// Times a run is let go on before it is a person's.
 const TIMES: i64 = 5;
@@ -49,7 +46,7 @@ pub struct Rescued {
     pub woken: u64,
     /// Parked runs let go on.
     pub resumed: u64,
-    /// Parked runs, and refunds that wait for one, that the staff was told of.
+    /// Parked runs that the staff was told of.
     pub reported: u64,
 }
 
@@ -71,14 +68,6 @@ impl Workflow for StuckRunRescue {
             let batch = flow.tx(RescueParkedRuns { after: id }).undo(Nothing).await?;
             flow.checkpoint().await?;
             rescued.resumed += batch.resumed;
-            rescued.reported += batch.reported;
-            after = batch.next_after;
-        }
-        let mut after = Some(Uuid::nil());
-        for _ in 0..BATCHES {
-            let Some(id) = after else { break };
-            let batch = flow.tx(ReportHeldRefunds { after: id }).undo(Nothing).await?;
-            flow.checkpoint().await?;
             rescued.reported += batch.reported;
             after = batch.next_after;
         }
@@ -130,38 +119,6 @@ impl Step for RescueParkedRuns {
         }
         let is_full = i64::try_from(parked.len()).unwrap_or_default() == BATCH;
         batch.next_after = parked.last().filter(|_| is_full).map(|run| run.run_id);
-        Ok(batch)
-    }
-}
-
-/// Tells the staff, once each, of refunds behind an earlier one whose run is parked: nothing else shows that
-/// they cannot get on. Of what the gateway refused they have been told by its run.
-#[derive(Debug)]
-struct ReportHeldRefunds {
-    after: Uuid,
-}
-
-impl Step for ReportHeldRefunds {
-    const NAME: &'static str = "ReportHeldRefunds";
-    type Output = Batch;
-
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<Batch, StepError> {
-        let refunds = held::held(tx.conn(), self.after, BATCH).await?;
-        let mut batch = Batch::default();
-        for Held { refund_id, order_id, run_id, amount, currency, waits_for, waits_for_run, since, .. } in &refunds {
-            let (Some(earlier), Some(parked)) = (waits_for, waits_for_run) else { continue };
-            let text = format!(
-                "A refund has waited since {since} for another of its payment, whose run is parked.\n\n\
-                 Refund: {refund_id}\nOrder: {order_id}\nAmount: {amount} {currency}\nRun: {run_id}\n\
-                 Waits for: refund {earlier}\nParked run: {parked}\n\n\
-                 Both go on when that run does: `cart-engine inspect run {parked}` shows why it does not.\n"
-            );
-            let subject = format!("A refund of {amount} {currency} waits for a parked run");
-            let notice = Notice::to_staff("refund.held", StaffReport { id: *refund_id, subject, text });
-            batch.reported += u64::from(tx.start(Start::<Notification>::new(notice.key(), &notice)?).await?.is_new);
-        }
-        let is_full = i64::try_from(refunds.len()).unwrap_or_default() == BATCH;
-        batch.next_after = refunds.last().filter(|_| is_full).map(|refund| refund.refund_id);
         Ok(batch)
     }
 }

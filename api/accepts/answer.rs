@@ -72,6 +72,7 @@ impl From<Refusal> for ApiError {
                 PricingError::NoQuantity(_) | PricingError::InvalidPrice(_) | PricingError::InvalidTaxRate(_),
             )
             | Refusal::CurrencyMismatch { .. }
+            | Refusal::PaymentUnsupported(_)
             | Refusal::CodLimit { .. } => ApiError::conflict(code, detail),
         };
         let members = data.as_ref().and_then(Value::as_object).into_iter().flatten();

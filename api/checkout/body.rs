@@ -2,6 +2,7 @@
 
 use domain::{
     address::Address,
+    fraud::Network,
     ids::{AddressId, CartId},
     payment::PaymentMethod,
     phone::phone_problem,
@@ -113,7 +114,7 @@ impl CheckoutBody {
     ///
     /// # Errors
     /// 422 `validation-failed` with every place that is wrong.
-    pub(super) fn into_order(self, buyer: Buyer) -> Result<Order, ApiError> {
+    pub(super) fn into_order(self, buyer: Buyer, network: Option<Network>) -> Result<Order, ApiError> {
         let mut errors = self.complaints();
         let fingerprint = self.fingerprint().map_err(ApiError::internal)?;
         let shipping = choose("shipping", self.shipping_address, self.shipping_address_id, &mut errors);
@@ -147,6 +148,7 @@ impl CheckoutBody {
                 payment_method: self.payment_method,
                 payment_gateway: self.payment_gateway,
                 payment_token: self.payment_token,
+                client_network: network,
                 coupon_codes: self.coupon_codes.unwrap_or_default(),
                 fingerprint,
             }),
@@ -257,7 +259,7 @@ mod tests {
     }
 
     fn order(body: CheckoutBody) -> Result<Order, Vec<u8>> {
-        body.into_order(Buyer::User(UserId::generate())).map_err(|error| error.to_string().into_bytes())
+        body.into_order(Buyer::User(UserId::generate()), None).map_err(|error| error.to_string().into_bytes())
     }
 
     #[test]
@@ -308,11 +310,11 @@ mod tests {
     #[test]
     fn a_guest_says_how_to_reach_him() {
         let guest = || Buyer::Guest { session_hash: vec![1] };
-        assert!(body(|_| {}).into_order(guest()).is_err());
+        assert!(body(|_| {}).into_order(guest(), None).is_err());
         let with_contact = body(|request| {
             request["contact"] = json!({ "email": "Guest@Example.com", "phoneNumber": "+919876543210" });
         });
-        let order = with_contact.into_order(guest()).expect("an order");
+        let order = with_contact.into_order(guest(), None).expect("an order");
         assert!(matches!(order.shopper, Shopper::Guest { email, .. } if email == "guest@example.com"));
     }
 }

@@ -74,6 +74,7 @@ fn capture_of(order_id: OrderId, payment: &str) -> WebhookEvent {
         order_id: Some(order_id),
         amount: Some(Money::rounded(Decimal::from(100), Currency::INR)),
         failure: None,
+        about: None,
     }
 }
 
@@ -365,20 +366,20 @@ async fn money_for_no_order_of_ours_is_kept_tried_and_told_once() {
 }
 
 #[tokio::test]
-async fn word_of_an_order_that_is_not_there_yet_is_heard_when_it_is() {
+async fn word_of_a_payment_that_is_not_there_yet_is_heard_when_it_is() {
     let world = World::with(rules()).await;
     let accepted = world.waiting().await;
     let payment = world.gateway.approve(accepted.order_id).expect("approved").gateway_payment_id;
     let total = world.gateway.payments(accepted.order_id)[0].amount.clone();
-    let early = WebhookEvent { amount: Some(total), ..capture_of(OrderId::generate(), &payment) };
+    let early = WebhookEvent { amount: Some(total), order_id: None, ..capture_of(accepted.order_id, "not yet") };
     assert_eq!(world.hears(&early).await, Some("UNMATCHED"), "kept, and not answered as done with");
     assert_eq!(world.hears(&early).await, None, "once");
     assert_eq!(world.compared().await, (0, 0, 0), "it is given a minute");
-    sqlx::query("update webhook_inbox set event = jsonb_set(event, '{order_id}', to_jsonb($1::uuid))")
-        .bind(uuid::Uuid::from(accepted.order_id))
+    sqlx::query("update webhook_inbox set event = jsonb_set(event, '{gateway_payment_id}', to_jsonb($1::text))")
+        .bind(&payment)
         .execute(&world.pool)
         .await
-        .expect("its order comes");
+        .expect("it comes onto the books");
     world.passes(MINUTE).await;
     assert_eq!(world.compared().await.1, 1);
     world.settle().await;

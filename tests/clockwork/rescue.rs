@@ -127,39 +127,3 @@ async fn a_run_that_nothing_would_wake_is_woken() {
     assert_eq!(world.run_status(accepted.workflow_id).await, "COMPLETED");
     world.assert_books("after the waking").await;
 }
-
-#[tokio::test]
-async fn what_waits_for_a_parked_run_is_reported_once() {
-    let world = World::with(rules()).await;
-    let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
-    let order_id = world.checkout(user, cart, "tok_ok").await.expect("accepted").order_id;
-    world.settle().await;
-    let mut runs = Vec::new();
-    for _ in 0..2 {
-        let mut tx = world.pool.begin().await.expect("a transaction");
-        let ten = rust_decimal::Decimal::TEN;
-        runs.push(
-            workflows::pay_back::accept(&mut tx, order_id, ten, "user:clerk", "goodwill").await.expect("accepted"),
-        );
-        tx.commit().await.expect("committed");
-    }
-    let faults = Arc::new(Always("SendRefund", Fault::Fail(Failure::new("injected", "a test"))));
-    let registry = workflows::registry(&world.shop);
-    let broken = TestWorker::new(&world.pool, registry, true, Some(faults)).await.expect("a worker");
-    broken.turn(runs[0]).await.expect("a turn");
-    broken.die().await.expect("dead");
-    assert_eq!(world.run_status(runs[0]).await, "STUCK");
-    world.healthy().await.turn(runs[1]).await.expect("a turn");
-    assert_eq!(world.run_status(runs[1]).await, "RETRYING", "behind the first");
-
-    let mut conn = world.pool.acquire().await.expect("a connection");
-    let held = workflows::store::refunds::held::held(&mut conn, Uuid::nil(), 10).await.expect("what is held");
-    assert_eq!(held.len(), 1, "{held:?}");
-    assert_eq!((held[0].run_id, held[0].waits_for_run), (runs[1], Some(runs[0])));
-    assert_eq!(world.tick::<StuckRunRescue>().await["reported"], 2, "the parked run, and what waits for it");
-    assert_eq!(world.tick::<StuckRunRescue>().await["reported"], 0, "once");
-    world.settle().await;
-    let told = world.mails.to(STAFF).into_iter().filter(|mail| mail.event == "refund.held").collect::<Vec<_>>();
-    assert_eq!(told.len(), 1);
-    assert!(told[0].text.contains(&runs[0].to_string()), "{}", told[0].text);
-}

@@ -40,7 +40,7 @@ async fn whatever_is_rightly_signed_is_kept_and_shown() {
             json!({ "type": "dispute.opened\u{0}", "data": { "gatewayPaymentId": "sbx_1" } }).to_string(),
             "UNREADABLE",
         ),
-        ("evt_4", json!({ "type": "dispute.opened", "data": { "gatewayPaymentId": "sbx_1" } }).to_string(), "IGNORED"),
+        ("evt_4", json!({ "type": "dispute.updated", "data": { "gatewayPaymentId": "sbx_1" } }).to_string(), "IGNORED"),
         ("evt_5", foreign.to_string(), "UNMATCHED"),
     ];
     for (event_id, body, outcome) in &cases {

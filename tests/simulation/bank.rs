@@ -18,7 +18,8 @@ pub fn word_of(payment: &GatewayPayment) -> WebhookEvent {
         GatewayPaymentStatus::Pending | GatewayPaymentStatus::RequiresAction | GatewayPaymentStatus::Authorized => {
             (WebhookKind::PaymentAuthorized, None)
         }
-        GatewayPaymentStatus::Closed => (WebhookKind::Other("payment.closed".to_owned()), None),
+        GatewayPaymentStatus::Approved => (WebhookKind::PaymentApproved, None),
+        GatewayPaymentStatus::Closed => (WebhookKind::PaymentClosed, None),
     };
     WebhookEvent {
         event_id: format!("evt_{}", payment.gateway_payment_id),
@@ -27,6 +28,7 @@ pub fn word_of(payment: &GatewayPayment) -> WebhookEvent {
         order_id: Some(payment.order_id),
         amount,
         failure: payment.failure.clone(),
+        about: None,
     }
 }
 

@@ -37,7 +37,8 @@ impl History {
             .await
             .expect("what is due");
         let (amount, method) = (due.unwrap_or_default(), PaymentMethod::CreditCard);
-        let told = match offer(&mut tx, Offer { order_id, amount, method, token: Some(token.to_owned()) }).await {
+        let another = Offer { order_id, amount, method, token: Some(token.to_owned()) };
+        let told = match offer(&mut tx, &self.world.shop, another).await {
             Ok(_) => {
                 tx.commit().await.expect("committed");
                 *self.promises.offers.entry(order_id).or_default() += 1;

@@ -1,10 +1,17 @@
 //! Payment gateways behind [`domain::ports::PaymentGateway`].
 
 mod exchange;
+mod paypal;
+mod razorpay;
+mod reading;
 mod sandbox;
 mod standard_webhooks;
+mod stripe;
 
+pub use paypal::PayPalGateway;
+pub use razorpay::RazorpayGateway;
 pub use sandbox::SandboxGateway;
+pub use stripe::StripeGateway;
 
 /// Whether webhooks can be checked with that secret.
 pub fn is_webhook_secret(secret: &str) -> bool {

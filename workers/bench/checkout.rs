@@ -269,6 +269,7 @@ pub(crate) async fn place(accepts: &Accepts, cart: Cart) -> anyhow::Result<Uuid>
         payment_method: PaymentMethod::CreditCard,
         payment_gateway: None,
         payment_token: Some("tok_ok".to_owned()),
+        client_network: None,
         coupon_codes: Vec::new(),
         fingerprint: String::new(),
     };

@@ -11,9 +11,11 @@ use chrono::{DateTime, Utc};
 use domain::{
     ids::OrderId,
     money::Money,
+    payment::PaymentMethod,
     ports::{
-        GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, PaymentGateway, PaymentPage, PaymentRequest,
-        Webhook, WebhookError, Window,
+        GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, GatewayRefundStatus, Lookup, Operation,
+        PaymentGateway, PaymentPage, PaymentRequest, Proceeding, RefundOrder, Unsupported, Webhook, WebhookError,
+        Window,
     },
 };
 use rust_decimal::Decimal;
@@ -60,8 +62,12 @@ impl PaymentGateway for Instantly {
         if self.captures { Self::CAPTURES } else { Self::WAITS }
     }
 
-    fn key_lifetime(&self) -> Duration {
+    fn key_lifetime(&self, _: Operation) -> Duration {
         Duration::from_secs(24 * 3600)
+    }
+
+    fn accepts(&self, _: PaymentMethod, _: &Money) -> Result<(), Unsupported> {
+        Ok(())
     }
 
     async fn initiate(&self, key: Uuid, request: &PaymentRequest) -> Result<GatewayPayment, GatewayError> {
@@ -80,13 +86,18 @@ impl PaymentGateway for Instantly {
         Ok(payment.clone())
     }
 
-    async fn find(&self, order_id: OrderId) -> Result<Vec<GatewayPayment>, GatewayError> {
-        Ok(self.memory().payments.get(&order_id).cloned().into_iter().collect())
+    async fn find(&self, lookup: &Lookup) -> Result<Vec<GatewayPayment>, GatewayError> {
+        Ok(self.memory().payments.get(&lookup.order_id).cloned().into_iter().collect())
     }
 
-    async fn close(&self, _: Uuid, order_id: OrderId) -> Result<Vec<GatewayPayment>, GatewayError> {
+    async fn proceed(&self, _: Uuid, proceeding: &Proceeding) -> Result<GatewayPayment, GatewayError> {
+        let found = self.memory().payments.get(&proceeding.order_id).cloned();
+        found.ok_or_else(|| GatewayError::Unknown("there is no such payment".to_owned()))
+    }
+
+    async fn close(&self, _: Uuid, lookup: &Lookup) -> Result<Vec<GatewayPayment>, GatewayError> {
         let mut memory = self.memory();
-        let payment = memory.payments.get_mut(&order_id).map(|payment| {
+        let payment = memory.payments.get_mut(&lookup.order_id).map(|payment| {
             if payment.status == GatewayPaymentStatus::Pending {
                 payment.status = GatewayPaymentStatus::Closed;
             }
@@ -95,9 +106,10 @@ impl PaymentGateway for Instantly {
         Ok(payment.into_iter().collect())
     }
 
-    async fn refund(&self, key: Uuid, gateway_payment_id: &str, amount: &Money) -> Result<GatewayRefund, GatewayError> {
+    async fn refund(&self, key: Uuid, refund: &RefundOrder) -> Result<GatewayRefund, GatewayError> {
+        let RefundOrder { refund_id, gateway_payment_id, amount, .. } = refund;
         let Memory { payments, orders, refunds } = &mut *self.memory();
-        if let Some(refund) = refunds.get(&key) {
+        if let Some(refund) = refunds.get(refund_id) {
             return Ok(refund.clone());
         }
         let payment = orders.get(gateway_payment_id).and_then(|order_id| payments.get_mut(order_id));
@@ -107,16 +119,30 @@ impl PaymentGateway for Instantly {
             return Err(GatewayError::Refused { code: "nothing-to-refund".to_owned(), detail });
         };
         payment.refunded += amount.amount();
-        let refund = GatewayRefund { gateway_refund_id: format!("refund_{}", key.simple()), amount: amount.clone() };
-        refunds.insert(key, refund.clone());
+        let refund = GatewayRefund {
+            gateway_refund_id: format!("refund_{}", key.simple()),
+            amount: amount.clone(),
+            status: GatewayRefundStatus::Succeeded,
+            failure: None,
+        };
+        refunds.insert(*refund_id, refund.clone());
         Ok(refund)
+    }
+
+    async fn find_refund(&self, refund: &RefundOrder) -> Result<Option<GatewayRefund>, GatewayError> {
+        Ok(self.memory().refunds.get(&refund.refund_id).cloned())
     }
 
     async fn list(&self, _: Window, _: Option<&str>) -> Result<PaymentPage, GatewayError> {
         Ok(PaymentPage::default())
     }
 
-    fn verify_webhook(&self, _: &[(String, String)], _: &[u8], _: DateTime<Utc>) -> Result<Webhook, WebhookError> {
+    async fn verify_webhook(
+        &self,
+        _: &[(String, String)],
+        _: &[u8],
+        _: DateTime<Utc>,
+    ) -> Result<Webhook, WebhookError> {
         Err(WebhookError::BadSignature)
     }
 }

@@ -2,6 +2,7 @@
 //! then the flags. A later layer wins.
 
 mod agreement;
+pub(crate) mod gateways;
 mod layers;
 mod ranges;
 
@@ -25,6 +26,12 @@ pub(crate) struct Config {
     pub(crate) auth: Auth,
     /// What carries the workflows.
     pub(crate) worker: Worker,
+    /// The payment gateway Stripe.
+    pub(crate) stripe: gateways::Stripe,
+    /// The payment gateway Razorpay.
+    pub(crate) razorpay: gateways::Razorpay,
+    /// The payment gateway PayPal.
+    pub(crate) paypal: gateways::PayPal,
     /// The sandbox payment gateway.
     pub(crate) sandbox: Sandbox,
     /// How e-mail leaves the house.

@@ -114,15 +114,11 @@ fn again(is_tried_again: bool) -> &'static str {
 
 /// One refund in one line: since when, which, of what, and what it waits for.
 fn held_line(refund: &Held) -> String {
-    let Held { refund_id, order_id, run_id, status, amount, currency, failure, waits_for, waits_for_run, since } =
-        refund;
-    let why = match (waits_for, waits_for_run, failure) {
-        (Some(earlier), Some(run), _) => format!("waits for refund {earlier} of the parked run {run}"),
-        (_, _, Some(failure)) => format!("waits for a decision: the gateway refused it ({failure})"),
-        (_, _, None) => "waits for a decision".to_owned(),
-    };
+    let Held { refund_id, order_id, run_id, amount, currency, failure, since } = refund;
+    let why = failure.as_deref().unwrap_or("no reason given");
     format!(
-        "{}  refund {refund_id}  {status:<12}  {amount} {currency} of order {order_id}, run {run_id}  {why}",
+        "{}  refund {refund_id}  {amount} {currency} of order {order_id}, run {run_id}  waits for a decision: the \
+         gateway refused it ({why})",
         since.to_rfc3339_opts(SecondsFormat::Millis, true)
     )
 }

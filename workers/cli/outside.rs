@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use adapters::{
     notify::{DevMailbox, SmtpMailer},
-    payments::SandboxGateway,
+    payments::{PayPalGateway, RazorpayGateway, SandboxGateway, StripeGateway},
     redis::Redis,
 };
 use domain::ports::{Mailer, PaymentGateway};
@@ -14,7 +14,14 @@ use sqlx::PgPool;
 use url::{Host, Url};
 use workflows::{Rules, Shop};
 
-use crate::{config::Config, dev::DevSettings, failure::Failure};
+use crate::{
+    config::{
+        Config,
+        gateways::{list, secrets},
+    },
+    dev::DevSettings,
+    failure::Failure,
+};
 
 /// How long connecting to a service outside may take.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
@@ -36,12 +43,45 @@ pub(crate) fn shop(config: &Config, dev: Option<&DevSettings>, pool: &PgPool) ->
 }
 
 fn gateways(config: &Config, dev: Option<&DevSettings>) -> Result<Vec<Arc<dyn PaymentGateway>>, Failure> {
-    let Some(url) = sandbox_url(config, dev) else {
-        return Ok(Vec::new());
-    };
-    let secret = webhook_secret(config, dev)?;
-    let sandbox = SandboxGateway::new(&url, &secret, client(&url)?)?;
-    Ok(vec![Arc::new(sandbox)])
+    let mut gateways: Vec<Arc<dyn PaymentGateway>> = Vec::new();
+    if let Some(url) = sandbox_url(config, dev) {
+        let secret = webhook_secret(config, dev)?;
+        gateways.push(Arc::new(SandboxGateway::new(&url, &secret, client(&url)?)?));
+    }
+    let Config { stripe, razorpay, paypal, .. } = config;
+    if let Some(key) = &stripe.secret_key {
+        let url = address(stripe.url.as_deref(), STRIPE);
+        let secrets = secrets(needed(stripe.webhook_secret.as_ref(), "STRIPE_WEBHOOK_SECRET")?);
+        gateways.push(Arc::new(StripeGateway::new(url, key.clone(), secrets, client(url)?)?));
+    }
+    if let Some(secret) = &razorpay.key_secret {
+        let url = address(razorpay.url.as_deref(), RAZORPAY);
+        let key_id = needed(razorpay.key_id.as_ref(), "RAZORPAY_KEY_ID")?.clone();
+        let secrets = secrets(needed(razorpay.webhook_secret.as_ref(), "RAZORPAY_WEBHOOK_SECRET")?);
+        gateways.push(Arc::new(RazorpayGateway::new(url, key_id, secret.clone(), secrets, client(url)?)?));
+    }
+    if let Some(secret) = &paypal.client_secret {
+        let url = address(paypal.url.as_deref(), PAYPAL);
+        let client_id = needed(paypal.client_id.as_ref(), "PAYPAL_CLIENT_ID")?.clone();
+        let webhook_ids = list(needed(paypal.webhook_id.as_ref(), "PAYPAL_WEBHOOK_ID")?);
+        gateways.push(Arc::new(PayPalGateway::new(url, client_id, secret.clone(), webhook_ids, client(url)?)?));
+    }
+    Ok(gateways)
+}
+
+/// Where the gateways are reached, by their own documents.
+const STRIPE: &str = "https://api.stripe.com";
+const RAZORPAY: &str = "https://api.razorpay.com";
+const PAYPAL: &str = "https://api-m.paypal.com";
+
+fn address<'a>(configured: Option<&'a str>, own: &'a str) -> &'a str {
+    configured.map_or(own, |url| url.trim_end_matches('/'))
+}
+
+fn needed<'a, T>(value: Option<&'a T>, name: &str) -> Result<&'a T, Failure> {
+    value.ok_or_else(|| {
+        Failure::new(format!("{name} is not set")).hint("a gateway needs all of its secrets, or none of them")
+    })
 }
 
 fn mailer(config: &Config, dev: Option<&DevSettings>, pool: &PgPool) -> Result<Option<Arc<dyn Mailer>>, Failure> {
@@ -96,7 +136,7 @@ pub(crate) fn client(url: &str) -> Result<reqwest::Client, Failure> {
     Ok(client.build()?)
 }
 
-fn is_loopback(url: &str) -> bool {
+pub(crate) fn is_loopback(url: &str) -> bool {
     let parsed = Url::parse(url).ok();
     parsed.as_ref().and_then(Url::host).is_some_and(|host| match host {
         Host::Domain(name) => name == "localhost",
@@ -132,6 +172,28 @@ mod tests {
         let config = Config::default();
         assert!(webhook_secret(&config, None).is_err());
         assert!(webhook_secret(&config, Some(&said())).is_ok());
+    }
+
+    #[test]
+    fn a_gateway_is_on_when_its_secret_is_set_and_then_needs_the_others() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let names = |config: &Config| {
+            let gateways = gateways(config, None)?;
+            Ok::<_, Failure>(gateways.iter().map(|gateway| gateway.name()).collect::<Vec<_>>())
+        };
+        let mut config = Config::default();
+        assert!(names(&config).expect("none").is_empty());
+        config.stripe.secret_key = Some("sk_test_1".into());
+        assert!(names(&config).is_err(), "its webhooks could not be checked");
+        config.stripe.webhook_secret = Some("whsec_new, whsec_old".into());
+        config.razorpay.key_secret = Some("secret".into());
+        assert!(names(&config).is_err());
+        config.razorpay.key_id = Some("rzp_test_1".to_owned());
+        config.razorpay.webhook_secret = Some("secret".into());
+        config.paypal.client_secret = Some("secret".into());
+        config.paypal.client_id = Some("client".to_owned());
+        config.paypal.webhook_id = Some("webhook".to_owned());
+        assert_eq!(names(&config).expect("all"), ["stripe", "razorpay", "paypal"]);
     }
 
     #[test]

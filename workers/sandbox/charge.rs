@@ -17,7 +17,7 @@ use crate::Gateway;
 use crate::payment::{self, Payment};
 use crate::refusal::Refusal;
 use crate::request::{Body, IdempotencyKey, OfOrder, Query, Wanted, bounded};
-use crate::token::{Answer, Plan};
+use crate::token::{Answer, Capture, Plan};
 
 /// How long the connection of a charge that "never answers" is held.
 const LONGEST_HOLD: Duration = Duration::from_secs(60);
@@ -30,6 +30,8 @@ pub(crate) struct NewCharge {
     attempt: i32,
     amount: String,
     currency: String,
+    #[serde(default)]
+    capture: Capture,
     method: String,
     token: Option<String>,
     return_url: Option<String>,
@@ -60,10 +62,13 @@ pub(crate) async fn create(
     Body(charge): Body<NewCharge>,
 ) -> Result<Response, Refusal> {
     let amount = charge.amount()?;
-    let plan = Plan::of(charge.token.as_deref(), amount);
+    let plan = Plan::of(charge.token.as_deref(), amount, charge.capture);
     let payment_id = key.names("sbx");
     let fingerprint = charge.fingerprint()?;
 
+    if plan.is_refused_once && is_first_call(&gateway, &key).await? {
+        return Err(Refusal::TooMany);
+    }
     if !insert(&gateway, &payment_id, &fingerprint, &charge, amount, &plan).await? {
         return replay(&gateway, &payment_id, &fingerprint).await;
     }
@@ -107,9 +112,10 @@ async fn insert(
         "insert into sandbox.payments
              (payment_id, fingerprint, order_id, attempt, amount, currency, method, return_url,
               status, failure, captured_amount, capture_amount, capture_at, patience_s,
-              captures_closed, authorized_last, webhook_copies, refund_failures)
+              captures_closed, authorized_last, webhook_copies, refund_failures,
+              goes_to, refunds_pend, refunds_fail, is_disputed)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
-                 sandbox.now() + make_interval(secs => $13), $14, $15, $16, $17, $18)
+                 sandbox.now() + make_interval(secs => $13), $14, $15, $16, $17, $18, $19, $20, $21, $22)
          on conflict (payment_id) do nothing",
     )
     .bind(payment_id)
@@ -130,9 +136,22 @@ async fn insert(
     .bind(plan.authorized_last)
     .bind(plan.webhook_copies)
     .bind(plan.refund_failures)
+    .bind(plan.goes_to)
+    .bind(plan.refunds_pend)
+    .bind(plan.refunds_fail)
+    .bind(plan.is_disputed)
     .execute(&gateway.pool)
     .await?;
     Ok(inserted.rows_affected() == 1)
+}
+
+/// Whether this key was never seen: a call that is refused leaves it behind.
+async fn is_first_call(gateway: &Gateway, key: &IdempotencyKey) -> Result<bool, sqlx::Error> {
+    let seen = sqlx::query("insert into sandbox.refused_keys (idempotency_key) values ($1) on conflict do nothing")
+        .bind(&key.0)
+        .execute(&gateway.pool)
+        .await?;
+    Ok(seen.rows_affected() == 1)
 }
 
 /// The charge that this key made before, as it stands now.

@@ -48,7 +48,7 @@ pub(crate) async fn close(
         "update sandbox.payments
          set status = 'CLOSED', patience_s = 0,
              capture_at = case when captures_closed then sandbox.now() + make_interval(secs => $2) end
-         where order_id = $1 and status in ('PENDING', 'REQUIRES_ACTION')",
+         where order_id = $1 and status in ('PENDING', 'REQUIRES_ACTION', 'APPROVED', 'AUTHORIZED')",
     )
     .bind(&order_id)
     .bind(AFTER_CLOSE.as_secs_f64())

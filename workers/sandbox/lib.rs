@@ -14,23 +14,27 @@
 //!
 //! | call | answer |
 //! |---|---|
-//! | `POST /v1/payments {orderId,attempt,amount,currency,method,token?,returnUrl?}` | 201 (known key: 200) a payment; declined ones too |
+//! | `POST /v1/payments {orderId,attempt,amount,currency,capture?,method,token?,returnUrl?}` | 201 (known key: 200) a payment; declined ones too; `capture` is TAKE (the default) or HOLD |
 //! | `GET /v1/payments?orderId=` | `{items:[payment]}`, oldest first |
 //! | `GET /v1/payments?from=&until=&after=` | `{items:[payment],next}`: those made in a stretch of time (RFC 3339), oldest first, a hundred at a time; `next` is the `after` of the next page, null on the last |
 //! | `POST /v1/payments/close {orderId}` | `{items:[payment]}`: every open payment of the order is now CLOSED, the others as they ended |
-//! | `POST /v1/payments/{id}/refunds {amount}` | 201 `{gatewayRefundId,gatewayPaymentId,status:"SUCCEEDED",amount,currency}`; 409 `payment-not-captured`; 422 `refund-exceeds-captured` |
+//! | `POST /v1/payments/{id}/proceed {amount,capture}` | a payment: one that was APPROVED or AUTHORIZED is CAPTURED now, or with HOLD AUTHORIZED; any other as it stands |
+//! | `POST /v1/payments/{id}/refunds {refundId,amount}` | 201 (known key: 200) `{gatewayRefundId,gatewayPaymentId,refundId,status,amount,currency,failure?}`, status PENDING, SUCCEEDED or FAILED; 409 `payment-not-captured`; 422 `refund-exceeds-captured` |
+//! | `GET /v1/payments/{id}/refunds?refundId=` | `{items:[refund]}` |
 //! | `GET /pay/{id}`, `POST /pay/{id}/approve`, `…/decline` | the shopper's 3-D Secure page; 409 once decided otherwise, 410 once closed |
 //! | `GET /v1/dev/payments?orderId=` | `{items:[{gatewayPaymentId,orderId,status,amount,capturedAmount,refundedAmount,currency}]}`, status including PARTIALLY_REFUNDED and REFUNDED |
+//! | `POST /v1/dev/payments/{id}/dispute {status}` | OPENED, WON or LOST: the shopper's bank wants the money back, and how that ends |
 //! | `GET /healthz` | 200 |
 //!
 //! A payment is `{gatewayPaymentId,orderId,attempt,status,amount,capturedAmount,refundedAmount,currency,
-//! method,nextAction?,failure?}` with status PENDING, REQUIRES_ACTION, CAPTURED, FAILED or CLOSED and
-//! `nextAction {"type":"REDIRECT","url"}` while it requires one.
+//! method,nextAction?,failure?}` with status PENDING, REQUIRES_ACTION, APPROVED, AUTHORIZED, CAPTURED,
+//! FAILED or CLOSED and `nextAction {"type":"REDIRECT","url"}` while it requires one.
 //!
 //! # Webhooks
 //!
-//! `{type,data:{gatewayPaymentId,orderId,amount,currency,failure?}}` with type `payment.captured`,
-//! `payment.failed`, `payment.authorized` or `refund.succeeded`, signed by the Standard Webhooks
+//! `{type,data:{gatewayPaymentId,orderId,amount,currency,failure?,gatewayRefundId?,refundId?,disputeId?}}` with
+//! type `payment.` approved, authorized, captured, failed or closed, `refund.` pending, succeeded or failed, or
+//! `dispute.` opened, won or lost, signed by the Standard Webhooks
 //! scheme (`webhook-id`, `webhook-timestamp`, `webhook-signature`), tried five times: at once and
 //! after 1, 2, 4 and 8 seconds.
 //!
@@ -41,6 +45,9 @@
 //! | `tok_ok` | captured in the answer |
 //! | `tok_declined` | failed in the answer: `card_declined` |
 //! | `tok_3ds` | requires action; captured or failed (`authentication_declined`) by the page |
+//! | `tok_approve` | as `tok_3ds`, but approved only: nothing is taken or set aside until the shop proceeds |
+//! | `tok_hold` | set aside in the answer, whatever `capture` says; taken when the shop proceeds |
+//! | `tok_rate_limited` | the first call is told to come again in a second (429); then captured |
 //! | `tok_timeout` | captured, but the first call gets no answer (held for 60 s, then 504) |
 //! | `tok_slow` | pending; captured after 2 s |
 //! | `tok_late` | pending; a close answers CLOSED, and 2 s later it captures all the same; without a close, past nine minutes |
@@ -49,11 +56,16 @@
 //! | `tok_no_webhook` | pending; captured after 1 s, in silence |
 //! | `tok_wrong_amount` | pending; captured after 1 s, one unit short |
 //! | `tok_refund_fails_once` | captured; the first refund call answers 500 |
+//! | `tok_refund_pending` | captured; refunds are PENDING for 2 s, and then succeed |
+//! | `tok_refund_later_fails` | captured; the first refund is PENDING for 2 s, and then fails |
+//! | `tok_dispute` | captured; the shopper's bank wants the money back at once |
 //! | any other, or none | failed in the answer: `invalid_token` |
 
 mod charge;
 mod close;
+mod dispute;
 mod payment;
+mod proceed;
 mod redirect;
 mod refund;
 mod refusal;
@@ -150,8 +162,10 @@ fn routes(gateway: Gateway) -> Router {
     Router::new()
         .route("/v1/payments", post(charge::create).get(charge::find))
         .route("/v1/payments/close", post(close::close))
-        .route("/v1/payments/{id}/refunds", post(refund::refund))
+        .route("/v1/payments/{id}/proceed", post(proceed::proceed))
+        .route("/v1/payments/{id}/refunds", post(refund::refund).get(refund::find))
         .route("/v1/dev/payments", get(charge::dev_list))
+        .route("/v1/dev/payments/{id}/dispute", post(dispute::dispute))
         .route("/pay/{id}", get(redirect::show))
         .route("/pay/{id}/approve", post(redirect::approve))
         .route("/pay/{id}/decline", post(redirect::decline))

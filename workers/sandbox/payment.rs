@@ -14,6 +14,8 @@ use crate::refusal::Refusal;
 pub(crate) enum Status {
     Pending,
     RequiresAction,
+    Approved,
+    Authorized,
     Captured,
     Failed,
     Closed,
@@ -103,6 +105,8 @@ impl Payment {
         match self.status {
             Status::Pending => "PENDING",
             Status::RequiresAction => "REQUIRES_ACTION",
+            Status::Approved => "APPROVED",
+            Status::Authorized => "AUTHORIZED",
             Status::Captured if self.refunded_amount.is_zero() => "CAPTURED",
             Status::Captured if self.refunded_amount < self.captured_amount => "PARTIALLY_REFUNDED",
             Status::Captured => "REFUNDED",
@@ -120,14 +124,17 @@ impl Payment {
 }
 
 /// The payment called `payment_id`, if there is one.
-pub(crate) async fn by_id(pool: &PgPool, payment_id: &str) -> Result<Option<Payment>, sqlx::Error> {
+pub(crate) async fn by_id(
+    connection: impl sqlx::PgExecutor<'_>,
+    payment_id: &str,
+) -> Result<Option<Payment>, sqlx::Error> {
     sqlx::query_as(
         "select payment_id, order_id, attempt, amount, currency, method, return_url, status, failure,
                 captured_amount, refunded_amount
          from sandbox.payments where payment_id = $1",
     )
     .bind(payment_id)
-    .fetch_optional(pool)
+    .fetch_optional(connection)
     .await
 }
 

@@ -34,7 +34,7 @@ pub(crate) async fn approve(
         settle::due(&gateway.pool, Some(&order_id)).await?;
     }
     let payment = payment::by_id(&gateway.pool, &payment_id).await?.ok_or(Refusal::NotFound)?;
-    Ok(page(&payment, Some(Status::Captured)))
+    Ok(page(&payment, Some(Choice::Approve)))
 }
 
 pub(crate) async fn decline(
@@ -49,20 +49,28 @@ pub(crate) async fn decline(
     .execute(&gateway.pool)
     .await?;
     let payment = payment::by_id(&gateway.pool, &payment_id).await?.ok_or(Refusal::NotFound)?;
-    Ok(page(&payment, Some(Status::Failed)))
+    Ok(page(&payment, Some(Choice::Decline)))
 }
 
-/// The page for where the payment stands; `wanted` is what a pressed button asked for.
-fn page(payment: &Payment, wanted: Option<Status>) -> Response {
-    let (mut status, text) = match payment.status {
-        Status::RequiresAction => (StatusCode::OK, "The shop asks you to approve this payment."),
-        Status::Pending => (StatusCode::OK, "Your approval was received; the payment is being captured."),
-        Status::Captured => (StatusCode::OK, "You approved this payment."),
-        Status::Failed => (StatusCode::OK, "You declined this payment."),
-        Status::Closed => (StatusCode::GONE, "The shop has closed this payment. Nothing was charged."),
+/// A button.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    Approve,
+    Decline,
+}
+
+/// The page for where the payment stands; `pressed` is the button that led there.
+fn page(payment: &Payment, pressed: Option<Choice>) -> Response {
+    let (mut status, text, decided) = match payment.status {
+        Status::RequiresAction => (StatusCode::OK, "The shop asks you to approve this payment.", None),
+        Status::Pending => (StatusCode::OK, "Your approval was received; the payment is being captured.", None),
+        Status::Approved | Status::Authorized | Status::Captured => {
+            (StatusCode::OK, "You approved this payment.", Some(Choice::Approve))
+        }
+        Status::Failed => (StatusCode::OK, "You declined this payment.", Some(Choice::Decline)),
+        Status::Closed => (StatusCode::GONE, "The shop has closed this payment. Nothing was charged.", None),
     };
-    let undecided = matches!(payment.status, Status::RequiresAction | Status::Pending);
-    if status == StatusCode::OK && !undecided && wanted.is_some_and(|wanted| wanted != payment.status) {
+    if decided.is_some() && pressed.is_some() && pressed != decided {
         status = StatusCode::CONFLICT;
     }
     let headers = [
@@ -141,7 +149,8 @@ mod tests {
     #[test]
     fn only_an_undecided_payment_shows_buttons() {
         assert!(html(&payment(Status::RequiresAction), "").contains("sbx_1/approve"));
-        for status in [Status::Pending, Status::Captured, Status::Failed, Status::Closed] {
+        let others = [Status::Pending, Status::Approved, Status::Authorized, Status::Captured, Status::Failed];
+        for status in others.into_iter().chain([Status::Closed]) {
             assert!(!html(&payment(status), "").contains("<button>"), "{status:?}");
         }
     }
@@ -149,10 +158,12 @@ mod tests {
     #[test]
     fn repeating_a_choice_is_harmless_and_changing_it_is_refused() {
         let answer = |stands, wanted| page(&payment(stands), Some(wanted)).status();
-        assert_eq!(answer(Status::Captured, Status::Captured), StatusCode::OK);
-        assert_eq!(answer(Status::Failed, Status::Failed), StatusCode::OK);
-        assert_eq!(answer(Status::Captured, Status::Failed), StatusCode::CONFLICT);
-        assert_eq!(answer(Status::Closed, Status::Captured), StatusCode::GONE);
+        for approved in [Status::Approved, Status::Authorized, Status::Captured] {
+            assert_eq!(answer(approved, Choice::Approve), StatusCode::OK);
+            assert_eq!(answer(approved, Choice::Decline), StatusCode::CONFLICT);
+        }
+        assert_eq!(answer(Status::Failed, Choice::Decline), StatusCode::OK);
+        assert_eq!(answer(Status::Closed, Choice::Approve), StatusCode::GONE);
     }
 
     #[test]

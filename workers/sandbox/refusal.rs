@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -21,12 +21,14 @@ pub(crate) enum Refusal {
     Query(#[from] QueryRejection),
     #[error("no such payment")]
     NotFound,
-    #[error("only a captured payment can be refunded")]
+    #[error("the payment was not captured")]
     NotCaptured,
     #[error("refunds may not exceed what was captured")]
     RefundTooLarge,
     #[error("this refund failed, as its token asked; the next one works")]
     RefundFails,
+    #[error("too many calls, as its token asked; the next one works")]
+    TooMany,
     #[error("the gateway gave no answer in time; the outcome is unknown")]
     NoAnswer,
     #[error("the gateway's database did not answer")]
@@ -46,6 +48,7 @@ impl Refusal {
             Refusal::NotFound => (StatusCode::NOT_FOUND, "payment-not-found"),
             Refusal::NotCaptured => (StatusCode::CONFLICT, "payment-not-captured"),
             Refusal::RefundTooLarge => (StatusCode::UNPROCESSABLE_ENTITY, "refund-exceeds-captured"),
+            Refusal::TooMany => (StatusCode::TOO_MANY_REQUESTS, "rate-limited"),
             Refusal::RefundFails => (StatusCode::INTERNAL_SERVER_ERROR, "refund-failed"),
             Refusal::NoAnswer => (StatusCode::GATEWAY_TIMEOUT, "no-answer"),
             Refusal::Database(_) => (StatusCode::SERVICE_UNAVAILABLE, "database-unavailable"),
@@ -60,6 +63,7 @@ impl IntoResponse for Refusal {
             tracing::warn!(%error, "the sandbox gateway could not reach its database");
         }
         let (status, code) = self.status_and_code();
-        (status, Json(json!({ "code": code, "detail": self.to_string() }))).into_response()
+        let retry_after = matches!(self, Refusal::TooMany).then_some([(header::RETRY_AFTER, "1")]);
+        (status, retry_after, Json(json!({ "code": code, "detail": self.to_string() }))).into_response()
     }
 }

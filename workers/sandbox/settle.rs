@@ -1,4 +1,4 @@
-//! Captures whose time has come.
+//! Captures and refunds whose time has come.
 
 use std::time::Duration;
 
@@ -22,7 +22,8 @@ pub(crate) async fn due(connection: impl PgExecutor<'_>, order_id: Option<&str>)
                and ($1::text is null or order_id = $1)
              order by capture_at limit $2 for update skip locked)
          update sandbox.payments p
-         set status = 'CAPTURED', captured_amount = capture_amount, capture_at = null
+         set status = p.goes_to, capture_at = null,
+             captured_amount = case p.goes_to when 'CAPTURED' then capture_amount else 0 end
          from due where p.payment_id = due.payment_id",
     )
     .bind(order_id)
@@ -48,7 +49,27 @@ async fn be_patient(pool: &PgPool) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Looks for due captures until `closing`.
+/// Refunds that were pending end; what fails was never given back.
+async fn end_refunds(pool: &PgPool) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "with due as (
+             select refund_id from sandbox.refunds
+             where status = 'PENDING' and ends_at <= sandbox.now()
+             order by ends_at limit $1 for update skip locked),
+         ended as (
+             update sandbox.refunds r set status = ends_as from due where r.refund_id = due.refund_id
+             returning r.payment_id, r.amount, r.status)
+         update sandbox.payments p set refunded_amount = refunded_amount - failed.amount
+         from (select payment_id, sum(amount) as amount from ended where status = 'FAILED' group by payment_id) failed
+         where p.payment_id = failed.payment_id",
+    )
+    .bind(BATCH)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Looks for what is due until `closing`.
 pub(crate) async fn run(pool: PgPool, closing: CancellationToken) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -59,10 +80,11 @@ pub(crate) async fn run(pool: PgPool, closing: CancellationToken) {
         }
         let look = async {
             be_patient(&pool).await?;
-            due(&pool, None).await
+            due(&pool, None).await?;
+            end_refunds(&pool).await
         };
         if let Err(error) = look.await {
-            tracing::warn!(%error, "due captures must wait: the sandbox gateway's database did not answer");
+            tracing::warn!(%error, "what is due must wait: the sandbox gateway's database did not answer");
         }
     }
 }

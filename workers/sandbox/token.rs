@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
 
 use crate::payment::Status;
 
@@ -27,6 +28,18 @@ pub(crate) enum Answer {
     Never,
 }
 
+/// What the shop wants done with the money once the shopper has agreed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum Capture {
+    #[default]
+    Take,
+    Hold,
+}
+
+/// How long a refund is under way that does not succeed at once.
+pub(crate) const REFUND_PENDS: Duration = Duration::from_secs(2);
+
 /// A charge's whole future, decided when it is made.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Plan {
@@ -46,14 +59,28 @@ pub(crate) struct Plan {
     pub(crate) webhook_copies: i32,
     /// How many refund calls fail before one works.
     pub(crate) refund_failures: i32,
+    /// The first call under a key is told to come again.
+    pub(crate) is_refused_once: bool,
+    /// Where it gets to by itself: CAPTURED, AUTHORIZED or APPROVED.
+    pub(crate) goes_to: Status,
+    /// Refunds are PENDING for [`REFUND_PENDS`].
+    pub(crate) refunds_pend: bool,
+    /// How many refunds fail after they were PENDING.
+    pub(crate) refunds_fail: i32,
+    /// The shopper's bank wants the money back as soon as it is captured.
+    pub(crate) is_disputed: bool,
     pub(crate) answer: Answer,
 }
 
 impl Plan {
     /// The plan for `token`; any token that is not in the table fails as `invalid_token`.
-    pub(crate) fn of(token: Option<&str>, amount: Decimal) -> Plan {
+    pub(crate) fn of(token: Option<&str>, amount: Decimal, capture: Capture) -> Plan {
+        let goes_to = match capture {
+            Capture::Take => Status::Captured,
+            Capture::Hold => Status::Authorized,
+        };
         let captured = Plan {
-            status: Status::Captured,
+            status: goes_to,
             failure: None,
             capture_amount: amount,
             capture_after: None,
@@ -62,6 +89,11 @@ impl Plan {
             authorized_last: false,
             webhook_copies: 1,
             refund_failures: 0,
+            is_refused_once: false,
+            goes_to,
+            refunds_pend: false,
+            refunds_fail: 0,
+            is_disputed: false,
             answer: Answer::AtOnce,
         };
         let pending = |seconds| Plan {
@@ -74,6 +106,12 @@ impl Plan {
             Some("tok_ok") => captured,
             Some("tok_declined") => failed("card_declined"),
             Some("tok_3ds") => Plan { status: Status::RequiresAction, ..captured },
+            Some("tok_approve") => Plan { status: Status::RequiresAction, goes_to: Status::Approved, ..captured },
+            Some("tok_hold") => Plan { status: Status::Authorized, goes_to: Status::Authorized, ..captured },
+            Some("tok_rate_limited") => Plan { is_refused_once: true, ..captured },
+            Some("tok_refund_pending") => Plan { refunds_pend: true, ..captured },
+            Some("tok_refund_later_fails") => Plan { refunds_pend: true, refunds_fail: 1, ..captured },
+            Some("tok_dispute") => Plan { is_disputed: true, ..captured },
             Some("tok_timeout") => Plan { answer: Answer::Never, ..captured },
             Some("tok_slow") => pending(2),
             Some("tok_late") => {
@@ -106,7 +144,7 @@ mod tests {
     use super::*;
 
     fn plan(token: &str) -> Plan {
-        Plan::of(Some(token), Decimal::new(5_905_000, 2))
+        Plan::of(Some(token), Decimal::new(5_905_000, 2), Capture::Take)
     }
 
     #[test]
@@ -115,6 +153,12 @@ mod tests {
             ("tok_ok", Status::Captured),
             ("tok_declined", Status::Failed),
             ("tok_3ds", Status::RequiresAction),
+            ("tok_approve", Status::RequiresAction),
+            ("tok_hold", Status::Authorized),
+            ("tok_rate_limited", Status::Captured),
+            ("tok_refund_pending", Status::Captured),
+            ("tok_refund_later_fails", Status::Captured),
+            ("tok_dispute", Status::Captured),
             ("tok_timeout", Status::Captured),
             ("tok_slow", Status::Pending),
             ("tok_late", Status::Pending),
@@ -131,6 +175,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_to_be_held_is_never_captured_by_itself() {
+        for token in ["tok_ok", "tok_3ds", "tok_slow", "tok_hold", "tok_no_webhook", "tok_late"] {
+            let plan = Plan::of(Some(token), Decimal::ONE, Capture::Hold);
+            assert_eq!(plan.goes_to, Status::Authorized, "{token}");
+            assert_eq!(plan.captured_now(), Decimal::ZERO, "{token}");
+        }
+    }
+
+    #[test]
     fn a_pending_charge_always_has_a_capture_to_come() {
         for token in ["tok_slow", "tok_late", "tok_reordered_webhooks", "tok_no_webhook", "tok_wrong_amount"] {
             assert!(plan(token).capture_after.is_some(), "{token}");
@@ -141,7 +194,7 @@ mod tests {
     fn only_failures_carry_a_reason() {
         assert_eq!(plan("tok_declined").failure, Some("card_declined"));
         assert_eq!(plan("nonsense").failure, Some("invalid_token"));
-        assert_eq!(Plan::of(None, Decimal::ONE).failure, Some("invalid_token"));
+        assert_eq!(Plan::of(None, Decimal::ONE, Capture::Take).failure, Some("invalid_token"));
         assert_eq!(plan("tok_ok").failure, None);
     }
 
@@ -157,7 +210,7 @@ mod tests {
     fn the_wrong_amount_differs_and_is_never_nothing() {
         assert_eq!(plan("tok_wrong_amount").capture_amount, Decimal::new(5_904_900, 2));
         for amount in [Decimal::new(1, 2), Decimal::ONE, Decimal::new(101, 2)] {
-            let wrong = Plan::of(Some("tok_wrong_amount"), amount).capture_amount;
+            let wrong = Plan::of(Some("tok_wrong_amount"), amount, Capture::Take).capture_amount;
             assert!(wrong > Decimal::ZERO && wrong != amount, "{amount} became {wrong}");
         }
     }

@@ -39,6 +39,10 @@ struct Webhook {
     amount: Decimal,
     currency: String,
     failure: Option<String>,
+    refund_id: Option<String>,
+    /// The caller's own id of the refund.
+    reference: Option<String>,
+    dispute_id: Option<String>,
 }
 
 impl Webhook {
@@ -49,8 +53,13 @@ impl Webhook {
             "amount": self.amount.to_string(),
             "currency": self.currency,
         });
-        if let Some(failure) = &self.failure {
-            data["failure"] = json!(failure);
+        let Webhook { failure, refund_id, reference, dispute_id, .. } = self;
+        for (name, value) in
+            [("failure", failure), ("gatewayRefundId", refund_id), ("refundId", reference), ("disputeId", dispute_id)]
+        {
+            if let Some(value) = value {
+                data[name] = json!(value);
+            }
         }
         json!({ "type": self.kind, "data": data })
     }
@@ -150,7 +159,8 @@ async fn claim(pool: &PgPool) -> Result<Vec<Webhook>, sqlx::Error> {
          update sandbox.webhooks w
          set attempts = attempts + 1, send_at = clock_timestamp() + interval '10 s'
          from due where w.event_id = due.event_id and w.copy = due.copy
-         returning w.event_id, w.copy, kind, payment_id, order_id, amount, currency, failure",
+         returning w.event_id, w.copy, kind, payment_id, order_id, amount, currency, failure, refund_id, reference,
+                   dispute_id",
     )
     .bind(BATCH)
     .fetch_all(pool)
@@ -212,6 +222,9 @@ mod tests {
             amount: Decimal::new(5_905_000, 2),
             currency: "INR".into(),
             failure: Some("card_declined".into()),
+            refund_id: None,
+            reference: None,
+            dispute_id: None,
         };
         let data = json!({ "gatewayPaymentId": "sbx_1", "orderId": "order", "amount": "59050.00",
                            "currency": "INR", "failure": "card_declined" });

@@ -8,6 +8,7 @@ mod start;
 
 use domain::{
     address::Address,
+    fraud::Network,
     ids::{AddressId, CartId, OrderId, OrderNumber, UserId},
     payment::PaymentMethod,
     pricing::ShippingMethod,
@@ -88,6 +89,8 @@ pub struct Order {
     pub payment_gateway: Option<String>,
     /// The gateway's token.
     pub payment_token: Option<String>,
+    /// Where the request came from.
+    pub client_network: Option<Network>,
     /// Coupons typed at checkout.
     pub coupon_codes: Vec<String>,
     /// Equal requests have equal fingerprints.

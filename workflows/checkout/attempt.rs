@@ -4,7 +4,12 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::{ids::OrderId, money::Money, payment::PaymentMethod, ports::GatewayPayment};
+use domain::{
+    ids::OrderId,
+    money::Money,
+    payment::PaymentMethod,
+    ports::{GatewayPayment, Unsupported},
+};
 use engine::{
     Failure, Flow, Nothing, Result as FlowResult, RunStatus, SetResult, SetStep, SetTx, Start, done,
     run::{self, Delivery},
@@ -14,12 +19,9 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{
-    Request,
-    pay::{self, AskGateway, PaymentOutcome},
-};
+use super::Request;
 use crate::{
-    desk::Desk,
+    Shop,
     refund::{RefundPayment, RefundRequest},
     store::attempts,
 };
@@ -43,26 +45,6 @@ impl Attempt {
     /// The one the checkout came with.
     pub(super) fn first(request: &Request) -> Self {
         Attempt { number: 1, method: request.payment_method, token: request.payment_token.clone() }
-    }
-
-    /// Waits for word of this attempt's payment, and asks the gateway now and then, lest a lost webhook
-    /// cost the shopper the whole window. What is said late of an earlier attempt is not about this one.
-    pub(super) async fn wait(
-        &self,
-        flow: &mut Flow,
-        window: Window,
-        earlier: &[String],
-        intent: &GatewayPayment,
-        desk: &Desk<'_>,
-    ) -> FlowResult<Option<PaymentOutcome>> {
-        let (until, ask) = (window.until(self.number), AskGateway { intent, desk });
-        loop {
-            // Ends: each payment has at most two ends to be told of.
-            match flow.wait_until_asking::<PaymentOutcome, _>(pay::SIGNAL, until, &ask, ask_next).await? {
-                Some(outcome) if earlier.contains(&outcome.gateway_payment_id) => {}
-                heard => return Ok(heard),
-            }
-        }
     }
 
     /// The attempt after this one, which was declined, if the shopper sends one while the payment window
@@ -124,13 +106,6 @@ impl Window {
     }
 }
 
-/// The gateway is asked after 5, 15 and 45 seconds, then each minute: when next, after so long.
-fn ask_next(waited: Duration) -> Duration {
-    let waited = waited.as_secs();
-    let first = [5, 15, 45].into_iter().find(|at| *at > waited);
-    Duration::from_secs(first.unwrap_or_else(|| 45 + 60 * ((waited - 45) / 60 + 1)))
-}
-
 /// This attempt is FAILED and said so; the order waits for another.
 struct RecordDecline {
     order_id: OrderId,
@@ -188,6 +163,9 @@ pub enum OfferError {
     /// The shop allows no more.
     #[error("the order may not be paid for again")]
     UsedUp,
+    /// The gateway cannot collect it that way.
+    #[error("it cannot be paid that way: {0}")]
+    Unsupported(#[from] Unsupported),
     /// It is not what the order costs.
     #[error("{} {} is due", .due.amount(), .due.currency())]
     AmountMismatch {
@@ -204,7 +182,7 @@ pub enum OfferError {
 ///
 /// # Errors
 /// [`OfferError`]; nothing is written then.
-pub async fn offer(conn: &mut PgConnection, offer: Offer) -> Result<Uuid, OfferError> {
+pub async fn offer(conn: &mut PgConnection, shop: &Shop, offer: Offer) -> Result<Uuid, OfferError> {
     let order = attempts::payable(conn, offer.order_id).await?.ok_or(OfferError::NotFound)?;
     if order.status != "PENDING" {
         return Err(OfferError::NotPending);
@@ -222,6 +200,9 @@ pub async fn offer(conn: &mut PgConnection, offer: Offer) -> Result<Uuid, OfferE
         let is_used_up = u64::from(made.count) >= allowed && !made.is_open;
         return Err(if is_used_up { OfferError::UsedUp } else { OfferError::InProgress });
     }
+    if let Some(gateway) = run.input["gateway"].as_str().and_then(|name| shop.gateway(name)) {
+        gateway.accepts(offer.method, &order.total)?;
+    }
     let number = made.count + 1;
     let attempt = Attempt { number, method: offer.method, token: offer.token };
     match run::signal(conn, order.checkout_run_id, SIGNAL, &number.to_string(), &attempt).await? {
@@ -234,15 +215,6 @@ pub async fn offer(conn: &mut PgConnection, offer: Offer) -> Result<Uuid, OfferE
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_gateway_is_asked_soon_and_then_each_minute() {
-        let mut asked = vec![ask_next(Duration::ZERO).as_secs()];
-        while asked.len() < 6 {
-            asked.push(ask_next(Duration::from_secs(asked[asked.len() - 1])).as_secs());
-        }
-        assert_eq!(asked, [5, 15, 45, 105, 165, 225]);
-    }
 
     #[test]
     fn a_silent_gateway_is_asked_no_longer_than_the_stock_is_held() {

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use domain::{
     ids::OrderId,
     money::Money,
-    ports::{GatewayPayment, GatewayPaymentStatus, PaymentRequest},
+    ports::{Capture, GatewayPayment, GatewayPaymentStatus, Lookup, Operation, PaymentRequest},
     pricing::Quote,
 };
 use engine::{
@@ -32,6 +32,18 @@ use crate::{
 /// The signal a webhook becomes.
 pub const SIGNAL: &str = "payment";
 
+/// What it says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Word {
+    /// A payment ended so.
+    Ended(PaymentOutcome),
+    /// A payment stands so.
+    Stands(GatewayPayment),
+    /// Something has happened, and the gateway is to be asked what.
+    Look,
+}
+
 /// How a payment ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -53,9 +65,10 @@ impl PaymentOutcome {
             Some(PaymentOutcome { gateway_payment_id: payment.gateway_payment_id.clone(), captured, failure, expired })
         };
         match payment.status {
-            GatewayPaymentStatus::Pending | GatewayPaymentStatus::RequiresAction | GatewayPaymentStatus::Authorized => {
-                None
-            }
+            GatewayPaymentStatus::Pending
+            | GatewayPaymentStatus::RequiresAction
+            | GatewayPaymentStatus::Approved
+            | GatewayPaymentStatus::Authorized => None,
             GatewayPaymentStatus::Captured => {
                 outcome(Some(Money::rounded(payment.captured, payment.amount.currency())), None, false)
             }
@@ -92,7 +105,7 @@ impl PaymentOutcome {
     }
 }
 
-fn too_late(at: DateTime<Utc>) -> Option<Deadline> {
+pub(super) fn too_late(at: DateTime<Utc>) -> Option<Deadline> {
     let failure = Failure::new("payment-expired", "the payment gateway did not answer while the order could be paid");
     Some(Deadline { at, failure })
 }
@@ -106,8 +119,34 @@ pub struct InitiatePayment<'a> {
     /// The gateway's payments of the attempts before.
     pub(super) earlier: &'a [String],
     pub(super) quote: &'a Quote,
+    /// Somebody is to look before the money is taken.
+    pub(super) is_doubtful: bool,
+    /// Where the shopper comes back to from the gateway's page.
+    pub(super) return_url: &'a str,
     pub(super) window: Window,
     pub(super) desk: &'a Desk<'a>,
+}
+
+/// How long an answer may be awaited under a key before the gateway is asked whether there is a payment: some give
+/// a failure again as long as they know its key.
+const ASK_AFTER: Duration = Duration::from_secs(30);
+
+impl InitiatePayment<'_> {
+    fn payment(&self) -> PaymentRequest {
+        let Request { order_id, order_number, contact_email, contact_phone, .. } = self.request;
+        PaymentRequest {
+            order_id: *order_id,
+            order_number: order_number.to_string(),
+            attempt: self.attempt.number,
+            amount: Money::rounded(self.quote.total, self.quote.currency),
+            capture: if self.is_doubtful { Capture::Hold } else { Capture::Take },
+            method: self.attempt.method,
+            token: self.attempt.token.clone(),
+            return_url: self.return_url.to_owned(),
+            email: Some(contact_email.clone()),
+            phone: contact_phone.clone(),
+        }
+    }
 }
 
 impl Call for InitiatePayment<'_> {
@@ -125,24 +164,21 @@ impl Call for InitiatePayment<'_> {
 
     async fn run(&self, context: &CallContext) -> Result<GatewayPayment, StepError> {
         let gateway = self.desk.gateway()?;
-        // A gateway forgets idempotency keys. Well before that we only ask what became of the payment.
-        let age = (context.now - context.intended_at).to_std().unwrap_or_default();
-        if age > gateway.key_lifetime() / 2 {
-            let found = self.desk.read(gateway.find(self.request.order_id).await, context.now).await?;
-            return found
-                .into_iter()
-                .find(|payment| !self.earlier.contains(&payment.gateway_payment_id))
-                .ok_or_else(|| Failure::new("payment-expired", "the gateway never took the payment up").into());
+        let (age, lifetime) = (context.now - context.intended_at, gateway.key_lifetime(Operation::Pay));
+        let age = age.to_std().unwrap_or_default();
+        if age > ASK_AFTER.min(lifetime / 2) {
+            let known = self.desk.lookup(self.request.order_id, context.now).await?;
+            let lookup = Lookup { lost: true, ..known };
+            let found = self.desk.read(gateway.find(&lookup).await, context.now).await?;
+            if let Some(own) = found.into_iter().find(|found| !self.earlier.contains(&found.gateway_payment_id)) {
+                return Ok(own);
+            }
         }
-        let payment = PaymentRequest {
-            order_id: self.request.order_id,
-            attempt: self.attempt.number,
-            amount: Money::rounded(self.quote.total, self.quote.currency),
-            method: self.attempt.method,
-            token: self.attempt.token.clone(),
-            return_url: None,
-        };
-        self.desk.read(gateway.initiate(context.idempotency_key, &payment).await, context.now).await
+        // A gateway forgets idempotency keys. Well before that we only ask what became of the payment.
+        if age > lifetime / 2 {
+            return Err(Failure::new("payment-expired", "the gateway never took the payment up").into());
+        }
+        self.desk.read(gateway.initiate(context.idempotency_key, &self.payment()).await, context.now).await
     }
 
     fn policy(&self) -> RetryPolicy {
@@ -185,62 +221,6 @@ impl SetStep for StorePaymentIntent {
     }
 }
 
-/// Asks how the payment stands, while its run waits to be told. Changes nothing.
-#[derive(Clone)]
-pub struct AskGateway<'a> {
-    pub(super) intent: &'a GatewayPayment,
-    pub(super) desk: &'a Desk<'a>,
-}
-
-impl Call for AskGateway<'_> {
-    const NAME: &'static str = "AskGateway";
-    /// None while nothing has come of it.
-    type Output = Option<PaymentOutcome>;
-
-    fn dependency(&self) -> Option<Dependency> {
-        self.desk.dependency()
-    }
-
-    async fn run(&self, context: &CallContext) -> Result<Option<PaymentOutcome>, StepError> {
-        let found = self.desk.gateway()?.find(self.intent.order_id).await;
-        let payments = self.desk.read(found, context.now).await?;
-        let own = payments.iter().find(|payment| payment.gateway_payment_id == self.intent.gateway_payment_id);
-        Ok(own.and_then(PaymentOutcome::known))
-    }
-}
-
-/// The payment window has passed: closes the payment at the gateway and learns how it ended.
-#[derive(Clone)]
-pub struct ClosePayment<'a> {
-    pub(super) order_id: OrderId,
-    pub(super) intent: &'a GatewayPayment,
-    /// Until when the gateway's word is waited for.
-    pub(super) by: DateTime<Utc>,
-    pub(super) desk: &'a Desk<'a>,
-}
-
-impl Call for ClosePayment<'_> {
-    const NAME: &'static str = "ClosePayment";
-    type Output = PaymentOutcome;
-
-    fn dependency(&self) -> Option<Dependency> {
-        self.desk.dependency()
-    }
-
-    fn deadline(&self) -> Option<Deadline> {
-        too_late(self.by)
-    }
-
-    async fn run(&self, context: &CallContext) -> Result<PaymentOutcome, StepError> {
-        let closed = self.desk.gateway()?.close(context.idempotency_key, self.order_id).await;
-        let payments = self.desk.read(closed, context.now).await?;
-        let captured = payments.iter().find(|payment| payment.status == GatewayPaymentStatus::Captured);
-        let own = payments.iter().find(|payment| payment.gateway_payment_id == self.intent.gateway_payment_id);
-        let outcome = captured.or(own).or(payments.first()).and_then(PaymentOutcome::known);
-        outcome.ok_or_else(|| StepError::Unknown("the gateway has not closed the payment yet".into()))
-    }
-}
-
 /// Whatever the gateway has or will have captured goes back. A gateway may be away for days, so this
 /// starts a run of its own and moves on: stock, coupons and cart are free at once.
 #[derive(Debug)]
@@ -267,7 +247,8 @@ impl Undo<Option<GatewayPayment>> for VoidOrRefund {
             let has_failed = row.output.as_ref().is_some_and(|payment| payment.status == GatewayPaymentStatus::Failed);
             let certainly_unpaid = *is_sole && has_failed;
             if !certainly_unpaid {
-                let request = RefundRequest::everything(*order_id, Some(gateway.clone()), row.failure.code.clone());
+                let everything = RefundRequest::everything(*order_id, Some(gateway.clone()), row.failure.code.clone());
+                let request = RefundRequest { answer_lost: row.output.is_none(), ..everything };
                 tx.start(row.run_id, Start::<RefundPayment>::new(format!("{order_id}/unwind"), &request)?);
             }
         }

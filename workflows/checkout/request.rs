@@ -3,6 +3,7 @@
 use chrono::NaiveDate;
 use domain::{
     address::Address,
+    fraud::Network,
     ids::{CartId, OrderId, OrderNumber, UserId},
     payment::PaymentMethod,
     pricing::ShippingMethod,
@@ -49,6 +50,9 @@ pub struct Request {
     pub gateway: String,
     /// The gateway's token for what the shopper pays with; never a card number.
     pub payment_token: Option<String>,
+    /// Where the request came from, as far as it is kept.
+    #[serde(default)]
+    pub client_network: Option<Network>,
     /// How often the shopper may try to pay, from 1: the shop's rule when the checkout was accepted.
     #[serde(default = "one")]
     pub payment_attempts: u32,

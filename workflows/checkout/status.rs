@@ -10,7 +10,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::Rules;
+use crate::{Rules, fraud};
 
 /// A checkout and whose it is.
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ pub struct CheckoutView {
     pub status: Shown,
     /// The step reached last.
     pub step: Option<String>,
-    /// Parked: an operator is looking at it.
+    /// Parked, or held: somebody is looking at it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub delayed: bool,
     /// The order it makes.
@@ -94,7 +94,9 @@ impl Shown {
     /// Of a run that stands so, and waits for this signal if for any.
     pub fn of(run: RunStatus, waiting_for: Option<&str>) -> Self {
         match (run, waiting_for) {
-            (RunStatus::Waiting, Some(super::pay::SIGNAL | super::attempt::SIGNAL)) => Shown::WaitingPayment,
+            (RunStatus::Waiting, Some(super::pay::SIGNAL | super::attempt::SIGNAL | fraud::SIGNAL)) => {
+                Shown::WaitingPayment
+            }
             (RunStatus::Completed, _) => Shown::Completed,
             (RunStatus::Failed, _) => Shown::Failed,
             (RunStatus::Cancelled, _) => Shown::Cancelled,
@@ -177,12 +179,13 @@ pub async fn read(pool: &PgPool, rules: &Rules, workflow_id: Uuid) -> Result<Opt
         workflow_id,
         status,
         step: row.step,
-        delayed: row.is_stuck,
+        delayed: row.is_stuck || row.waiting_for.as_deref() == Some(fraud::SIGNAL),
         order_id: row.order_id,
         order_number: row.order_number,
         order,
         next_action: match (status, row.waiting_for.as_deref()) {
             (Shown::WaitingPayment, Some(super::attempt::SIGNAL)) => Some(serde_json::json!({ "type": "PAY_AGAIN" })),
+            (Shown::WaitingPayment, Some(fraud::SIGNAL)) => None,
             (Shown::WaitingPayment, _) => row.next_action,
             (Shown::Running | Shown::Completed | Shown::Failed | Shown::Cancelled, _) => None,
         },

@@ -2,19 +2,32 @@
 
 use chrono::TimeDelta;
 use domain::{
+    ids::OrderId,
+    money::{Money, to_wire},
     notification::StaffReport,
+    payment::DisputeStatus,
     ports::{WebhookEvent, WebhookKind},
+    refund::RefundStatus,
 };
-use engine::{Start, run::Delivery};
+use engine::{Failure, Start, run::Delivery};
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::pay::{PaymentOutcome, SIGNAL};
+use super::pay::{PaymentOutcome, SIGNAL, Word};
 use crate::{
     notification::Notice,
-    refund::{RefundPayment, RefundRequest},
-    store::{payments, reconciliation::checks, webhook_inbox},
+    refund::{
+        RefundPayment, RefundRequest,
+        desk::{NEWS, News},
+    },
+    store::{
+        disputes::{self, Dispute},
+        payments::{self, OrderOfPayment},
+        reconciliation::checks,
+        refunds::{self, Booking, DueRefund, Elsewhere},
+        webhook_inbox,
+    },
 };
 
 /// It is about an order, or a payment, that we do not know: it is tried again for a while, and then the staff's.
@@ -91,66 +104,257 @@ pub async fn receive(
     gateway: &str,
     event: &WebhookEvent,
 ) -> Result<&'static str, sqlx::Error> {
-    let (captured, failure) = match &event.kind {
-        // Of how much it does not say, and it is no decline: the gateway is asked.
-        WebhookKind::PaymentCaptured if event.amount.is_none() => return compare_again(conn, event).await,
-        WebhookKind::PaymentCaptured => (event.amount.clone(), None),
-        WebhookKind::PaymentFailed => (None, Some(event.failure.clone().unwrap_or_else(|| "declined".to_owned()))),
-        // The books may say that it went through.
-        WebhookKind::RefundFailed => return compare_again(conn, event).await,
-        WebhookKind::PaymentAuthorized | WebhookKind::RefundSucceeded | WebhookKind::Other(_) => {
-            return Ok("IGNORED");
-        }
-    };
-    let Some(order_id) = event.order_id else { return Ok(UNMATCHED) };
-    let Some(order) = payments::order_of(conn, order_id).await? else { return Ok(UNMATCHED) };
-    let is_captured = captured.is_some();
-    let outcome =
-        PaymentOutcome { gateway_payment_id: event.gateway_payment_id.clone(), captured, failure, expired: false };
-    // Word of a payment that is not this checkout's neither confirms nor fails it, however well signed.
-    if order.order_status == "PENDING"
-        && order.gateway_payment_id.as_ref().is_some_and(|own| *own != event.gateway_payment_id)
-    {
+    if matches!(event.kind, WebhookKind::Other(_)) {
         return Ok("IGNORED");
     }
-    // One payment ends once: its id and end are the signal's key, whatever the event's.
-    let key = format!("{}/{}", event.gateway_payment_id, if is_captured { "captured" } else { "failed" });
-    let delivery = engine::run::signal(conn, order.checkout_run_id, SIGNAL, &key, &outcome).await?;
-    if delivery == Delivery::Invalid {
-        // It is kept as it came, and silence is asked about: nothing hangs on telling it again.
-        return Ok("REFUSED");
+    // Whose payment it is we know best ourselves; of one whose answer never came only the gateway knows.
+    let known = payments::order_by_payment(conn, gateway, &event.gateway_payment_id).await?;
+    let Some(order_id) = known.or(event.order_id) else { return Ok(UNMATCHED) };
+    let Some(order) = payments::order_of(conn, order_id).await? else { return Ok(UNMATCHED) };
+    let said = Said { gateway, event, order_id, order };
+    match &event.kind {
+        // Of how much it does not say, and it is no decline: the gateway is asked.
+        WebhookKind::PaymentCaptured if event.amount.is_none() => said.compare_again(conn).await,
+        WebhookKind::PaymentCaptured => said.captured(conn, event.amount.clone()).await,
+        WebhookKind::PaymentFailed => said.failed(conn).await,
+        WebhookKind::PaymentApproved | WebhookKind::PaymentAuthorized => said.agreed(conn).await,
+        WebhookKind::PaymentClosed => said.look(conn, "closed").await,
+        WebhookKind::RefundPending | WebhookKind::RefundSucceeded | WebhookKind::RefundFailed => {
+            said.of_refund(conn).await
+        }
+        WebhookKind::DisputeOpened => said.disputed(conn, DisputeStatus::Opened).await,
+        WebhookKind::DisputeWon => said.disputed(conn, DisputeStatus::Won).await,
+        WebhookKind::DisputeLost => said.disputed(conn, DisputeStatus::Lost).await,
+        WebhookKind::Other(_) => Ok("IGNORED"),
     }
-    if !is_captured {
-        return Ok(if delivery == Delivery::Delivered { "SIGNALLED" } else { "IGNORED" });
-    }
-    // The signal has locked the run's row, or the run has ended: what the order says now stays true.
-    let unwinding = engine::run::is_unwinding(conn, order.checkout_run_id).await?;
-    let order = payments::order_of(conn, order_id).await?.unwrap_or(order);
-    let is_unwanted = match (order.order_status.as_str(), order.confirmed_by.as_deref()) {
-        ("CANCELLED", _) => true,
-        (_, Some(payment_id)) => payment_id != event.gateway_payment_id,
-        (_, None) => match delivery {
-            Delivery::Delivered | Delivery::Duplicate | Delivery::Refused => unwinding,
-            Delivery::Finished | Delivery::Unknown | Delivery::Invalid => true,
-        },
-    };
-    if !is_unwanted {
-        return Ok(if delivery == Delivery::Delivered { "SIGNALLED" } else { "IGNORED" });
-    }
-    let reason = if order.confirmed_by.is_some() { "the order was paid already" } else { "the order is not to be had" };
-    let request = RefundRequest::everything(order_id, Some(gateway.to_owned()), reason.to_owned());
-    let start = Start::<RefundPayment>::new(format!("{order_id}/late/{}", event.gateway_payment_id), &request)
-        .map_err(|failure| sqlx::Error::Encode(Box::new(failure)))?;
-    engine::start(conn, &start).await?;
-    Ok("STARTED_REFUND")
 }
 
-/// The word alone does not say what to do: the order's books are compared with the gateway.
-async fn compare_again(conn: &mut PgConnection, event: &WebhookEvent) -> Result<&'static str, sqlx::Error> {
-    let Some(order_id) = event.order_id else { return Ok(UNMATCHED) };
-    if payments::order_of(conn, order_id).await?.is_none() {
-        return Ok(UNMATCHED);
+/// Wakes the checkout of an order whose shopper has come back from the gateway's page: its run asks the gateway.
+/// Nothing that the shopper, or whoever says to be them, brings along is believed. False when nobody waits.
+///
+/// # Errors
+/// The database's own.
+pub async fn returned(conn: &mut PgConnection, order_id: OrderId) -> Result<bool, sqlx::Error> {
+    let Some(order) = payments::order_of(conn, order_id).await? else { return Ok(false) };
+    if order.order_status != "PENDING" {
+        return Ok(false);
     }
-    checks::check_again(conn, order_id).await?;
-    Ok("COMPARED")
+    // Whoever comes back again and again is heard once in ten seconds.
+    let moment = engine::now(&mut *conn).await?.timestamp() / 10;
+    let key = format!("returned/{moment}");
+    let delivery = engine::run::signal(conn, order.checkout_run_id, SIGNAL, &key, &Word::Look).await?;
+    Ok(delivery == Delivery::Delivered)
+}
+
+/// An event, and the order it is about.
+struct Said<'a> {
+    gateway: &'a str,
+    event: &'a WebhookEvent,
+    order_id: OrderId,
+    order: OrderOfPayment,
+}
+
+impl Said<'_> {
+    /// Word of a payment that is not this checkout's neither confirms nor fails it, however well signed.
+    fn is_of_another(&self) -> bool {
+        self.order.order_status == "PENDING"
+            && self.order.gateway_payment_id.as_ref().is_some_and(|own| *own != self.event.gateway_payment_id)
+    }
+
+    /// One payment ends once: its id and end are the signal's key, whatever the event's.
+    async fn signal(&self, conn: &mut PgConnection, what: &str, word: &Word) -> Result<Delivery, sqlx::Error> {
+        let key = format!("{}/{what}", self.event.gateway_payment_id);
+        engine::run::signal(conn, self.order.checkout_run_id, SIGNAL, &key, word).await
+    }
+
+    /// The run is told to look.
+    async fn look(&self, conn: &mut PgConnection, what: &str) -> Result<&'static str, sqlx::Error> {
+        if self.is_of_another() || self.order.order_status != "PENDING" {
+            return Ok("IGNORED");
+        }
+        Ok(told(self.signal(conn, what, &Word::Look).await?))
+    }
+
+    async fn failed(&self, conn: &mut PgConnection) -> Result<&'static str, sqlx::Error> {
+        if self.is_of_another() {
+            return Ok("IGNORED");
+        }
+        let outcome = PaymentOutcome {
+            gateway_payment_id: self.event.gateway_payment_id.clone(),
+            captured: None,
+            failure: Some(self.event.failure.clone().unwrap_or_else(|| "declined".to_owned())),
+            expired: false,
+        };
+        Ok(told(self.signal(conn, "failed", &Word::Ended(outcome)).await?))
+    }
+
+    /// The shopper has agreed: the run takes the money; without a run that does, it is let go.
+    async fn agreed(&self, conn: &mut PgConnection) -> Result<&'static str, sqlx::Error> {
+        if self.is_of_another() {
+            return Ok("IGNORED");
+        }
+        let what = if self.event.kind == WebhookKind::PaymentApproved { "approved" } else { "authorized" };
+        let delivery = self.signal(conn, what, &Word::Look).await?;
+        if delivery != Delivery::Invalid && self.is_unwanted(conn, delivery).await? {
+            return self.give_back(conn).await;
+        }
+        Ok(told(delivery))
+    }
+
+    async fn captured(&self, conn: &mut PgConnection, captured: Option<Money>) -> Result<&'static str, sqlx::Error> {
+        if self.is_of_another() {
+            return Ok("IGNORED");
+        }
+        let gateway_payment_id = self.event.gateway_payment_id.clone();
+        let outcome = PaymentOutcome { gateway_payment_id, captured, failure: None, expired: false };
+        let delivery = self.signal(conn, "captured", &Word::Ended(outcome)).await?;
+        if delivery != Delivery::Invalid && self.is_unwanted(conn, delivery).await? {
+            return self.give_back(conn).await;
+        }
+        Ok(told(delivery))
+    }
+
+    /// Whether nobody has a use for this money. The signal has locked the run's row, or the run has ended: what the
+    /// order says now stays true.
+    async fn is_unwanted(&self, conn: &mut PgConnection, delivery: Delivery) -> Result<bool, sqlx::Error> {
+        let unwinding = engine::run::is_unwinding(conn, self.order.checkout_run_id).await?;
+        let order = payments::order_of(conn, self.order_id).await?.unwrap_or_else(|| self.order.clone());
+        Ok(match (order.order_status.as_str(), order.confirmed_by.as_deref()) {
+            ("CANCELLED", _) => true,
+            (_, Some(payment_id)) => payment_id != self.event.gateway_payment_id,
+            (_, None) => match delivery {
+                Delivery::Delivered | Delivery::Duplicate | Delivery::Refused => unwinding,
+                Delivery::Finished | Delivery::Unknown | Delivery::Invalid => true,
+            },
+        })
+    }
+
+    async fn give_back(&self, conn: &mut PgConnection) -> Result<&'static str, sqlx::Error> {
+        let is_paid = payments::order_of(conn, self.order_id).await?.is_some_and(|order| order.confirmed_by.is_some());
+        let reason = if is_paid { "the order was paid already" } else { "the order is not to be had" };
+        let everything = RefundRequest::everything(self.order_id, Some(self.gateway.to_owned()), reason.to_owned());
+        let request = RefundRequest { gateway_payment_id: Some(self.event.gateway_payment_id.clone()), ..everything };
+        let key = format!("{}/late/{}", self.order_id, self.event.gateway_payment_id);
+        engine::start(conn, &Start::<RefundPayment>::new(key, &request).map_err(encoding)?).await?;
+        Ok("STARTED_REFUND")
+    }
+
+    /// The word alone does not say what to do: the order's books are compared with the gateway.
+    async fn compare_again(&self, conn: &mut PgConnection) -> Result<&'static str, sqlx::Error> {
+        checks::check_again(conn, self.order_id).await?;
+        Ok("COMPARED")
+    }
+
+    /// One of ours that is under way is looked at by its run; one that was made elsewhere is booked.
+    async fn of_refund(&self, conn: &mut PgConnection) -> Result<&'static str, sqlx::Error> {
+        let own = match &self.event.about {
+            Some(about) => refunds::of_gateway(conn, self.order_id, about).await?,
+            None => None,
+        };
+        let Some(own) = own else { return self.made_elsewhere(conn).await };
+        match (own.status, &self.event.kind) {
+            // Its run has its answer, or will have.
+            (RefundStatus::Pending, _) if !own.is_noted => Ok("IGNORED"),
+            (RefundStatus::Pending, WebhookKind::RefundPending) => Ok("IGNORED"),
+            (RefundStatus::Pending, kind) => {
+                let how = if *kind == WebhookKind::RefundFailed { "failed" } else { "succeeded" };
+                let key = format!("{}/{how}", own.refund_id);
+                let news = News { refund_id: own.refund_id, decision: None };
+                Ok(told(engine::run::signal(conn, own.run_id, NEWS, &key, &news).await?))
+            }
+            // The books may say that it went through.
+            (RefundStatus::Succeeded, WebhookKind::RefundFailed) => self.compare_again(conn).await,
+            (RefundStatus::Succeeded | RefundStatus::Failed, _) => Ok("IGNORED"),
+        }
+    }
+
+    async fn made_elsewhere(&self, conn: &mut PgConnection) -> Result<&'static str, sqlx::Error> {
+        let (WebhookKind::RefundSucceeded, Some(about), Some(amount)) =
+            (&self.event.kind, &self.event.about, &self.event.amount)
+        else {
+            return Ok("IGNORED");
+        };
+        let now = engine::now(&mut *conn).await?;
+        let elsewhere = Elsewhere {
+            order_id: self.order_id,
+            gateway: self.gateway,
+            gateway_payment_id: &self.event.gateway_payment_id,
+            gateway_refund_id: &about.gateway_id,
+            amount,
+        };
+        match refunds::book_elsewhere(conn, elsewhere, now).await? {
+            Booking::Booked(refund) => {
+                let notice = made_elsewhere(self.order_id, &refund);
+                notice.tell(conn).await?;
+                Ok("BOOKED")
+            }
+            Booking::Known => Ok("IGNORED"),
+            // More than there is, or of a payment that we do not know: a person finds out.
+            Booking::DoesNotFit => self.compare_again(conn).await,
+        }
+    }
+
+    /// The order stays as it is: whether goods are kept back is the staff's to decide.
+    async fn disputed(&self, conn: &mut PgConnection, status: DisputeStatus) -> Result<&'static str, sqlx::Error> {
+        let Some(about) = &self.event.about else { return self.compare_again(conn).await };
+        let now = engine::now(&mut *conn).await?;
+        let dispute = Dispute {
+            gateway: self.gateway,
+            gateway_dispute_id: &about.gateway_id,
+            order_id: self.order_id,
+            gateway_payment_id: &self.event.gateway_payment_id,
+            amount: self.event.amount.as_ref(),
+            reason: self.event.failure.as_deref(),
+            status,
+        };
+        if !disputes::record(conn, dispute, now).await? {
+            return Ok("IGNORED");
+        }
+        disputed(self.gateway, self.order_id, self.event, &about.gateway_id, status).tell(conn).await?;
+        Ok("BOOKED")
+    }
+}
+
+fn told(delivery: Delivery) -> &'static str {
+    match delivery {
+        Delivery::Delivered => "SIGNALLED",
+        // It is kept as it came, and silence is asked about: nothing hangs on telling it again.
+        Delivery::Invalid => "REFUSED",
+        Delivery::Duplicate | Delivery::Finished | Delivery::Refused | Delivery::Unknown => "IGNORED",
+    }
+}
+
+fn encoding(failure: Failure) -> sqlx::Error {
+    sqlx::Error::Encode(Box::new(failure))
+}
+
+fn made_elsewhere(order_id: OrderId, refund: &DueRefund) -> Notice {
+    let DueRefund { refund_id, gateway_payment_id, amount, currency } = refund;
+    let (amount, payment) = (to_wire(*amount, *currency), gateway_payment_id.as_deref().unwrap_or_default());
+    let subject = format!("A refund of {amount} {currency} was made at the gateway");
+    let text = format!(
+        "Somebody has given money back on the gateway's own site. It is booked; the order stays as it is.\n\n\
+         Order: {order_id}\nPayment: {payment}\nAmount: {amount} {currency}\nBooked as: {refund_id}\n"
+    );
+    Notice::to_staff("refund.booked", StaffReport { id: *refund_id, subject, text })
+}
+
+fn disputed(gateway: &str, order_id: OrderId, event: &WebhookEvent, dispute_id: &str, status: DisputeStatus) -> Notice {
+    let id = Uuid::new_v5(&order_id.into(), format!("{gateway}/{dispute_id}/{}", status.as_str()).as_bytes());
+    let amount = event.amount.as_ref().map_or_else(|| "unknown".to_owned(), Money::to_string);
+    let reason = event.failure.as_deref().unwrap_or("none given");
+    let (subject, what) = match status {
+        DisputeStatus::Opened => {
+            ("opened", "The shopper's bank wants the money back. Answer it on the gateway's site in time.")
+        }
+        DisputeStatus::Won => ("won", "The money stays."),
+        DisputeStatus::Lost => ("lost", "The money is gone."),
+    };
+    let text = format!(
+        "{what} The order stays as it is.\n\nOrder: {order_id}\nGateway: {gateway}\nPayment: {}\nDispute: \
+         {dispute_id}\nAmount: {amount}\nReason: {reason}\n",
+        event.gateway_payment_id
+    );
+    let subject = format!("A payment is disputed: {subject}");
+    Notice::to_staff("payment.disputed", StaffReport { id, subject, text })
 }

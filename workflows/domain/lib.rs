@@ -10,6 +10,7 @@ pub mod card_data;
 pub mod cart;
 pub mod coupon;
 pub mod event;
+pub mod fraud;
 pub mod ids;
 pub mod inventory;
 pub mod money;

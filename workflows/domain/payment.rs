@@ -138,6 +138,29 @@ impl FromStr for PaymentStatus {
     }
 }
 
+/// Where the customer's bank and the shop stand over a payment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum DisputeStatus {
+    /// The bank wants the money back, and the shop may answer.
+    Opened,
+    /// The money stays.
+    Won,
+    /// The money is gone.
+    Lost,
+}
+
+impl DisputeStatus {
+    /// The name in the database and on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Opened => "OPENED",
+            Self::Won => "WON",
+            Self::Lost => "LOST",
+        }
+    }
+}
+
 /// How the customer pays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]

@@ -4,10 +4,13 @@
 //! least once, each time under the same idempotency key, so every implementation must make repeating
 //! a key harmless.
 
+use std::{collections::BTreeMap, time::Duration};
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::ids::{CartId, OrderId};
@@ -19,16 +22,60 @@ use crate::payment::PaymentMethod;
 pub struct PaymentRequest {
     /// The order being paid; the gateway keeps it as its reference.
     pub order_id: OrderId,
+    /// Its number, for what the customer reads.
+    pub order_number: String,
     /// Which try of that order this is, from 1.
     pub attempt: u32,
     /// How much to collect.
     pub amount: Money,
+    /// Whether it is taken at once or set aside.
+    pub capture: Capture,
     /// How the customer wants to pay.
     pub method: PaymentMethod,
     /// The gateway's own token for the customer's means of payment; never card data.
     pub token: Option<String>,
     /// Where the gateway's page sends the customer afterwards.
-    pub return_url: Option<String>,
+    pub return_url: String,
+    /// Where the customer reads e-mail, for the gateway's own receipt.
+    pub email: Option<String>,
+    /// The customer's number in E.164 form.
+    pub phone: Option<String>,
+}
+
+/// What becomes of money that the customer has agreed to pay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Capture {
+    /// It is taken.
+    Take,
+    /// It is set aside until somebody has decided.
+    Hold,
+}
+
+/// The payments of one order, for a gateway that cannot find them by it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lookup {
+    /// The order.
+    pub order_id: OrderId,
+    /// Those that we know of, by the gateway's ids.
+    pub known: Vec<String>,
+    /// One was begun whose answer never came: there may be one more.
+    pub lost: bool,
+    /// When the first of them can have been made, by our clock.
+    pub since: DateTime<Utc>,
+}
+
+/// A payment that the customer has agreed to, and what is to be done with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Proceeding {
+    /// The order it pays.
+    pub order_id: OrderId,
+    /// The gateway's id of the payment.
+    pub gateway_payment_id: String,
+    /// All that is due.
+    pub amount: Money,
+    /// What is to be done.
+    pub capture: Capture,
 }
 
 /// What the gateway says of one payment.
@@ -60,6 +107,8 @@ pub enum GatewayPaymentStatus {
     Pending,
     /// The customer has something to do first.
     RequiresAction,
+    /// The customer has agreed; nothing has been set aside or taken, nor will be until we say so.
+    Approved,
     /// The money is set aside.
     Authorized,
     /// The money was taken.
@@ -68,6 +117,16 @@ pub enum GatewayPaymentStatus {
     Failed,
     /// It was closed before anything was taken, and can never take anything.
     Closed,
+}
+
+impl GatewayPaymentStatus {
+    /// It may still take money, or has some set aside.
+    pub fn is_open(self) -> bool {
+        match self {
+            Self::Pending | Self::RequiresAction | Self::Approved | Self::Authorized => true,
+            Self::Captured | Self::Failed | Self::Closed => false,
+        }
+    }
 }
 
 /// What the customer has to do before the payment can go on.
@@ -79,15 +138,60 @@ pub enum NextAction {
         /// The page.
         url: String,
     },
+    /// Pay in the shop's own page, with the gateway's script.
+    Checkout {
+        /// Whose script.
+        gateway: String,
+        /// What it is opened with. Everybody may see these.
+        parameters: BTreeMap<String, Value>,
+    },
 }
 
-/// A refund the gateway accepted.
+/// What we ask a gateway to give back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RefundOrder {
+    /// Ours; the gateway keeps it as its reference.
+    pub refund_id: Uuid,
+    /// The order it is for.
+    pub order_id: OrderId,
+    /// The gateway's id of the payment that it comes from.
+    pub gateway_payment_id: String,
+    /// How much goes back.
+    pub amount: Money,
+}
+
+/// What the gateway says of one refund.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GatewayRefund {
     /// The gateway's id of it.
     pub gateway_refund_id: String,
     /// How much goes back.
     pub amount: Money,
+    /// Whether it has arrived.
+    pub status: GatewayRefundStatus,
+    /// Why it failed, if it did.
+    pub failure: Option<String>,
+}
+
+/// Where a refund stands at the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum GatewayRefundStatus {
+    /// It is under way: the bank may still send it back.
+    Pending,
+    /// The customer has it.
+    Succeeded,
+    /// The customer does not get it, and we have the money.
+    Failed,
+}
+
+/// What an idempotency key is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Payments: to start, proceed with or close one.
+    Pay,
+    /// Refunds.
+    Refund,
 }
 
 /// A stretch of time: from its beginning up to, and without, its end.
@@ -157,30 +261,53 @@ pub struct WebhookEvent {
     pub event_id: String,
     /// What happened.
     pub kind: WebhookKind,
-    /// The payment it is about.
+    /// The payment it is about. Its order is the one that we made it for.
     pub gateway_payment_id: String,
-    /// The order it is about, if the gateway says.
+    /// The order it is about, if the gateway says: for a payment that we do not know yet.
     pub order_id: Option<OrderId>,
     /// How much it is about, if the gateway says.
     pub amount: Option<Money>,
-    /// Why it failed, if it did.
+    /// Why it failed, if it did; why it is disputed, if it is.
     pub failure: Option<String>,
+    /// The refund or dispute it is about, if it is about one.
+    pub about: Option<WebhookSubject>,
+}
+
+/// What an event is about besides a payment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebhookSubject {
+    /// The gateway's id of the refund or dispute.
+    pub gateway_id: String,
+    /// Our id of the refund, if it is one of ours.
+    pub refund_id: Option<Uuid>,
 }
 
 /// What a webhook reports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum WebhookKind {
+    /// The customer has agreed; nothing was set aside.
+    PaymentApproved,
+    /// The money was set aside.
+    PaymentAuthorized,
     /// The money was taken.
     PaymentCaptured,
     /// The payment was declined.
     PaymentFailed,
-    /// The money was set aside.
-    PaymentAuthorized,
+    /// The payment was closed, or what was set aside has lapsed.
+    PaymentClosed,
+    /// A refund is under way.
+    RefundPending,
     /// A refund went through.
     RefundSucceeded,
     /// A refund did not go through.
     RefundFailed,
+    /// The customer's bank wants the money back, and there is something to answer.
+    DisputeOpened,
+    /// The money stays.
+    DisputeWon,
+    /// The money is gone.
+    DisputeLost,
     /// Something we do not act on, by the gateway's name for it.
     Other(String),
 }
@@ -192,20 +319,33 @@ pub trait PaymentGateway: Send + Sync {
     fn name(&self) -> &'static str;
 
     /// How long the gateway remembers an idempotency key; past half of it we only look up.
-    fn key_lifetime(&self) -> std::time::Duration;
+    fn key_lifetime(&self, operation: Operation) -> Duration;
 
-    /// Starts collecting; the same `key` answers with the same payment.
+    /// Whether it can collect so much, in that currency, that way.
+    ///
+    /// # Errors
+    /// [`Unsupported`]: the customer must choose another.
+    fn accepts(&self, method: PaymentMethod, amount: &Money) -> Result<(), Unsupported>;
+
+    /// Starts collecting; the same `key` returns the same payment.
     async fn initiate(&self, key: Uuid, request: &PaymentRequest) -> Result<GatewayPayment, GatewayError>;
 
     /// Every payment the gateway knows for the order; empty if it never heard of it.
-    async fn find(&self, order_id: OrderId) -> Result<Vec<GatewayPayment>, GatewayError>;
+    async fn find(&self, lookup: &Lookup) -> Result<Vec<GatewayPayment>, GatewayError>;
 
-    /// Closes every open payment of the order; returns what each ended as (Closed, Captured or
-    /// Failed), never Pending.
-    async fn close(&self, key: Uuid, order_id: OrderId) -> Result<Vec<GatewayPayment>, GatewayError>;
+    /// Takes, or sets aside, what the customer has agreed to pay; returns how the payment stands then. What
+    /// has been done already is no error.
+    async fn proceed(&self, key: Uuid, proceeding: &Proceeding) -> Result<GatewayPayment, GatewayError>;
 
-    /// Sends `amount` of a captured payment back; the same `key` never sends it twice.
-    async fn refund(&self, key: Uuid, gateway_payment_id: &str, amount: &Money) -> Result<GatewayRefund, GatewayError>;
+    /// Closes every open payment of the order, also one whose money is set aside; returns what each ended as
+    /// (Closed, Captured or Failed), never an open one.
+    async fn close(&self, key: Uuid, lookup: &Lookup) -> Result<Vec<GatewayPayment>, GatewayError>;
+
+    /// Sends a part of a captured payment back; the same `key` never sends it twice.
+    async fn refund(&self, key: Uuid, refund: &RefundOrder) -> Result<GatewayRefund, GatewayError>;
+
+    /// The refund that was made for ours, if there is one.
+    async fn find_refund(&self, refund: &RefundOrder) -> Result<Option<GatewayRefund>, GatewayError>;
 
     /// Payments made in a stretch of the gateway's time, in any order, a page at a time: the first, or the one
     /// that `page` names. A payment that it has all along is on one of them.
@@ -216,7 +356,7 @@ pub trait PaymentGateway: Send + Sync {
     ///
     /// # Errors
     /// [`WebhookError`]: nothing of the body may be trusted.
-    fn verify_webhook(
+    async fn verify_webhook(
         &self,
         headers: &[(String, String)],
         body: &[u8],
@@ -224,18 +364,34 @@ pub trait PaymentGateway: Send + Sync {
     ) -> Result<Webhook, WebhookError>;
 }
 
+/// Why a gateway cannot collect a payment.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unsupported(pub String);
+
 /// Why a gateway call gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum GatewayError {
     /// Time-out, connection lost, 5xx, garbage: the outcome is unknown; repeat under the same key.
     #[error("the gateway's answer is unknown: {0}")]
     Unknown(String),
-    /// It asks to come again later; repeat under the same key.
+    /// It asks everybody to come again later; repeat under the same key.
     #[error("the gateway asks to come again in {after_s} s: {why}")]
     Busy {
         /// In its words.
         why: String,
         /// When, in seconds.
+        after_s: u64,
+    },
+    /// It certainly did not do it, and may another time: too little money on our account with it, a lock. Concerns
+    /// this call alone.
+    #[error("the gateway cannot do it now ({code}): {detail}")]
+    NotNow {
+        /// The gateway's stable code.
+        code: String,
+        /// Its explanation, for the log.
+        detail: String,
+        /// When to ask again, in seconds.
         after_s: u64,
     },
     /// Whoever answered is not the gateway, or it does not know us: somebody must set the shop up
@@ -261,6 +417,9 @@ pub enum WebhookError {
     /// Rightly signed, but so long ago that it may be a replay.
     #[error("the webhook was signed too long ago")]
     TooOld,
+    /// It cannot be checked now; the gateway is to send it again.
+    #[error("the webhook cannot be checked now: {0}")]
+    Unavailable(String),
 }
 
 /// A copy of what Postgres said of a cart, so that reading the cart again asks less.

@@ -3,9 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::ports::{GatewayError, GatewayPayment, PaymentGateway, Window};
+use domain::ports::{GatewayError, GatewayPayment, Lookup, PaymentGateway, Window};
 use engine::{Call, CallContext, Dependency, RetryPolicy, SetTx, Step, StepError, Tx, Undo, Undoing, legible};
 use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
 
 use super::{
     Reconciled,
@@ -17,7 +18,7 @@ use crate::{
     desk::dependency_of,
     rules::Reconciliation,
     store::{
-        alone,
+        alone, payments,
         reconciliation::{
             booked,
             checks::{self, Check, Pass},
@@ -126,6 +127,7 @@ pub(super) struct Asked {
 pub(super) struct FindPayments<'a> {
     pub(super) checks: &'a [Check],
     pub(super) gateway: Option<&'a Arc<dyn PaymentGateway>>,
+    pub(super) pool: PgPool,
 }
 
 impl Call for FindPayments<'_> {
@@ -151,8 +153,16 @@ impl Call for FindPayments<'_> {
             asked.is_away = true;
             return Ok(asked);
         };
-        for (checks, answers) in self.checks.chunks(AT_ONCE).zip(asked.answers.chunks_mut(AT_ONCE)) {
-            let found = futures::future::join_all(checks.iter().map(|check| find(&**gateway, check))).await;
+        let lookups = {
+            let mut conn = self.pool.acquire().await?;
+            let mut lookups = Vec::with_capacity(self.checks.len());
+            for check in self.checks {
+                lookups.push(payments::lookup(&mut conn, check.order_id, context.now).await?);
+            }
+            lookups
+        };
+        for (lookups, answers) in lookups.chunks(AT_ONCE).zip(asked.answers.chunks_mut(AT_ONCE)) {
+            let found = futures::future::join_all(lookups.iter().map(|lookup| find(&**gateway, lookup))).await;
             for (answer, found) in answers.iter_mut().zip(found) {
                 *answer = found;
             }
@@ -167,16 +177,21 @@ impl Call for FindPayments<'_> {
     }
 }
 
-async fn find(gateway: &dyn PaymentGateway, check: &Check) -> Answer {
-    let found = tokio::time::timeout(PATIENCE, gateway.find(check.order_id)).await;
+async fn find(gateway: &dyn PaymentGateway, lookup: &Lookup) -> Answer {
+    let found = tokio::time::timeout(PATIENCE, gateway.find(lookup)).await;
     match found.unwrap_or_else(|_| Err(GatewayError::Unknown("it took too long".to_owned()))) {
         Ok(found) => Answer::Found(found),
         Err(error @ GatewayError::Refused { .. }) => {
-            tracing::warn!(order_id = %check.order_id, %error, "the gateway will not say what it knows");
+            tracing::warn!(order_id = %lookup.order_id, %error, "the gateway will not say what it knows");
             Answer::Refused(legible(&error.to_string()).into_owned())
         }
-        Err(error @ (GatewayError::Unknown(_) | GatewayError::Busy { .. } | GatewayError::Misconfigured(_))) => {
-            tracing::info!(order_id = %check.order_id, %error, "the gateway does not say what it knows");
+        Err(
+            error @ (GatewayError::Unknown(_)
+            | GatewayError::Busy { .. }
+            | GatewayError::NotNow { .. }
+            | GatewayError::Misconfigured(_)),
+        ) => {
+            tracing::info!(order_id = %lookup.order_id, %error, "the gateway does not say what it knows");
             Answer::Unknown(legible(&error.to_string()).into_owned())
         }
     }
@@ -188,9 +203,13 @@ pub(super) async fn is_there(gateway: &dyn PaymentGateway, now: DateTime<Utc>) -
     let listed = tokio::time::timeout(PATIENCE, gateway.list(window, None)).await;
     match listed {
         Ok(Ok(_) | Err(GatewayError::Refused { .. })) => true,
-        Ok(Err(GatewayError::Unknown(_) | GatewayError::Busy { .. } | GatewayError::Misconfigured(_))) | Err(_) => {
-            false
-        }
+        Ok(Err(
+            GatewayError::Unknown(_)
+            | GatewayError::Busy { .. }
+            | GatewayError::NotNow { .. }
+            | GatewayError::Misconfigured(_),
+        ))
+        | Err(_) => false,
     }
 }
 

@@ -74,9 +74,23 @@ fn compare_one(booked: &Booked, payment: &GatewayPayment) -> Option<Finding> {
             GatewayPaymentStatus::Failed => Some(Finding::Untold(word(payment, WebhookKind::PaymentFailed))),
             GatewayPaymentStatus::Pending
             | GatewayPaymentStatus::RequiresAction
+            | GatewayPaymentStatus::Approved
             | GatewayPaymentStatus::Authorized
             | GatewayPaymentStatus::Closed => None,
         };
+    }
+    if booked.order_status == "CANCELLED" {
+        match payment.status {
+            // Nobody has a use for what is set aside.
+            GatewayPaymentStatus::Approved | GatewayPaymentStatus::Authorized => {
+                return Some(Finding::Untold(word(payment, WebhookKind::PaymentAuthorized)));
+            }
+            GatewayPaymentStatus::Pending
+            | GatewayPaymentStatus::RequiresAction
+            | GatewayPaymentStatus::Captured
+            | GatewayPaymentStatus::Failed
+            | GatewayPaymentStatus::Closed => {}
+        }
     }
     let of_payment = booked.refunds.iter().find(|refunds| refunds.gateway_payment_id == *id);
     let by_hand = of_payment.map_or(Decimal::ZERO, |refunds| refunds.by_hand);
@@ -117,6 +131,7 @@ fn word(payment: &GatewayPayment, kind: WebhookKind) -> WebhookEvent {
         amount: (kind == WebhookKind::PaymentCaptured)
             .then(|| Money::rounded(payment.captured, payment.amount.currency())),
         failure: payment.failure.clone(),
+        about: None,
         kind,
     }
 }

@@ -134,9 +134,10 @@ impl Call for ListPayments<'_> {
                 tracing::warn!(gateway = gateway.name(), %error, "the gateway does not list its payments");
                 Ok(match error {
                     GatewayError::Refused { .. } if self.place.page.is_some() => Listed::Forgotten,
-                    GatewayError::Refused { .. } | GatewayError::Busy { .. } | GatewayError::Misconfigured(_) => {
-                        Listed::Nothing
-                    }
+                    GatewayError::Refused { .. }
+                    | GatewayError::Busy { .. }
+                    | GatewayError::NotNow { .. }
+                    | GatewayError::Misconfigured(_) => Listed::Nothing,
                     GatewayError::Unknown(_) => Listed::Silence,
                 })
             }
@@ -213,5 +214,6 @@ fn word(payment: &ListedPayment) -> WebhookEvent {
         order_id: payment.order_id,
         amount: payment.captured.clone(),
         failure: None,
+        about: None,
     }
 }

@@ -81,8 +81,8 @@ pub(crate) async fn start(
 ) -> Result<Uuid, sqlx::Error> {
     let Claim { run_id, order_id, reason, reference: _ } = claim;
     let gateway = payments::gateway_of(conn, order_id).await?;
-    let request =
-        RefundRequest { order_id, gateway, reason: reason.to_owned(), amount: Some(due.amount), reference: None };
+    let everything = RefundRequest::everything(order_id, gateway, reason.to_owned());
+    let request = RefundRequest { amount: Some(due.amount), ..everything };
     let start = Start::<RefundPayment>::new(format!("{order_id}/asked/{run_id}"), &request)
         .map_err(|failure| sqlx::Error::Encode(Box::new(failure)))?
         .with_id(run_id);

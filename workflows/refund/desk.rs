@@ -64,15 +64,16 @@ pub enum RefundRefusal {
     Database(#[from] sqlx::Error),
 }
 
-/// The signal that a run with refused refunds waits for.
-pub(crate) const DECIDED: &str = "refund-decided";
+/// The signal that a run waits for which has refunds under way, or refused.
+pub(crate) const NEWS: &str = "refund";
 
-/// What that signal says.
+/// What that signal says of one of them.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Decided {
-    pub(super) refund_id: Uuid,
-    pub(super) decision: Decision,
+pub(crate) struct News {
+    pub(crate) refund_id: Uuid,
+    /// What a person has decided; without, the gateway has something to say.
+    pub(crate) decision: Option<Decision>,
 }
 
 /// A person decides: the refund moves, its run hears of it, and the audit log says who and why; or none of it.
@@ -105,7 +106,8 @@ pub async fn decide(
         return Err(RefundRefusal::NobodyWaits);
     }
     let key = Uuid::now_v7().to_string();
-    match engine::run::signal(conn, found.run_id, DECIDED, &key, &Decided { refund_id, decision }).await? {
+    let news = News { refund_id, decision: Some(decision) };
+    match engine::run::signal(conn, found.run_id, NEWS, &key, &news).await? {
         Delivery::Delivered => {}
         Delivery::Duplicate | Delivery::Finished | Delivery::Refused | Delivery::Unknown | Delivery::Invalid => {
             return Err(RefundRefusal::NobodyWaits);

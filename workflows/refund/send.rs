@@ -6,19 +6,18 @@ use domain::{
     ids::OrderId,
     money::{Money, to_wire},
     notification::StaffReport,
-    ports::{GatewayError, GatewayRefund, PaymentGateway},
+    ports::{GatewayError, GatewayRefund, GatewayRefundStatus, Operation, PaymentGateway, RefundOrder},
 };
 use engine::{
     Call, CallContext, Dependency, Forward, Result, RetryPolicy, SetResult, SetStep, SetTx, Start, StepError, done,
     legible,
 };
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{
     PATIENT, RefundRequest,
-    desk::{DECIDED, Decided, Decision},
+    desk::{Decision, NEWS, News},
 };
 use crate::{
     Shop,
@@ -32,10 +31,13 @@ use crate::{
 
 /// How often the staff hears again of a refund that was refused and that nobody has decided about.
 const STAFF_PATIENCE: Duration = Duration::from_secs(90 * 24 * 3600);
+/// How often the gateway is asked of a refund that it has in hand; its webhook may be lost.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Sends back what this run has claimed, however long that takes, settles each refund, and tells the
-/// shopper. Cash is not sent: it is recorded as paid back by hand. What the gateway refuses is FAILED, and
-/// holds up no other; at the end the run waits until a person has had it sent again, or has paid it.
+/// shopper. Cash is not sent: it is recorded as paid back by hand. What the gateway refuses, at once or
+/// days later, is FAILED, and holds up no other; the run waits until the gateway has ended the rest, and until
+/// a person has had each of those sent again, or has paid it.
 ///
 /// # Errors
 /// Ends the turn, or parks the run as any step of a flow that only goes forward.
@@ -47,22 +49,30 @@ pub(crate) async fn give_back(
 ) -> Result<()> {
     let gateway = request.gateway.as_deref().and_then(|name| shop.gateway(name));
     let sending = Sending { order_id: request.order_id, gateway };
-    let mut refused = Vec::new();
+    let mut open = Vec::new();
     for refund in due {
-        let mut of_staff = OfStaff { refund, why: String::new(), told: 0 };
-        if !sending.send(flow, &mut of_staff).await? {
-            refused.push(of_staff);
+        let mut going = Going { refund, stands: Stands::Refused, why: String::new(), told: 0 };
+        if !sending.send(flow, &mut going).await? {
+            open.push(going);
         }
     }
-    while !refused.is_empty() {
-        let decided = flow.wait_for::<Decided>(DECIDED, STAFF_PATIENCE).await?;
+    while !open.is_empty() {
+        let is_under_way = open.iter().any(|going| going.stands == Stands::UnderWay);
+        let news = flow.wait_for::<News>(NEWS, if is_under_way { DAY } else { STAFF_PATIENCE }).await?;
         // Whoever decides has the order before this run, whose row we have heard at.
         flow.checkpoint().await?;
-        match decided {
-            Some(decided) => sending.follow(flow, &mut refused, decided).await?,
+        match news {
+            Some(news) => sending.follow(flow, &mut open, news).await?,
+            None if is_under_way => {
+                for at in (0..open.len()).rev() {
+                    if open[at].stands == Stands::UnderWay && sending.ask(flow, &mut open[at]).await? {
+                        open.remove(at);
+                    }
+                }
+            }
             None => {
-                for of_staff in &mut refused {
-                    sending.tell_staff(flow, of_staff).await?;
+                for going in &mut open {
+                    sending.tell_staff(flow, going).await?;
                 }
             }
         }
@@ -70,11 +80,22 @@ pub(crate) async fn give_back(
     Ok(())
 }
 
-/// A refund, and what the staff has heard of it so far.
-struct OfStaff<'a> {
+/// Where a refund stands that has not arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stands {
+    /// The gateway has it in hand.
+    UnderWay,
+    /// The gateway refuses it, and a person is to decide.
+    Refused,
+}
+
+/// A refund on its way.
+struct Going<'a> {
     refund: &'a DueRefund,
+    stands: Stands,
     /// What the gateway said last.
     why: String,
+    /// How often the staff has heard of it.
     told: u32,
 }
 
@@ -86,52 +107,98 @@ struct Sending<'a> {
 }
 
 impl Sending<'_> {
-    /// Sends one refund; false when the gateway has refused it, of which the staff hears each time.
-    async fn send(&self, flow: &mut Forward<'_>, of_staff: &mut OfStaff<'_>) -> Result<bool> {
-        let (order_id, refund) = (self.order_id, of_staff.refund);
-        let sent = match &refund.gateway_payment_id {
-            Some(payment_id) => {
-                let (pool, desk) = (flow.pool().clone(), Desk::new(flow.pool(), self.gateway));
-                Some(flow.call(SendRefund { order_id, refund, payment_id, desk: &desk, pool }).await?)
+    /// Sends one refund; true when it has arrived.
+    async fn send(&self, flow: &mut Forward<'_>, going: &mut Going<'_>) -> Result<bool> {
+        let Some(order) = self.order(going.refund) else { return self.settle(flow, going.refund, None).await };
+        // Ends: each time is further from the one before, and the journal is finite.
+        for time in 0_u32.. {
+            let desk = Desk::new(flow.pool(), self.gateway);
+            match flow.call(SendRefund { order: &order, desk: &desk }).await? {
+                Sent::Accepted(sent) => return self.come_to(flow, going, sent).await,
+                Sent::Refused { why } => return self.refused(flow, going, why).await,
+                Sent::NotNow { why, after_s } => {
+                    tracing::info!(order_id = %self.order_id, refund_id = %order.refund_id, why, "a refund must wait");
+                    flow.sleep(LATER, later(after_s, time)).await?;
+                }
             }
-            None => None,
-        };
-        let sent = match sent {
-            Some(Sent::Accepted(sent)) => Some(sent),
-            Some(Sent::Refused { why }) => {
-                flow.tx(FailRefund { order_id, refund: refund.clone(), why: why.clone() }).await?;
-                of_staff.why = why;
-                self.tell_staff(flow, of_staff).await?;
-                return Ok(false);
+        }
+        Ok(false)
+    }
+
+    /// What the gateway is asked for; none for cash.
+    fn order(&self, refund: &DueRefund) -> Option<RefundOrder> {
+        Some(RefundOrder {
+            refund_id: refund.refund_id,
+            order_id: self.order_id,
+            gateway_payment_id: refund.gateway_payment_id.clone()?,
+            amount: Money::rounded(refund.amount, refund.currency),
+        })
+    }
+
+    /// Does what the gateway's word on a refund leads to; true when it has arrived.
+    async fn come_to(&self, flow: &mut Forward<'_>, going: &mut Going<'_>, sent: GatewayRefund) -> Result<bool> {
+        match sent.status {
+            GatewayRefundStatus::Succeeded => self.settle(flow, going.refund, Some(sent)).await,
+            GatewayRefundStatus::Pending => {
+                going.stands = Stands::UnderWay;
+                flow.tx(NoteRefund { refund_id: going.refund.refund_id, sent }).await?;
+                Ok(false)
             }
-            None => None,
-        };
-        flow.tx(SettleRefund { order_id, refund: refund.clone(), sent }).await?;
+            GatewayRefundStatus::Failed => {
+                let why = sent.failure.unwrap_or_else(|| "it did not go through".to_owned());
+                self.refused(flow, going, why).await
+            }
+        }
+    }
+
+    async fn settle(&self, flow: &mut Forward<'_>, refund: &DueRefund, sent: Option<GatewayRefund>) -> Result<bool> {
+        flow.tx(SettleRefund { order_id: self.order_id, refund: refund.clone(), sent }).await?;
         self.tell(flow, refund).await?;
         Ok(true)
     }
 
-    /// Does what a person has decided about one of those that were refused.
-    async fn follow(&self, flow: &mut Forward<'_>, refused: &mut Vec<OfStaff<'_>>, decided: Decided) -> Result<()> {
-        let Some(at) = refused.iter().position(|open| open.refund.refund_id == decided.refund_id) else {
+    /// The gateway says no, of which the staff hears each time.
+    async fn refused(&self, flow: &mut Forward<'_>, going: &mut Going<'_>, why: String) -> Result<bool> {
+        let (order_id, refund) = (self.order_id, going.refund.clone());
+        flow.tx(FailRefund { order_id, refund, why: why.clone() }).await?;
+        (going.why, going.stands) = (why, Stands::Refused);
+        self.tell_staff(flow, going).await?;
+        Ok(false)
+    }
+
+    /// Asks the gateway about a refund that it has in hand; true when it has arrived.
+    async fn ask(&self, flow: &mut Forward<'_>, going: &mut Going<'_>) -> Result<bool> {
+        let Some(order) = self.order(going.refund) else { return Ok(false) };
+        let desk = Desk::new(flow.pool(), self.gateway);
+        match flow.call(FindRefund { order: &order, desk: &desk }).await? {
+            Some(found) if found.status != GatewayRefundStatus::Pending => self.come_to(flow, going, found).await,
+            Some(_) | None => Ok(false),
+        }
+    }
+
+    /// Does what is to be done about one of those that have not arrived.
+    async fn follow(&self, flow: &mut Forward<'_>, open: &mut Vec<Going<'_>>, news: News) -> Result<()> {
+        let Some(at) = open.iter().position(|going| going.refund.refund_id == news.refund_id) else {
             return Ok(());
         };
-        let is_over = match decided.decision {
-            Decision::Settle => {
-                self.tell(flow, refused[at].refund).await?;
+        let has_arrived = match (news.decision, open[at].stands) {
+            (Some(Decision::Settle), _) => {
+                self.tell(flow, open[at].refund).await?;
                 true
             }
-            Decision::Resend => self.send(flow, &mut refused[at]).await?,
+            (Some(Decision::Resend), _) => self.send(flow, &mut open[at]).await?,
+            (None, Stands::UnderWay) => self.ask(flow, &mut open[at]).await?,
+            (None, Stands::Refused) => false,
         };
-        if is_over {
-            refused.remove(at);
+        if has_arrived {
+            open.remove(at);
         }
         Ok(())
     }
 
-    async fn tell_staff(&self, flow: &mut Forward<'_>, of_staff: &mut OfStaff<'_>) -> Result<()> {
-        of_staff.told += 1;
-        let notice = refused(self.order_id, of_staff.refund, &of_staff.why, of_staff.told);
+    async fn tell_staff(&self, flow: &mut Forward<'_>, going: &mut Going<'_>) -> Result<()> {
+        going.told += 1;
+        let notice = refused(self.order_id, going.refund, &going.why, going.told);
         flow.start(Start::<Notification>::new(notice.key(), &notice)).await?;
         Ok(())
     }
@@ -164,23 +231,40 @@ fn refused(order_id: OrderId, refund: &DueRefund, why: &str, time: u32) -> Notic
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Sent {
-    /// The gateway gives it back.
+    /// The gateway has it.
     Accepted(GatewayRefund),
-    /// It certainly does not.
+    /// It certainly does not give it back.
     Refused {
         /// Its words.
         why: String,
     },
+    /// It certainly has not, and may another time.
+    NotNow {
+        /// Its words.
+        why: String,
+        /// When to ask again, in seconds.
+        after_s: u64,
+    },
 }
 
-/// Sends one refund, those of a payment in the order they were claimed. Sent again after a refusal it has
-/// another key: the call is another.
+/// The pause before a refund is sent again that could not be sent.
+const LATER: &str = "refund-later";
+
+/// How long that is: as the gateway says at first, and twice as long each time, up to a day.
+fn later(after_s: u64, time: u32) -> Duration {
+    Duration::from_secs(after_s.max(1).saturating_mul(1 << time.min(16))).min(DAY)
+}
+
+/// How long an answer may be awaited under a key before the gateway is asked whether there is a refund.
+const ASK_AFTER: Duration = Duration::from_secs(30);
+/// Where none was made in so long, and the gateway fails under this key as it failed before, the refund is sent
+/// under another: gateways give a stored failure again as long as they know its key.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(600);
+
+/// Sends one refund. Sent again after a definite no it has another key: the call is another.
 struct SendRefund<'a> {
-    order_id: OrderId,
-    refund: &'a DueRefund,
-    payment_id: &'a str,
+    order: &'a RefundOrder,
     desk: &'a Desk<'a>,
-    pool: PgPool,
 }
 
 impl Call for SendRefund<'_> {
@@ -197,36 +281,72 @@ impl Call for SendRefund<'_> {
 
     async fn run(&self, context: &CallContext) -> Result<Sent, StepError> {
         let gateway = self.desk.gateway()?;
-        let amount = Money::rounded(self.refund.amount, self.refund.currency);
-        let turn = {
-            let mut conn = self.pool.acquire().await?;
-            refunds::turn_of(&mut conn, self.refund).await?
-        };
-        if turn.must_wait {
-            let why = "an earlier refund of this payment is not settled".to_owned();
-            return Err(StepError::NotYet { why, after: context.patience() });
-        }
-        // A gateway forgets idempotency keys. Well before that we first ask whether it went through.
         let age = (context.now - context.intended_at).to_std().unwrap_or_default();
-        if age > gateway.key_lifetime() / 2 {
+        if age > ASK_AFTER.min(gateway.key_lifetime(Operation::Refund) / 2) {
             // Refusing to say whether is not refusing to give back.
-            let found = gateway.find(self.order_id).await.map_err(|error| StepError::Unknown(error.into()))?;
-            let refunded = found.iter().find(|found| found.gateway_payment_id == self.payment_id).map(|f| f.refunded);
-            if refunded.is_some_and(|refunded| refunded >= turn.settled + amount.amount()) {
-                // Its own id of it was in the answer that never came.
-                let gateway_refund_id = format!("unheard-{}", context.idempotency_key);
-                return Ok(Sent::Accepted(GatewayRefund { gateway_refund_id, amount }));
+            let found = gateway.find_refund(self.order).await.map_err(|error| StepError::Unknown(error.into()))?;
+            if let Some(found) = found {
+                return Ok(Sent::Accepted(found));
             }
         }
-        match gateway.refund(context.idempotency_key, self.payment_id, &amount).await {
+        match gateway.refund(context.idempotency_key, self.order).await {
             Err(GatewayError::Refused { code, detail }) => {
                 Ok(Sent::Refused { why: legible(&format!("{code}: {detail}")).into_owned() })
+            }
+            Err(GatewayError::NotNow { code, detail, after_s }) => {
+                Ok(Sent::NotNow { why: legible(&format!("{code}: {detail}")).into_owned(), after_s })
+            }
+            Err(GatewayError::Unknown(why)) if age > GIVEN_UP_AFTER => {
+                Ok(Sent::NotNow { why: legible(&why).into_owned(), after_s: ASK_AFTER.as_secs() })
             }
             other @ (Ok(_)
             | Err(GatewayError::Unknown(_) | GatewayError::Busy { .. } | GatewayError::Misconfigured(_))) => {
                 self.desk.read(other, context.now).await.map(Sent::Accepted)
             }
         }
+    }
+}
+
+/// Asks how a refund stands that the gateway has in hand.
+struct FindRefund<'a> {
+    order: &'a RefundOrder,
+    desk: &'a Desk<'a>,
+}
+
+impl Call for FindRefund<'_> {
+    const NAME: &'static str = "FindRefund";
+    type Output = Option<GatewayRefund>;
+
+    fn policy(&self) -> RetryPolicy {
+        PATIENT
+    }
+
+    fn dependency(&self) -> Option<Dependency> {
+        self.desk.dependency()
+    }
+
+    async fn run(&self, context: &CallContext) -> Result<Option<GatewayRefund>, StepError> {
+        match self.desk.gateway()?.find_refund(self.order).await {
+            Err(error @ GatewayError::Refused { .. }) => Err(StepError::Unknown(error.into())),
+            other => self.desk.read(other, context.now).await,
+        }
+    }
+}
+
+/// The gateway has it in hand.
+struct NoteRefund {
+    refund_id: Uuid,
+    sent: GatewayRefund,
+}
+
+impl SetStep for NoteRefund {
+    const NAME: &'static str = "NoteRefund";
+    type Output = ();
+
+    async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<()> {
+        let (now, sent) = (tx.now(), rows.iter().map(|row| (row.refund_id, &row.sent)).collect::<Vec<_>>());
+        refunds::note_sent(tx.conn(), &sent, now).await?;
+        done(rows)
     }
 }
 

@@ -1,7 +1,7 @@
 //! `payments`, `payment_attempts`: what a gateway's word about an order meets.
 
 use chrono::{DateTime, Utc};
-use domain::ids::OrderId;
+use domain::{ids::OrderId, ports::Lookup};
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -39,6 +39,79 @@ pub async fn order_of(conn: &mut PgConnection, order_id: OrderId) -> Result<Opti
     )
     .fetch_optional(conn)
     .await
+}
+
+/// What a gateway that cannot find payments by our order needs to know; `now` stands in while the order has none.
+///
+/// # Errors
+/// The database's own.
+pub async fn lookup(conn: &mut PgConnection, order_id: OrderId, now: DateTime<Utc>) -> Result<Lookup, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"select min(p.created_at) as since,
+                  array(select distinct t.id
+                          from payments p
+                          join lateral (
+                               select p.gateway_payment_id as id
+                               union all select a.gateway_payment_id from payment_attempts a where a.payment_id = p.id
+                               union all select r.gateway_payment_id from refunds r where r.payment_id = p.id) t
+                               on t.id is not null
+                         where p.order_id = $1 order by t.id limit 100) as "known!"
+             from payments p where p.order_id = $1"#,
+        Uuid::from(order_id)
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(Lookup { order_id, known: row.known, lost: false, since: row.since.unwrap_or(now) })
+}
+
+/// The order that a payment was made for, by the gateway's id of the payment.
+///
+/// # Errors
+/// The database's own.
+pub async fn order_by_payment(
+    conn: &mut PgConnection,
+    gateway: &str,
+    gateway_payment_id: &str,
+) -> Result<Option<OrderId>, sqlx::Error> {
+    let found = sqlx::query_scalar!(
+        "select p.order_id from payment_attempts a join payments p on p.id = a.payment_id
+          where a.gateway_payment_id = $2 and p.payment_gateway = $1 limit 1",
+        gateway,
+        gateway_payment_id
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(found.map(OrderId::from))
+}
+
+/// The money of these orders is set aside until somebody has decided: AUTHORIZED, and what they hold is held until
+/// then. The caller holds the orders.
+///
+/// # Errors
+/// The database's own.
+pub async fn set_aside(
+    conn: &mut PgConnection,
+    orders: &[(OrderId, DateTime<Utc>)],
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let (ids, until): (Vec<Uuid>, Vec<DateTime<Utc>>) =
+        orders.iter().map(|&(order_id, until)| (Uuid::from(order_id), until)).unzip();
+    sqlx::query!(
+        "with held as (
+            update inventory_reservations r set expires_at = greatest(r.expires_at, u.until)
+              from unnest($1::uuid[], $2::timestamptz[]) as u(order_id, until)
+             where r.order_id = u.order_id and r.status = 'ACTIVE'),
+         payment as (
+            update payments set payment_status = 'AUTHORIZED', updated_at = $3
+             where order_id = any($1) and payment_status = 'PENDING' returning order_id)
+         update orders o set payment_status = 'AUTHORIZED', updated_at = $3 from payment p where o.id = p.order_id",
+        &ids,
+        &until,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// The gateway that has, or may have, money for an order; none for cash.

@@ -9,7 +9,7 @@ use domain::{
     ids::OrderId,
     money::{Currency, Money, to_wire},
     order::OrderStatus,
-    ports::{GatewayPayment, GatewayRefund},
+    ports::{GatewayPayment, GatewayRefund, GatewayRefundStatus, WebhookSubject},
     refund::RefundStatus,
 };
 use engine::{Failure, StepError};
@@ -295,7 +295,7 @@ pub async fn claims_of(conn: &mut PgConnection, run_id: Uuid) -> Result<Vec<DueR
     let rows = sqlx::query!(
         "select r.id, r.gateway_payment_id, r.amount, p.currency
            from refunds r join payments p on p.id = r.payment_id
-          where r.run_id = $1 and r.status = 'PENDING' order by r.place",
+          where r.run_id = $1 and r.status = 'PENDING' order by r.id",
         run_id
     )
     .fetch_all(conn)
@@ -312,32 +312,127 @@ pub async fn claims_of(conn: &mut PgConnection, run_id: Uuid) -> Result<Vec<DueR
         .collect()
 }
 
-/// How the other refunds of a payment stand when one of them is to be sent.
-#[derive(Debug, Clone, Copy)]
-pub struct Turn {
-    /// An earlier one is not settled yet.
-    pub must_wait: bool,
-    /// What the gateway gave back for those that are settled.
-    pub settled: Decimal,
-}
-
-/// Whether it is this refund's turn: those of one payment are sent one after the other, in the order they
-/// were claimed or asked to be sent again, so that what a gateway says has gone back can be read without doubt.
+/// The gateway has a refund in hand, and says later how it ends.
 ///
 /// # Errors
 /// The database's own.
-pub async fn turn_of(conn: &mut PgConnection, refund: &DueRefund) -> Result<Turn, sqlx::Error> {
-    sqlx::query_as!(
-        Turn,
-        r#"select coalesce(bool_or(o.status = 'PENDING' and o.place < r.place), false) as "must_wait!",
-                  coalesce(sum(o.amount) filter (where o.status = 'SUCCEEDED' and not o.by_hand), 0) as "settled!"
-             from refunds r
-             join refunds o on o.payment_id = r.payment_id and o.gateway_payment_id = r.gateway_payment_id
-            where r.id = $1"#,
-        refund.refund_id
+pub async fn note_sent(
+    conn: &mut PgConnection,
+    sent: &[(Uuid, &GatewayRefund)],
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let (ids, theirs): (Vec<Uuid>, Vec<&str>) =
+        sent.iter().map(|(refund_id, sent)| (*refund_id, sent.gateway_refund_id.as_str())).unzip();
+    sqlx::query!(
+        "update refunds r set gateway_refund_id = s.theirs, updated_at = $3
+           from unnest($1::uuid[], $2::text[]) as s(id, theirs) where r.id = s.id and r.status = 'PENDING'",
+        &ids,
+        &theirs as &[&str],
+        now
     )
-    .fetch_one(conn)
-    .await
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// A refund of ours that a gateway speaks of.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnRefund {
+    /// Our id of it.
+    pub refund_id: Uuid,
+    /// The run that sends it.
+    pub run_id: Uuid,
+    /// Where it stands.
+    pub status: RefundStatus,
+    /// Its run knows that the gateway has it in hand.
+    pub is_noted: bool,
+}
+
+/// Which of an order's refunds a gateway speaks of: by our id of it, or by its own.
+///
+/// # Errors
+/// The database's own.
+pub async fn of_gateway(
+    conn: &mut PgConnection,
+    order_id: OrderId,
+    about: &WebhookSubject,
+) -> Result<Option<OwnRefund>, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"select r.id, r.run_id, r.status, r.gateway_refund_id is not null as "is_noted!"
+             from refunds r join payments p on p.id = r.payment_id
+            where p.order_id = $1 and (r.id = $2 or r.gateway_refund_id = $3) limit 1"#,
+        Uuid::from(order_id),
+        about.refund_id,
+        about.gateway_id
+    )
+    .fetch_optional(conn)
+    .await?;
+    row.map(|row| {
+        let status = row.status.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+        Ok(OwnRefund { refund_id: row.id, run_id: row.run_id, status, is_noted: row.is_noted })
+    })
+    .transpose()
+}
+
+/// A refund that somebody has made at the gateway.
+#[derive(Debug, Clone, Copy)]
+pub struct Elsewhere<'a> {
+    /// The order.
+    pub order_id: OrderId,
+    /// Whose word it is.
+    pub gateway: &'a str,
+    /// The gateway's id of the payment.
+    pub gateway_payment_id: &'a str,
+    /// The gateway's id of the refund.
+    pub gateway_refund_id: &'a str,
+    /// How much has gone back.
+    pub amount: &'a Money,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Booking {
+    /// It is booked as this.
+    Booked(DueRefund),
+    /// It was booked before.
+    Known,
+    /// It is more than is left, in another currency, or of a payment that the order does not stand for.
+    DoesNotFit,
+}
+
+/// Books a refund that was not sent by us: claimed and settled at once.
+///
+/// # Errors
+/// The database's own.
+pub async fn book_elsewhere(
+    conn: &mut PgConnection,
+    elsewhere: Elsewhere<'_>,
+    now: DateTime<Utc>,
+) -> Result<Booking, sqlx::Error> {
+    let Elsewhere { order_id, gateway, gateway_payment_id, gateway_refund_id, amount } = elsewhere;
+    let Some(order) = lock(&mut *conn, order_id).await? else { return Ok(Booking::DoesNotFit) };
+    // Whoever had the lock may have booked it.
+    let about = WebhookSubject { gateway_id: gateway_refund_id.to_owned(), refund_id: None };
+    if of_gateway(&mut *conn, order_id, &about).await?.is_some() {
+        return Ok(Booking::Known);
+    }
+    let is_own = order.gateway_payment_id.as_deref() == Some(gateway_payment_id);
+    let left = order.captured - claimed(&mut *conn, order.payment_id, Some(gateway_payment_id)).await?;
+    if !is_own || amount.currency() != order.currency || amount.amount() > left {
+        return Ok(Booking::DoesNotFit);
+    }
+    // No run sends it.
+    let run_id = Uuid::new_v5(&order_id.into(), format!("{gateway}/{gateway_refund_id}").as_bytes());
+    let claim = Claim { run_id, order_id, reason: "made at the gateway", reference: None };
+    let due = insert(&mut *conn, claim, &order, Some(gateway_payment_id), amount.amount(), now).await?;
+    let made = GatewayRefund {
+        gateway_refund_id: gateway_refund_id.to_owned(),
+        amount: amount.clone(),
+        status: GatewayRefundStatus::Succeeded,
+        failure: None,
+    };
+    settle(conn, order_id, &due, PaidBack::ByGateway(&made), now).await?;
+    Ok(Booking::Booked(due))
 }
 
 /// How the money of a refund went back.
@@ -444,14 +539,14 @@ pub async fn fail(
     Ok(())
 }
 
-/// What was refused is to be sent again, after those that are under way: FAILED → PENDING. False when it had
+/// What was refused is to be sent again: FAILED → PENDING. False when it had
 /// not been refused. The caller holds the order.
 ///
 /// # Errors
 /// The database's own.
 pub async fn reopen(conn: &mut PgConnection, refund_id: Uuid, now: DateTime<Utc>) -> Result<bool, sqlx::Error> {
     let reopened = sqlx::query!(
-        "update refunds set status = 'PENDING', place = nextval('refund_places'), updated_at = $2
+        "update refunds set status = 'PENDING', gateway_refund_id = null, updated_at = $2
           where id = $1 and status = 'FAILED'",
         refund_id,
         now

@@ -41,11 +41,17 @@ pub async fn keep(
 
 fn event_type(kind: &WebhookKind) -> String {
     match kind {
+        WebhookKind::PaymentApproved => "payment.approved".to_owned(),
+        WebhookKind::PaymentAuthorized => "payment.authorized".to_owned(),
         WebhookKind::PaymentCaptured => "payment.captured".to_owned(),
         WebhookKind::PaymentFailed => "payment.failed".to_owned(),
-        WebhookKind::PaymentAuthorized => "payment.authorized".to_owned(),
+        WebhookKind::PaymentClosed => "payment.closed".to_owned(),
+        WebhookKind::RefundPending => "refund.pending".to_owned(),
         WebhookKind::RefundSucceeded => "refund.succeeded".to_owned(),
         WebhookKind::RefundFailed => "refund.failed".to_owned(),
+        WebhookKind::DisputeOpened => "dispute.opened".to_owned(),
+        WebhookKind::DisputeWon => "dispute.won".to_owned(),
+        WebhookKind::DisputeLost => "dispute.lost".to_owned(),
         WebhookKind::Other(name) => name.chars().take(MAX_TYPE_CHARS).collect(),
     }
 }

@@ -1,12 +1,14 @@
-//! One HTTP call to a gateway, with its outcome told apart: an answer, a refusal, a request to come again,
-//! not knowing, and not having spoken to the gateway at all.
+//! One HTTP call to a gateway, and what can be told of its outcome without knowing the gateway: an answer, a
+//! refusal, a request to come again, not knowing, and not having spoken to the gateway at all.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use domain::ports::GatewayError;
-use reqwest::{RequestBuilder, StatusCode, header};
-use serde::Deserialize;
+use reqwest::{
+    RequestBuilder, StatusCode,
+    header::{self, AsHeaderName, HeaderMap},
+};
 use serde::de::DeserializeOwned;
 
 /// How long a call may take from connecting to the last byte.
@@ -18,69 +20,99 @@ const MAX_ANSWER: usize = 1024 * 1024;
 /// How long to stay away from a gateway that says it has too much to do, and not how long.
 const PEACE_S: u64 = 5;
 
-/// What a gateway says when it refuses.
-#[derive(Deserialize)]
-struct Problem {
-    code: String,
-    #[serde(default)]
-    detail: String,
+/// What came back, whatever it means.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Vec<u8>,
 }
 
-/// What an answer that is not a success means.
+/// What an answer that is not a success means, going by its status alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Meaning {
+pub(super) enum Meaning {
     /// No, if the gateway says so in its own words; else somebody else has answered.
     Refusal,
+    /// Everybody is to come again later.
     Busy,
+    /// It may or may not have happened.
     Unknown,
+    /// Whoever answered is not the gateway, or does not know us.
     Misconfigured,
 }
 
-/// Sends `request` and reads a 2xx answer as `T`. The client must not follow redirects: an address
-/// that has moved is for an operator to look at, not for a payment to be sent to.
+/// Sends `request`. The client must not follow redirects: an address that has moved is for an operator to
+/// look at, not for a payment to be sent to.
 ///
 /// # Errors
-/// [`GatewayError::Refused`] on a 4xx about the payment in the gateway's own words: it certainly did
-/// nothing. [`GatewayError::Misconfigured`] when the address or our credentials are wrong, or a page
-/// comes back instead of JSON. [`GatewayError::Busy`] on 429, and on a 503 that says when to come again.
-/// Everything else is [`GatewayError::Unknown`]: no connection (it may have been lost after the request
-/// left), time-out, 5xx, an answer that makes no sense.
-pub(super) async fn exchange<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, GatewayError> {
-    let response = request.timeout(TIMEOUT).send().await.map_err(unknown)?;
-    let status = response.status();
-    let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-    let is_page = header(header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/html"));
-    let after_s = header(header::RETRY_AFTER).and_then(|value| seconds(value, Utc::now()));
-    let body = read(response).await?;
-    let misconfigured = |what: &str| GatewayError::Misconfigured(format!("its address gave {status} and {what}"));
-    if status.is_success() {
-        return serde_json::from_slice(&body).map_err(|error| match is_page {
-            true => misconfigured("a page"),
-            false => GatewayError::Unknown(format!("an answer that makes no sense: {error}")),
-        });
-    }
-    match meaning(status, after_s.is_some()) {
-        Meaning::Refusal => match serde_json::from_slice::<Problem>(&body) {
-            Ok(Problem { code, detail }) => Err(GatewayError::Refused { code, detail }),
-            Err(_) => Err(misconfigured("no reason that a gateway would give")),
-        },
-        Meaning::Busy => Err(GatewayError::Busy { why: status.to_string(), after_s: after_s.unwrap_or(PEACE_S) }),
-        Meaning::Unknown => Err(GatewayError::Unknown(format!("the gateway answered {status}"))),
-        Meaning::Misconfigured => Err(misconfigured("that is nothing about a payment")),
-    }
+/// [`GatewayError::Unknown`]: no connection (it may have been lost after the request left), time-out, an
+/// answer without end.
+pub(super) async fn send(request: RequestBuilder) -> Result<Answer, GatewayError> {
+    let mut response = request.timeout(TIMEOUT).send().await.map_err(unknown)?;
+    let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+    Ok(Answer { status, headers, body: read(response).await? })
 }
 
-/// Only what is said about the payment itself is a refusal. 408 and 425 pass by themselves (RFC 9110
-/// 15.5.9, RFC 8470 5.2).
-fn meaning(status: StatusCode, says_when: bool) -> Meaning {
-    match status.as_u16() {
-        400 | 402 | 409 | 410 | 422 => Meaning::Refusal,
-        429 => Meaning::Busy,
-        503 if says_when => Meaning::Busy,
-        408 | 425 => Meaning::Unknown,
-        501 | 505 | 511 => Meaning::Misconfigured,
-        500.. => Meaning::Unknown,
-        _ => Meaning::Misconfigured,
+impl Answer {
+    /// A success, read as `T`.
+    ///
+    /// # Errors
+    /// [`GatewayError::Misconfigured`] when it is a page, [`GatewayError::Unknown`] when it makes no sense.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, GatewayError> {
+        serde_json::from_slice(&self.body).map_err(|error| match self.is_page() {
+            true => self.misconfigured("a page"),
+            false => GatewayError::Unknown(format!("an answer that makes no sense: {error}")),
+        })
+    }
+
+    /// What a gateway says of an error, if these are its words.
+    pub(super) fn problem<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_slice(&self.body).ok()
+    }
+
+    /// Only what is said about the payment itself is a refusal. 408 and 425 pass by themselves (RFC 9110
+    /// 15.5.9, RFC 8470 5.2).
+    pub(super) fn meaning(&self) -> Meaning {
+        match self.status.as_u16() {
+            400 | 402 | 409 | 410 | 422 => Meaning::Refusal,
+            429 => Meaning::Busy,
+            503 if self.retry_after().is_some() => Meaning::Busy,
+            408 | 425 => Meaning::Unknown,
+            501 | 505 | 511 => Meaning::Misconfigured,
+            500.. => Meaning::Unknown,
+            _ => Meaning::Misconfigured,
+        }
+    }
+
+    /// The error that the status alone makes of it; in the gateway's words, if it has said something.
+    pub(super) fn error(&self, words: Option<(String, String)>) -> GatewayError {
+        match (self.meaning(), words) {
+            (Meaning::Refusal, Some((code, detail))) => GatewayError::Refused { code, detail },
+            (Meaning::Refusal, None) => self.misconfigured("no reason that a gateway would give"),
+            (Meaning::Busy, _) => {
+                GatewayError::Busy { why: self.status.to_string(), after_s: self.retry_after().unwrap_or(PEACE_S) }
+            }
+            (Meaning::Unknown, _) => GatewayError::Unknown(format!("the gateway answered {}", self.status)),
+            (Meaning::Misconfigured, _) => self.misconfigured("that is nothing about a payment"),
+        }
+    }
+
+    /// The shop must be set up otherwise.
+    pub(super) fn misconfigured(&self, what: &str) -> GatewayError {
+        GatewayError::Misconfigured(format!("its address gave {} and {what}", self.status))
+    }
+
+    /// A header, if it is text.
+    pub(super) fn header(&self, name: impl AsHeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// When to come again, in seconds, if it says.
+    pub(super) fn retry_after(&self) -> Option<u64> {
+        self.header(header::RETRY_AFTER).and_then(|value| seconds(value, Utc::now()))
+    }
+
+    fn is_page(&self) -> bool {
+        self.header(header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/html"))
     }
 }
 
@@ -122,6 +154,20 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+
+    #[derive(serde::Deserialize)]
+    struct Problem {
+        code: String,
+    }
+
+    /// As an adapter whose gateway has nothing special about it.
+    async fn exchange(request: RequestBuilder) -> Result<serde_json::Value, GatewayError> {
+        let answer = send(request).await?;
+        if answer.status.is_success() {
+            return answer.read();
+        }
+        Err(answer.error(answer.problem::<Problem>().map(|problem| (problem.code, String::new()))))
+    }
 
     /// Asks a server that gives this answer.
     async fn asked(answer: &str) -> Result<serde_json::Value, GatewayError> {

@@ -6,20 +6,24 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use domain::ids::OrderId;
 use domain::money::{Currency, Money, to_wire};
+use domain::payment::PaymentMethod;
 use domain::ports::{
-    GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, ListedPayment, NextAction, PaymentGateway,
-    PaymentPage, PaymentRequest, Webhook, WebhookError, WebhookEvent, WebhookKind, Window,
+    GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, GatewayRefundStatus, ListedPayment, Lookup,
+    NextAction, Operation, PaymentGateway, PaymentPage, PaymentRequest, Proceeding, RefundOrder, Unsupported, Webhook,
+    WebhookError, WebhookEvent, WebhookKind, WebhookSubject, Window,
 };
-use reqwest::{Client, RequestBuilder};
+use reqwest::{Client, RequestBuilder, StatusCode};
 use rust_decimal::Decimal;
 use secrecy::SecretString;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use url::Url;
 use uuid::Uuid;
 
 use super::ConfigError;
-use super::exchange::exchange;
+use super::exchange::send;
+use super::reading;
 use super::standard_webhooks::VerifyingKey;
 
 /// The sandbox in fact never forgets a key; a day is what the gateways promise that it stands in for.
@@ -67,8 +71,12 @@ impl PaymentGateway for SandboxGateway {
         "sandbox"
     }
 
-    fn key_lifetime(&self) -> Duration {
+    fn key_lifetime(&self, _: Operation) -> Duration {
         KEY_LIFETIME
+    }
+
+    fn accepts(&self, _: PaymentMethod, _: &Money) -> Result<(), Unsupported> {
+        Ok(())
     }
 
     async fn initiate(&self, key: Uuid, request: &PaymentRequest) -> Result<GatewayPayment, GatewayError> {
@@ -77,6 +85,7 @@ impl PaymentGateway for SandboxGateway {
             "attempt": request.attempt,
             "amount": on_the_wire(&request.amount),
             "currency": request.amount.currency(),
+            "capture": request.capture,
             "method": request.method,
             "token": request.token,
             "returnUrl": request.return_url,
@@ -84,29 +93,39 @@ impl PaymentGateway for SandboxGateway {
         exchange::<Payment>(self.post(&["v1", "payments"], key, &body)).await?.parse()
     }
 
-    async fn find(&self, order_id: OrderId) -> Result<Vec<GatewayPayment>, GatewayError> {
+    async fn find(&self, lookup: &Lookup) -> Result<Vec<GatewayPayment>, GatewayError> {
         let mut url = self.url(&["v1", "payments"]);
-        url.query_pairs_mut().append_pair("orderId", &order_id.to_string());
+        url.query_pairs_mut().append_pair("orderId", &lookup.order_id.to_string());
         exchange::<Payments>(self.client.get(url)).await?.parse()
     }
 
-    async fn close(&self, key: Uuid, order_id: OrderId) -> Result<Vec<GatewayPayment>, GatewayError> {
-        let body = json!({ "orderId": order_id });
+    async fn proceed(&self, key: Uuid, proceeding: &Proceeding) -> Result<GatewayPayment, GatewayError> {
+        let Proceeding { gateway_payment_id, amount, capture, .. } = proceeding;
+        let body = json!({ "amount": on_the_wire(amount), "capture": capture });
+        let request = self.post(&["v1", "payments", gateway_payment_id, "proceed"], key, &body);
+        exchange::<Payment>(request).await?.parse()
+    }
+
+    async fn close(&self, key: Uuid, lookup: &Lookup) -> Result<Vec<GatewayPayment>, GatewayError> {
+        let body = json!({ "orderId": lookup.order_id });
         let payments = exchange::<Payments>(self.post(&["v1", "payments", "close"], key, &body)).await?.parse()?;
-        match payments.iter().find(|payment| is_open(payment.status)) {
+        match payments.iter().find(|payment| payment.status.is_open()) {
             Some(open) => Err(GatewayError::Unknown(format!("{} is open after the close", open.gateway_payment_id))),
             None => Ok(payments),
         }
     }
 
-    async fn refund(&self, key: Uuid, gateway_payment_id: &str, amount: &Money) -> Result<GatewayRefund, GatewayError> {
-        let body = json!({ "amount": on_the_wire(amount) });
-        let request = self.post(&["v1", "payments", gateway_payment_id, "refunds"], key, &body);
-        let refund = exchange::<Refund>(request).await?;
-        Ok(GatewayRefund {
-            gateway_refund_id: refund.gateway_refund_id,
-            amount: money(refund.amount, &refund.currency)?,
-        })
+    async fn refund(&self, key: Uuid, refund: &RefundOrder) -> Result<GatewayRefund, GatewayError> {
+        let body = json!({ "refundId": refund.refund_id, "amount": on_the_wire(&refund.amount) });
+        let request = self.post(&["v1", "payments", &refund.gateway_payment_id, "refunds"], key, &body);
+        exchange::<Refund>(request).await?.parse()
+    }
+
+    async fn find_refund(&self, refund: &RefundOrder) -> Result<Option<GatewayRefund>, GatewayError> {
+        let mut url = self.url(&["v1", "payments", &refund.gateway_payment_id, "refunds"]);
+        url.query_pairs_mut().append_pair("refundId", &refund.refund_id.to_string());
+        let Refunds { items } = exchange(self.client.get(url)).await?;
+        items.into_iter().next().map(Refund::parse).transpose()
     }
 
     async fn list(&self, window: Window, page: Option<&str>) -> Result<PaymentPage, GatewayError> {
@@ -119,7 +138,7 @@ impl PaymentGateway for SandboxGateway {
         Ok(PaymentPage { payments: items.iter().map(listed).collect(), next })
     }
 
-    fn verify_webhook(
+    async fn verify_webhook(
         &self,
         headers: &[(String, String)],
         body: &[u8],
@@ -134,11 +153,29 @@ fn on_the_wire(money: &Money) -> String {
     to_wire(money.amount(), money.currency())
 }
 
-fn is_open(status: GatewayPaymentStatus) -> bool {
-    match status {
-        GatewayPaymentStatus::Pending | GatewayPaymentStatus::RequiresAction | GatewayPaymentStatus::Authorized => true,
-        GatewayPaymentStatus::Captured | GatewayPaymentStatus::Failed | GatewayPaymentStatus::Closed => false,
+/// What the gateway says when it refuses.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Problem {
+    code: String,
+    #[serde(default)]
+    detail: String,
+    /// When to ask again, in seconds, of what cannot be done now.
+    after_s: Option<u64>,
+}
+
+/// Sends `request` and reads the answer as `T`.
+async fn exchange<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, GatewayError> {
+    let answer = send(request).await?;
+    if answer.status.is_success() {
+        return answer.read();
     }
+    Err(match answer.problem() {
+        Some(Problem { code, detail, after_s: Some(after_s) }) if answer.status == StatusCode::CONFLICT => {
+            GatewayError::NotNow { code, detail, after_s }
+        }
+        problem => answer.error(problem.map(|Problem { code, detail, .. }| (code, detail))),
+    })
 }
 
 /// An amount that does not fit its currency is an answer that makes no sense.
@@ -150,35 +187,12 @@ fn money(amount: Decimal, currency: &str) -> Result<Money, GatewayError> {
         .ok_or_else(|| GatewayError::Unknown(format!("an answer that makes no sense: {amount} {currency}")))
 }
 
-/// The gateway's own statuses, of which there are fewer than ours.
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-enum Status {
-    Pending,
-    RequiresAction,
-    Captured,
-    Failed,
-    Closed,
-}
-
-impl From<Status> for GatewayPaymentStatus {
-    fn from(status: Status) -> GatewayPaymentStatus {
-        match status {
-            Status::Pending => GatewayPaymentStatus::Pending,
-            Status::RequiresAction => GatewayPaymentStatus::RequiresAction,
-            Status::Captured => GatewayPaymentStatus::Captured,
-            Status::Failed => GatewayPaymentStatus::Failed,
-            Status::Closed => GatewayPaymentStatus::Closed,
-        }
-    }
-}
-
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Payment {
     gateway_payment_id: String,
     order_id: OrderId,
-    status: Status,
+    status: GatewayPaymentStatus,
     amount: Decimal,
     captured_amount: Decimal,
     refunded_amount: Decimal,
@@ -192,7 +206,7 @@ impl Payment {
         Ok(GatewayPayment {
             gateway_payment_id: self.gateway_payment_id,
             order_id: self.order_id,
-            status: self.status.into(),
+            status: self.status,
             amount: money(self.amount, &self.currency)?,
             captured: self.captured_amount,
             refunded: self.refunded_amount,
@@ -219,6 +233,24 @@ struct Refund {
     gateway_refund_id: String,
     amount: Decimal,
     currency: String,
+    status: GatewayRefundStatus,
+    failure: Option<String>,
+}
+
+impl Refund {
+    fn parse(self) -> Result<GatewayRefund, GatewayError> {
+        Ok(GatewayRefund {
+            gateway_refund_id: self.gateway_refund_id,
+            amount: money(self.amount, &self.currency)?,
+            status: self.status,
+            failure: self.failure,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct Refunds {
+    items: Vec<Refund>,
 }
 
 #[derive(Deserialize)]
@@ -232,27 +264,17 @@ fn listed(item: &serde_json::Value) -> ListedPayment {
     let text = |name: &str| item[name].as_str().map(str::to_owned);
     let captured = text("capturedAmount").and_then(|amount| amount.parse().ok());
     let captured = captured.zip(text("currency")).and_then(|(amount, currency)| money(amount, &currency).ok());
-    let id = text("gatewayPaymentId").filter(|id| id.len() <= MAX_ID);
     ListedPayment {
-        // One without an id is somebody's money too.
-        gateway_payment_id: id
-            .unwrap_or_else(|| Uuid::new_v5(&Uuid::NAMESPACE_OID, item.to_string().as_bytes()).to_string()),
+        gateway_payment_id: reading::listed_id(item, "gatewayPaymentId"),
         order_id: text("orderId").and_then(|id| id.parse().ok()),
         reference: text("orderId"),
         captured,
     }
 }
 
-/// Longest id of an event or a payment, in bytes.
-const MAX_ID: usize = 255;
-
 /// What was rightly signed, read as far as it can be.
 fn read(event_id: &str, body: &[u8]) -> Webhook {
-    // An id that is too long for an index still names its event.
-    let event_id = match event_id.len() {
-        0..=MAX_ID => event_id.to_owned(),
-        _ => Uuid::new_v5(&Uuid::NAMESPACE_OID, event_id.as_bytes()).to_string(),
-    };
+    let event_id = reading::event_id(event_id);
     let read = serde_json::from_slice::<Told>(body).map_err(|error| error.to_string());
     match read.and_then(|told| told.parse(&event_id)) {
         Ok(event) => Webhook::Event(event),
@@ -276,18 +298,17 @@ struct WebhookData {
     amount: Option<Decimal>,
     currency: Option<String>,
     failure: Option<String>,
+    gateway_refund_id: Option<String>,
+    refund_id: Option<Uuid>,
+    dispute_id: Option<String>,
 }
 
 impl Told {
     fn parse(self, event_id: &str) -> Result<WebhookEvent, String> {
         let data = &self.data;
         let texts = [Some(&self.kind), Some(&data.gateway_payment_id), data.failure.as_ref()];
-        if texts.into_iter().flatten().any(|text| text.contains('\0')) {
-            return Err("a text with a NUL".to_owned());
-        }
-        if data.gateway_payment_id.is_empty() || data.gateway_payment_id.len() > MAX_ID {
-            return Err(format!("a payment's id has 1 to {MAX_ID} bytes"));
-        }
+        reading::check_texts(texts.into_iter().flatten().map(String::as_str))?;
+        reading::check_id("payment", &data.gateway_payment_id)?;
         let amount = match (self.data.amount, self.data.currency) {
             (Some(amount), Some(currency)) => Some(money(amount, &currency).map_err(|error| error.to_string())?),
             (Some(_), None) | (None, _) => None,
@@ -299,17 +320,28 @@ impl Told {
             order_id: self.data.order_id.and_then(|id| id.parse().ok()),
             amount,
             failure: self.data.failure,
+            about: self
+                .data
+                .gateway_refund_id
+                .or(self.data.dispute_id)
+                .map(|gateway_id| WebhookSubject { gateway_id, refund_id: self.data.refund_id }),
         })
     }
 }
 
 fn kind(name: String) -> WebhookKind {
     match name.as_str() {
+        "payment.approved" => WebhookKind::PaymentApproved,
+        "payment.authorized" => WebhookKind::PaymentAuthorized,
         "payment.captured" => WebhookKind::PaymentCaptured,
         "payment.failed" => WebhookKind::PaymentFailed,
-        "payment.authorized" => WebhookKind::PaymentAuthorized,
+        "payment.closed" => WebhookKind::PaymentClosed,
+        "refund.pending" => WebhookKind::RefundPending,
         "refund.succeeded" => WebhookKind::RefundSucceeded,
         "refund.failed" => WebhookKind::RefundFailed,
+        "dispute.opened" => WebhookKind::DisputeOpened,
+        "dispute.won" => WebhookKind::DisputeWon,
+        "dispute.lost" => WebhookKind::DisputeLost,
         _ => WebhookKind::Other(name),
     }
 }
@@ -359,14 +391,14 @@ mod tests {
 
     #[test]
     fn an_unknown_type_or_a_strange_order_id_is_still_an_event() {
-        let event = event(r#"{"type":"dispute.opened","data":{"gatewayPaymentId":"sbx_1","orderId":"42"}}"#);
-        assert_eq!(event.kind, WebhookKind::Other("dispute.opened".to_owned()));
+        let event = event(r#"{"type":"payout.paid","data":{"gatewayPaymentId":"sbx_1","orderId":"42"}}"#);
+        assert_eq!(event.kind, WebhookKind::Other("payout.paid".to_owned()));
         assert_eq!((event.order_id, event.amount), (None, None));
     }
 
     #[test]
     fn what_is_rightly_signed_is_kept_whatever_it_says() {
-        let long = "x".repeat(MAX_ID + 1);
+        let long = "x".repeat(reading::MAX_ID + 1);
         for body in [
             "not JSON",
             "{}",
@@ -395,14 +427,6 @@ mod tests {
         {
             let read = listed(&strange);
             assert!(!read.gateway_payment_id.is_empty() && !read.took_nothing(), "{read:?}");
-        }
-    }
-
-    #[test]
-    fn open_is_what_may_still_take_money() {
-        assert!(is_open(Status::Pending.into()) && is_open(Status::RequiresAction.into()));
-        for ended in [Status::Captured, Status::Failed, Status::Closed] {
-            assert!(!is_open(ended.into()));
         }
     }
 

@@ -71,7 +71,7 @@ impl VerifyingKey {
 }
 
 /// A header that is missing or doubled leaves nothing that could be verified.
-fn header<'h>(headers: &'h [(String, String)], name: &str) -> Result<&'h str, WebhookError> {
+pub(super) fn header<'h>(headers: &'h [(String, String)], name: &str) -> Result<&'h str, WebhookError> {
     let mut values = headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
     match (values.next(), values.next()) {
         (Some((_, value)), None) => Ok(value),

@@ -40,6 +40,15 @@ pub(super) fn problems(config: &Config, origin: impl Fn(&str) -> String) -> Vec<
             named("worker.lease_ms", &worker.lease_ms)
         ),
     );
+    let urls = [
+        ("stripe.url", &config.stripe.url),
+        ("razorpay.url", &config.razorpay.url),
+        ("paypal.url", &config.paypal.url),
+    ];
+    for (key, url) in urls.into_iter().filter_map(|(key, url)| Some((key, url.as_ref()?))) {
+        let is_safe = url.starts_with("https://") || crate::outside::is_loopback(url);
+        complain(is_safe, key, url, "https, unless it is this machine: secrets travel there".to_owned());
+    }
     let registry = workflows::registry(&Shop::new(shop.clone(), Vec::new(), None));
     for queue in worker.queues.iter().filter(|queue| !registry.queues().contains(&queue.as_str())) {
         complain(false, "worker.queues", queue, format!("some of {}", registry.queues().join(", ")));

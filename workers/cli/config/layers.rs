@@ -17,16 +17,27 @@ const DEFAULT_FILE: &str = "cart-engine.toml";
 const PREFIX: &str = "CART_ENGINE__";
 
 /// Variables with names of their own, which win over the prefixed ones.
-const NAMED: [(&str, &str); 9] = [
+const NAMED: [(&str, &str); 20] = [
     ("DATABASE_URL", "database.url"),
     ("CART_ENGINE_PG_DISCOVERY", "database.discovery"),
     ("CART_ENGINE_RATE_LIMIT", "api.rate_limit"),
     ("JWT_SECRET", "auth.jwt_secret"),
     ("JWT_SECRET_PREVIOUS", "auth.jwt_secret_previous"),
     ("REDIS_URL", "redis.url"),
+    ("PAYPAL_CLIENT_ID", "paypal.client_id"),
+    ("PAYPAL_CLIENT_SECRET", "paypal.client_secret"),
+    ("PAYPAL_URL", "paypal.url"),
+    ("PAYPAL_WEBHOOK_ID", "paypal.webhook_id"),
+    ("RAZORPAY_KEY_ID", "razorpay.key_id"),
+    ("RAZORPAY_KEY_SECRET", "razorpay.key_secret"),
+    ("RAZORPAY_URL", "razorpay.url"),
+    ("RAZORPAY_WEBHOOK_SECRET", "razorpay.webhook_secret"),
     ("SANDBOX_URL", "sandbox.url"),
     ("SANDBOX_WEBHOOK_SECRET", "sandbox.webhook_secret"),
     ("SMTP_URL", "mail.smtp_url"),
+    ("STRIPE_SECRET_KEY", "stripe.secret_key"),
+    ("STRIPE_URL", "stripe.url"),
+    ("STRIPE_WEBHOOK_SECRET", "stripe.webhook_secret"),
 ];
 
 /// Keys whose value in the environment is a list with commas.

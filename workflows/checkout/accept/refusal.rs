@@ -3,6 +3,7 @@
 use domain::{
     cart::CartStatus,
     money::{Currency, to_wire},
+    ports::Unsupported,
     pricing::{PricingError, Quote},
 };
 use engine::Failure;
@@ -84,6 +85,9 @@ pub enum Refusal {
         /// The name that was given.
         name: String,
     },
+    /// The gateway cannot collect it.
+    #[error("it cannot be paid that way: {0}")]
+    PaymentUnsupported(#[from] Unsupported),
     /// Too much to pay on delivery.
     #[error("cash on delivery is possible up to {} {currency}", to_wire(*limit, *currency))]
     CodLimit {
@@ -119,6 +123,7 @@ impl Refusal {
             Refusal::Unpriceable(error) => error.code(),
             Refusal::AddressNotFound => "address-not-found",
             Refusal::GatewayUnknown { .. } => "gateway-unknown",
+            Refusal::PaymentUnsupported(_) => "payment-method-unsupported",
             Refusal::CodLimit { .. } => "cod-limit-exceeded",
             Refusal::ContactMissing => "contact-missing",
             Refusal::Failure(failure) => &failure.code,
@@ -169,6 +174,7 @@ impl Refusal {
             | Refusal::Unpriceable(_)
             | Refusal::AddressNotFound
             | Refusal::GatewayUnknown { .. }
+            | Refusal::PaymentUnsupported(_)
             | Refusal::ContactMissing
             | Refusal::Database(_) => None,
         }

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use domain::{
     address::Address,
     ids::{AddressId, CartId, OrderId, OrderNumber, UserId},
+    money::Money,
     payment::PaymentMethod,
+    pricing::Quote,
 };
 use engine::{Failure, Start};
 use sqlx::PgConnection;
@@ -53,10 +55,8 @@ pub async fn start(
         match validate::quote(&cart.lines, &candidates, request, now) {
             Err(refusal) => *row = Err(refusal),
             Ok(quote) => {
-                if let (PaymentMethod::Cod, Some(limit)) = (request.payment_method, shop.rules.cod_limit)
-                    && quote.total > limit
-                {
-                    *row = Err(Refusal::CodLimit { limit, currency: quote.currency });
+                if let Err(refusal) = payable(shop, request, &quote) {
+                    *row = Err(refusal);
                 }
             }
         }
@@ -86,6 +86,23 @@ pub async fn start(
             Ok(Accepted { workflow_id, order_id, order_number, status: Shown::Running })
         })
         .collect())
+}
+
+/// Refuses what cannot be paid the way it is to be, before anything is reserved.
+fn payable(shop: &Shop, request: &Request, quote: &Quote) -> Result<(), Refusal> {
+    let (total, currency) = (quote.total, quote.currency);
+    if request.payment_method == PaymentMethod::Cod {
+        return match shop.rules.cod_limit {
+            Some(limit) if total > limit => Err(Refusal::CodLimit { limit, currency }),
+            Some(_) | None => Ok(()),
+        };
+    }
+    match shop.gateway(&request.gateway) {
+        Some(gateway) if !total.is_zero() => {
+            Ok(gateway.accepts(request.payment_method, &Money::rounded(total, currency))?)
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 type SavedAddresses = HashMap<(UserId, AddressId), Address>;
@@ -143,6 +160,7 @@ impl NewCheckout {
             payment_method: order.payment_method,
             gateway,
             payment_token: order.payment_token,
+            client_network: order.client_network,
             payment_attempts: shop.rules.payment_max_attempts,
             terms,
             fingerprint: order.fingerprint,

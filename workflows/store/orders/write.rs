@@ -364,6 +364,7 @@ impl<'a> IntentRow<'a> {
             status: match payment.status {
                 GatewayPaymentStatus::Pending
                 | GatewayPaymentStatus::RequiresAction
+                | GatewayPaymentStatus::Approved
                 | GatewayPaymentStatus::Authorized => "PENDING",
                 GatewayPaymentStatus::Captured => "CAPTURED",
                 GatewayPaymentStatus::Failed => "FAILED",
@@ -507,13 +508,13 @@ pub async fn cancel_pending(
          cancelled as (
             update orders o
                set order_status = 'CANCELLED', cancelled_at = $4, updated_at = $4,
-                   payment_status = case o.payment_status when 'PENDING' then 'FAILED' else o.payment_status end
+                   payment_status = case when o.payment_status in ('PENDING', 'AUTHORIZED') then 'FAILED' else o.payment_status end
               from locked l
              where o.id = l.order_id and (o.order_status = 'PENDING') is true
             returning o.id, l.code, l.reason),
          payment as (
             update payments p set payment_status = 'FAILED', failure_reason = c.reason, updated_at = $4
-              from cancelled c where p.order_id = c.id and (p.payment_status = 'PENDING') is true),
+              from cancelled c where p.order_id = c.id and (p.payment_status in ('PENDING', 'AUTHORIZED')) is true),
          attempt as (
             update payment_attempts a
                set status = case when c.code = 'payment-declined' then 'FAILED' else 'CLOSED' end, next_action = null,

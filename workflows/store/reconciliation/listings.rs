@@ -83,6 +83,7 @@ pub async fn standings(conn: &mut PgConnection, listed: &[ListedPayment]) -> Res
     let ids: Vec<String> = listed.iter().map(|payment| payment.gateway_payment_id.clone()).collect();
     let orders: Vec<Option<Uuid>> = listed.iter().map(|payment| payment.order_id.map(Uuid::from)).collect();
     let rows = sqlx::query!(
+        // By the order that the gateway names; else by a payment of ours.
         r#"select p.order_id as "order_id?",
                   coalesce(p.gateway_payment_id = l.id
                            or exists (select from payment_attempts a
@@ -90,7 +91,9 @@ pub async fn standings(conn: &mut PgConnection, listed: &[ListedPayment]) -> Res
                            or exists (select from refunds r
                                        where r.payment_id = p.id and r.gateway_payment_id = l.id), false) as "is_booked!"
              from unnest($1::text[], $2::uuid[]) with ordinality as l(id, order_id, n)
-             left join payments p on p.order_id = l.order_id
+             left join payments p on p.order_id = coalesce(l.order_id,
+                  (select o.order_id from payment_attempts a join payments o on o.id = a.payment_id
+                    where a.gateway_payment_id = l.id limit 1))
             order by l.n"#,
         &ids,
         &orders as &[Option<Uuid>]

@@ -142,7 +142,7 @@ pub async fn count_failed(conn: &mut PgConnection) -> Result<i64, sqlx::Error> {
     .await
 }
 
-/// A refund that waits for a person, or for another that does.
+/// A refund that waits for a person.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Held {
@@ -152,43 +152,27 @@ pub struct Held {
     pub order_id: Uuid,
     /// The run that sends it.
     pub run_id: Uuid,
-    /// PENDING or FAILED.
-    pub status: String,
     /// How much, in major units of `currency`.
     pub amount: Decimal,
     /// Of what.
     pub currency: String,
-    /// Why the gateway refused it; none when it waits for another.
+    /// Why the gateway refused it.
     pub failure: Option<String>,
-    /// The earlier refund of the payment that it waits for.
-    pub waits_for: Option<Uuid>,
-    /// The parked run that is to send that one.
-    pub waits_for_run: Option<Uuid>,
     /// Since when it has stood there.
     pub since: DateTime<Utc>,
 }
 
-/// Up to `limit` refunds after `after` that do not get on by themselves: refused by the gateway; or behind
-/// an earlier one of their payment whose run is parked.
+/// Up to `limit` refunds after `after` that the gateway has refused.
 ///
 /// # Errors
 /// The database's own.
 pub async fn held(conn: &mut PgConnection, after: Uuid, limit: i64) -> Result<Vec<Held>, sqlx::Error> {
     sqlx::query_as!(
         Held,
-        r#"select r.id as refund_id, p.order_id, r.run_id, r.status, r.amount, p.currency,
-                  case r.status when 'FAILED' then r.failure end as failure,
-                  e.id as "waits_for?", e.run_id as "waits_for_run?", r.updated_at as since
-             from refunds r
-             join payments p on p.id = r.payment_id
-             left join lateral (
-                  select o.id, o.run_id
-                    from refunds o join engine.runs b on b.id = o.run_id and b.status = 'STUCK'
-                   where r.status = 'PENDING' and o.status = 'PENDING' and o.run_id <> r.run_id and o.place < r.place
-                     and o.payment_id = r.payment_id and o.gateway_payment_id = r.gateway_payment_id
-                   order by o.place limit 1) e on true
-            where r.status <> 'SUCCEEDED' and r.id > $1 and (r.status = 'FAILED' or e.id is not null)
-            order by r.id limit $2"#,
+        "select r.id as refund_id, p.order_id, r.run_id, r.amount, p.currency, r.failure, r.updated_at as since
+           from refunds r join payments p on p.id = r.payment_id
+          where r.status <> 'SUCCEEDED' and r.status = 'FAILED' and r.id > $1
+          order by r.id limit $2",
         after,
         limit
     )

@@ -1,0 +1,61 @@
+//! Payment gateways, each on when its secret is set.
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+
+use super::masked;
+
+/// `[stripe]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Stripe {
+    /// `sk_live_…` or `sk_test_…`.
+    #[serde(serialize_with = "masked")]
+    pub(crate) secret_key: Option<SecretString>,
+    /// `whsec_…`, of the endpoint that Stripe sends its events to; several while one is replaced by another.
+    #[serde(serialize_with = "masked")]
+    pub(crate) webhook_secret: Option<SecretString>,
+    /// In the place of Stripe's own address: scheme, host and port.
+    pub(crate) url: Option<String>,
+}
+
+/// `[razorpay]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Razorpay {
+    /// `rzp_live_…` or `rzp_test_…`; shoppers' browsers see it.
+    pub(crate) key_id: Option<String>,
+    /// Its secret.
+    #[serde(serialize_with = "masked")]
+    pub(crate) key_secret: Option<SecretString>,
+    /// What Razorpay signs its webhooks with; several while one is replaced by another.
+    #[serde(serialize_with = "masked")]
+    pub(crate) webhook_secret: Option<SecretString>,
+    /// In the place of Razorpay's own address: scheme, host and port.
+    pub(crate) url: Option<String>,
+}
+
+/// `[paypal]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PayPal {
+    /// Of the app that is used.
+    pub(crate) client_id: Option<String>,
+    /// Its secret.
+    #[serde(serialize_with = "masked")]
+    pub(crate) client_secret: Option<SecretString>,
+    /// PayPal's id of the webhook that it sends its events to; several while one is replaced by another.
+    pub(crate) webhook_id: Option<String>,
+    /// In the place of PayPal's own address: scheme, host and port.
+    pub(crate) url: Option<String>,
+}
+
+/// The parts of a list with commas.
+pub(crate) fn list(values: &str) -> Vec<String> {
+    values.split(',').map(str::trim).filter(|value| !value.is_empty()).map(str::to_owned).collect()
+}
+
+/// The same of secrets.
+pub(crate) fn secrets(values: &SecretString) -> Vec<SecretString> {
+    list(values.expose_secret()).into_iter().map(SecretString::from).collect()
+}

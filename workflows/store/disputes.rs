@@ -1,0 +1,104 @@
+//! `payment_disputes`: what shoppers' banks want back.
+
+use chrono::{DateTime, Utc};
+use domain::{ids::OrderId, money::Money, payment::DisputeStatus};
+use rust_decimal::Decimal;
+use serde::Serialize;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// What a gateway says of one.
+#[derive(Debug, Clone, Copy)]
+pub struct Dispute<'a> {
+    /// Whose word it is.
+    pub gateway: &'a str,
+    /// The gateway's id of it.
+    pub gateway_dispute_id: &'a str,
+    /// The order that was paid.
+    pub order_id: OrderId,
+    /// The gateway's id of the payment.
+    pub gateway_payment_id: &'a str,
+    /// How much is wanted back, if the gateway says.
+    pub amount: Option<&'a Money>,
+    /// Why, in the bank's words.
+    pub reason: Option<&'a str>,
+    /// Where it stands.
+    pub status: DisputeStatus,
+}
+
+/// Books it, and an event. False when that was known, or it had ended before: words arrive in any order, and the
+/// first end stands.
+///
+/// # Errors
+/// The database's own.
+pub async fn record(conn: &mut PgConnection, dispute: Dispute<'_>, now: DateTime<Utc>) -> Result<bool, sqlx::Error> {
+    let recorded = sqlx::query!(
+        "with recorded as (
+            insert into payment_disputes as d
+                   (gateway, gateway_dispute_id, order_id, gateway_payment_id, amount, currency, reason, status,
+                    created_at, updated_at)
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)
+            on conflict (gateway, gateway_dispute_id) do update
+               set status = excluded.status, updated_at = $9, amount = coalesce(excluded.amount, d.amount),
+                   currency = coalesce(excluded.currency, d.currency), reason = coalesce(excluded.reason, d.reason)
+             where d.status = 'OPENED' and excluded.status <> 'OPENED'
+            returning order_id, amount, currency, reason, status)
+         insert into outbox_events (event_id, event_type, subject, data, occurred_at)
+         select gen_random_uuid(), 'payment.disputed', order_id::text,
+                jsonb_build_object('orderId', order_id, 'amount', amount::text, 'currency', currency, 'reason', reason,
+                                   'status', status), $9
+           from recorded",
+        dispute.gateway,
+        dispute.gateway_dispute_id,
+        Uuid::from(dispute.order_id),
+        dispute.gateway_payment_id,
+        dispute.amount.map(Money::amount),
+        dispute.amount.map(|amount| amount.currency().as_str().to_owned()),
+        dispute.reason,
+        dispute.status.as_str(),
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(recorded.rows_affected() == 1)
+}
+
+/// A dispute as the staff look at it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DisputeHead {
+    /// Whose word it is.
+    pub gateway: String,
+    /// The gateway's id of it.
+    pub gateway_dispute_id: String,
+    /// The order that was paid.
+    pub order_id: Uuid,
+    /// The gateway's id of the payment.
+    pub gateway_payment_id: String,
+    /// How much is wanted back, in major units of `currency`.
+    pub amount: Option<Decimal>,
+    /// Of what.
+    pub currency: Option<String>,
+    /// Why, in the bank's words.
+    pub reason: Option<String>,
+    /// OPENED, WON or LOST.
+    pub status: String,
+    /// Since when it has stood there.
+    pub since: DateTime<Utc>,
+}
+
+/// Up to `limit` disputes that nobody has won yet, the oldest first.
+///
+/// # Errors
+/// The database's own.
+pub async fn open(conn: &mut PgConnection, limit: i64) -> Result<Vec<DisputeHead>, sqlx::Error> {
+    sqlx::query_as!(
+        DisputeHead,
+        "select gateway, gateway_dispute_id, order_id, gateway_payment_id, amount, currency, reason, status,
+                updated_at as since
+           from payment_disputes where status = 'OPENED' order by created_at limit $1",
+        limit
+    )
+    .fetch_all(conn)
+    .await
+}
