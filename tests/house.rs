@@ -54,6 +54,10 @@ fn crates_depend_downwards_only() {
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("metadata");
     let packages = metadata["packages"].as_array().expect("packages");
     let ours: Vec<&str> = packages.iter().filter_map(|package| package["name"].as_str()).collect();
+    let is_program = |target: &&serde_json::Value| target["kind"] == serde_json::json!(["bin"]);
+    let targets = packages.iter().filter_map(|package| package["targets"].as_array()).flatten();
+    let programs: Vec<_> = targets.filter(is_program).map(|target| target["name"].clone()).collect();
+    assert_eq!(programs, ["cart-engine"], "`cargo run` means the one binary");
     let allowed: BTreeMap<_, _> = ARROWS.iter().copied().collect();
     assert_eq!(ours.len(), allowed.len(), "every crate has its row in ARROWS");
     for package in packages {
