@@ -408,6 +408,13 @@ pub enum GatewayError {
     },
 }
 
+/// What cannot be collected is not asked for.
+impl From<Unsupported> for GatewayError {
+    fn from(Unsupported(detail): Unsupported) -> Self {
+        GatewayError::Refused { code: "payment-method-unsupported".to_owned(), detail }
+    }
+}
+
 /// Why a webhook is not believed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum WebhookError {

@@ -10,6 +10,9 @@ use reqwest::{
     header::{self, AsHeaderName, HeaderMap},
 };
 use serde::de::DeserializeOwned;
+use url::Url;
+
+use super::ConfigError;
 
 /// How long a call may take from connecting to the last byte.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -19,6 +22,25 @@ const MAX_ANSWER: usize = 1024 * 1024;
 
 /// How long to stay away from a gateway that says it has too much to do, and not how long.
 const PEACE_S: u64 = 5;
+
+/// A gateway's address.
+///
+/// # Errors
+/// [`ConfigError`]: it is no http URL.
+pub(super) fn base(url: &str) -> Result<Url, ConfigError> {
+    let base = Url::parse(url)?;
+    if ["http", "https"].contains(&base.scheme()) { Ok(base) } else { Err(ConfigError::NotHttp) }
+}
+
+/// The address of a resource below it; each segment is escaped.
+pub(super) fn below(base: &Url, segments: &[&str]) -> Url {
+    let mut url = base.clone();
+    // Only a URL without a host has no segments, and `base` takes none.
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.pop_if_empty().extend(segments);
+    }
+    url
+}
 
 /// What came back, whatever it means.
 pub(super) struct Answer {

@@ -33,7 +33,7 @@ use self::money::Amount;
 use self::objects::{Intent, Order, Refund, Standing};
 use self::refusals::{Refusal, Says, refusal};
 use super::ConfigError;
-use super::exchange::{Answer, send};
+use super::exchange::{Answer, base, below, send};
 
 /// How long PayPal keeps the key of an order (its specification of Orders v2, `PayPal-Request-Id`).
 const ORDER_KEY_LIFETIME: Duration = Duration::from_secs(6 * 60 * 60);
@@ -66,10 +66,7 @@ impl PayPalGateway {
         webhook_ids: Vec<String>,
         client: Client,
     ) -> Result<PayPalGateway, ConfigError> {
-        let base = Url::parse(base_url)?;
-        if !["http", "https"].contains(&base.scheme()) {
-            return Err(ConfigError::NotHttp);
-        }
+        let base = base(base_url)?;
         let token_url = below(&base, &["v1", "oauth2", "token"]);
         let login = Login::new(token_url, client_id, client_secret, client.clone());
         Ok(PayPalGateway { base, login: Arc::new(login), webhook_ids, client })
@@ -220,7 +217,7 @@ impl PaymentGateway for PayPalGateway {
                 "custom_id": request.order_id,
                 // PayPal may refuse a number that it has seen: each attempt has its own.
                 "invoice_id": format!("{}-{}", request.order_number, request.attempt),
-                "amount": on_the_wire(&request.amount)?,
+                "amount": Amount::of(&request.amount)?,
             }],
             "payment_source": { "paypal": { "experience_context": {
                 "return_url": request.return_url,
@@ -271,7 +268,7 @@ impl PaymentGateway for PayPalGateway {
         if let (GatewayPaymentStatus::Authorized, Capture::Take, Some(authorization)) =
             (standing.payment.status, proceeding.capture, &standing.authorization)
         {
-            let body = json!({ "amount": on_the_wire(&proceeding.amount)?, "final_capture": true });
+            let body = json!({ "amount": Amount::of(&proceeding.amount)?, "final_capture": true });
             let path = ["v2", "payments", "authorizations", authorization, "capture"];
             let request = self.post(&path, sub_key(key, "capture-authorization"), &body);
             standing = self.step(proceeding, GatewayPaymentStatus::Authorized, request).await?;
@@ -288,7 +285,7 @@ impl PaymentGateway for PayPalGateway {
     }
 
     async fn refund(&self, key: Uuid, refund: &RefundOrder) -> Result<GatewayRefund, GatewayError> {
-        let amount = on_the_wire(&refund.amount)?;
+        let amount = Amount::of(&refund.amount)?;
         let order = self.order(&refund.gateway_payment_id).await?;
         if let Some(sent) =
             order.as_ref().and_then(|order| order.refund(refund.refund_id)).filter(|sent| sent.is_live())
@@ -374,24 +371,7 @@ fn gone(lookup: &Lookup, id: &str) -> GatewayPayment {
     Standing::gone(id, lookup.order_id, Money::zero(Currency::INR)).payment
 }
 
-/// The address of a resource below the base; each segment is escaped.
-fn below(base: &Url, segments: &[&str]) -> Url {
-    let mut url = base.clone();
-    // Only a URL without a host has no segments, and `new` takes none.
-    if let Ok(mut path) = url.path_segments_mut() {
-        path.pop_if_empty().extend(segments);
-    }
-    url
-}
-
 /// The key of one of several calls that ours makes.
 fn sub_key(key: Uuid, call: &str) -> Uuid {
     Uuid::new_v5(&key, call.as_bytes())
-}
-
-/// # Errors
-/// [`GatewayError::Refused`]: PayPal cannot be asked for it, and is not.
-fn on_the_wire(money: &Money) -> Result<Amount, GatewayError> {
-    Amount::of(money)
-        .map_err(|Unsupported(detail)| GatewayError::Refused { code: "AMOUNT_UNSUPPORTED".to_owned(), detail })
 }

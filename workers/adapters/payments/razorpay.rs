@@ -30,7 +30,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::ConfigError;
-use super::exchange::send;
+use super::exchange::{base, below, send};
 use objects::{Collection, MAX_ATTEMPT, Order, Payment, RETURN_URL, Receipt, Standing};
 use refunds::{Parts, Refund, shares};
 use refusals::{DUPLICATE_RECEIPT, UNKNOWN_ID};
@@ -82,20 +82,13 @@ impl RazorpayGateway {
         webhook_secrets: Vec<SecretString>,
         client: Client,
     ) -> Result<Self, ConfigError> {
-        let base = Url::parse(base_url)?;
-        if !["http", "https"].contains(&base.scheme()) {
-            return Err(ConfigError::NotHttp);
-        }
+        let base = base(base_url)?;
         Ok(Self { base, key_id, key_secret, webhook_keys: VerifyingKeys::new(&webhook_secrets)?, client })
     }
 
-    /// A request to a resource of the interface; each segment is escaped.
+    /// A request to a resource of the interface.
     fn request(&self, method: Method, segments: &[&str], query: &[(&str, String)]) -> RequestBuilder {
-        let mut url = self.base.clone();
-        // Only a URL without a host has no segments, and `new` takes none.
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().push("v1").extend(segments);
-        }
+        let mut url = below(&self.base, &[&["v1"], segments].concat());
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
@@ -144,7 +137,7 @@ impl RazorpayGateway {
     /// Takes the one try whose money is set aside. That it was taken by another call is seen by looking again,
     /// whatever words it is refused in.
     async fn capture(&self, standing: Standing, amount: &Money) -> Result<Standing, GatewayError> {
-        let minor = minor_units(amount)?;
+        let minor = money::minor_units(amount)?;
         let Some(payment) = standing.authorized(minor) else { return Ok(standing) };
         let body = json!({ "amount": minor, "currency": amount.currency() });
         match exchange::<Payment>(self.post(&["payments", &payment.id, "capture"], &body)).await {
@@ -280,7 +273,7 @@ impl PaymentGateway for RazorpayGateway {
 
     /// Looks first: a key may be forgotten, and an earlier call may have sent a part.
     async fn refund(&self, key: Uuid, refund: &RefundOrder) -> Result<GatewayRefund, GatewayError> {
-        let asked = minor_units(&refund.amount)?;
+        let asked = money::minor_units(&refund.amount)?;
         let standing = self.known_standing(&refund.gateway_payment_id).await?;
         let mut parts = self.parts(&standing, refund).await?;
         let due = parts.due(asked);
@@ -310,7 +303,7 @@ impl PaymentGateway for RazorpayGateway {
     }
 
     async fn find_refund(&self, refund: &RefundOrder) -> Result<Option<GatewayRefund>, GatewayError> {
-        let asked = minor_units(&refund.amount)?;
+        let asked = money::minor_units(&refund.amount)?;
         match self.standing(&refund.gateway_payment_id).await? {
             Some(standing) => self.parts(&standing, refund).await?.read(asked),
             None => Ok(None),
@@ -354,10 +347,6 @@ fn refused(code: &str, detail: String) -> GatewayError {
     GatewayError::Refused { code: code.to_owned(), detail }
 }
 
-fn minor_units(amount: &Money) -> Result<i64, GatewayError> {
-    money::minor_units(amount).map_err(|unsupported| refused("unsupported-amount", unsupported.to_string()))
-}
-
 fn receipt_of(request: &PaymentRequest) -> Result<Receipt, GatewayError> {
     let PaymentRequest { order_id, attempt, .. } = request;
     if *attempt > MAX_ATTEMPT {
@@ -374,7 +363,7 @@ fn order_body(request: &PaymentRequest, receipt: Receipt) -> Result<Value, Gatew
         notes[RETURN_URL] = json!(request.return_url);
     }
     Ok(json!({
-        "amount": minor_units(&request.amount)?,
+        "amount": money::minor_units(&request.amount)?,
         "currency": request.amount.currency(),
         "receipt": receipt.to_string(),
         "notes": notes,

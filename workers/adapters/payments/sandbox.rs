@@ -22,7 +22,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::ConfigError;
-use super::exchange::send;
+use super::exchange::{base, below, send};
 use super::reading;
 use super::standard_webhooks::VerifyingKey;
 
@@ -43,21 +43,12 @@ impl SandboxGateway {
     /// # Errors
     /// [`ConfigError`] when the address is no http URL or the secret is malformed.
     pub fn new(base_url: &str, secret: &SecretString, client: Client) -> Result<SandboxGateway, ConfigError> {
-        let base = Url::parse(base_url)?;
-        if !["http", "https"].contains(&base.scheme()) {
-            return Err(ConfigError::NotHttp);
-        }
+        let base = base(base_url)?;
         Ok(SandboxGateway { base, key: VerifyingKey::parse(secret)?, client })
     }
 
-    /// The address of a resource below the base; each segment is escaped.
     fn url(&self, segments: &[&str]) -> Url {
-        let mut url = self.base.clone();
-        // Only a URL without a host has no segments, and `new` takes none.
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(segments);
-        }
-        url
+        below(&self.base, segments)
     }
 
     fn post(&self, segments: &[&str], key: Uuid, body: &serde_json::Value) -> RequestBuilder {
@@ -265,7 +256,7 @@ fn listed(item: &serde_json::Value) -> ListedPayment {
     let captured = text("capturedAmount").and_then(|amount| amount.parse().ok());
     let captured = captured.zip(text("currency")).and_then(|(amount, currency)| money(amount, &currency).ok());
     ListedPayment {
-        gateway_payment_id: reading::listed_id(item, "gatewayPaymentId"),
+        gateway_payment_id: reading::listed_id(item["gatewayPaymentId"].as_str(), item),
         order_id: text("orderId").and_then(|id| id.parse().ok()),
         reference: text("orderId"),
         captured,
@@ -305,15 +296,11 @@ struct WebhookData {
 
 impl Told {
     fn parse(self, event_id: &str) -> Result<WebhookEvent, String> {
-        let data = &self.data;
-        let texts = [Some(&self.kind), Some(&data.gateway_payment_id), data.failure.as_ref()];
-        reading::check_texts(texts.into_iter().flatten().map(String::as_str))?;
-        reading::check_id("payment", &data.gateway_payment_id)?;
         let amount = match (self.data.amount, self.data.currency) {
             (Some(amount), Some(currency)) => Some(money(amount, &currency).map_err(|error| error.to_string())?),
             (Some(_), None) | (None, _) => None,
         };
-        Ok(WebhookEvent {
+        let event = WebhookEvent {
             event_id: event_id.to_owned(),
             kind: kind(self.kind),
             gateway_payment_id: self.data.gateway_payment_id,
@@ -325,7 +312,8 @@ impl Told {
                 .gateway_refund_id
                 .or(self.data.dispute_id)
                 .map(|gateway_id| WebhookSubject { gateway_id, refund_id: self.data.refund_id }),
-        })
+        };
+        reading::check_event(&event).map(|()| event)
     }
 }
 
@@ -406,6 +394,8 @@ mod tests {
             r#"{"type":"payment.captured","data":{"gatewayPaymentId":"sbx_1","amount":"1.234","currency":"INR"}}"#,
             r#"{"type":"payment.captured\u0000","data":{"gatewayPaymentId":"sbx_1"}}"#,
             &format!(r#"{{"type":"payment.captured","data":{{"gatewayPaymentId":"{long}"}}}}"#),
+            r#"{"type":"refund.failed","data":{"gatewayPaymentId":"sbx_1","gatewayRefundId":"sbxr_1\u0000"}}"#,
+            &format!(r#"{{"type":"dispute.lost","data":{{"gatewayPaymentId":"sbx_1","disputeId":"{long}"}}}}"#),
         ] {
             let signed = webhook(body).expect("rightly signed");
             assert!(

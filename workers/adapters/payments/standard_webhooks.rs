@@ -9,6 +9,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sha2::Sha256;
 
 use super::ConfigError;
+use super::reading::header;
 
 /// How far a webhook's time may be from ours, either way: the scheme's own recommendation.
 const TOLERANCE: TimeDelta = TimeDelta::minutes(5);
@@ -67,15 +68,6 @@ impl VerifyingKey {
             return Err(WebhookError::TooOld);
         }
         Ok(id)
-    }
-}
-
-/// A header that is missing or doubled leaves nothing that could be verified.
-pub(super) fn header<'h>(headers: &'h [(String, String)], name: &str) -> Result<&'h str, WebhookError> {
-    let mut values = headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
-    match (values.next(), values.next()) {
-        (Some((_, value)), None) => Ok(value),
-        (Some(_), Some(_)) | (None, _) => Err(WebhookError::BadSignature),
     }
 }
 

@@ -36,6 +36,7 @@ use self::objects::{Page, PaymentIntent, Refund, id_of, listed};
 use self::refusals::{Decline, Objection, exchange, has_moved_on, is_missing};
 use self::webhook::VerifyingKeys;
 use super::ConfigError;
+use super::exchange::{base, below};
 
 /// The version of the API whose objects we read, whatever the account's own is.
 const VERSION: &str = "2023-08-16";
@@ -79,22 +80,13 @@ impl StripeGateway {
         webhook_secrets: Vec<SecretString>,
         client: Client,
     ) -> Result<Self, ConfigError> {
-        let base = Url::parse(base_url)?;
-        if !["http", "https"].contains(&base.scheme()) {
-            return Err(ConfigError::NotHttp);
-        }
+        let base = base(base_url)?;
         let is_live = ["sk_live_", "rk_live_"].iter().any(|kind| secret_key.expose_secret().starts_with(kind));
         Ok(StripeGateway { base, secret_key, is_live, keys: VerifyingKeys::parse(&webhook_secrets)?, client })
     }
 
-    /// The address of a resource of the API; each segment is escaped.
     fn url(&self, segments: &[&str]) -> Url {
-        let mut url = self.base.clone();
-        // Only a URL without a host has no segments, and `new` takes none.
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().push("v1").extend(segments);
-        }
-        url
+        below(&self.base, &[&["v1"], segments].concat())
     }
 
     fn get<V: AsRef<str>>(&self, segments: &[&str], query: &[(&str, V)]) -> RequestBuilder {
@@ -252,7 +244,7 @@ impl PaymentGateway for StripeGateway {
     }
 
     async fn initiate(&self, key: Uuid, request: &PaymentRequest) -> Result<GatewayPayment, GatewayError> {
-        self.accepts(request.method, &request.amount).map_err(|error| unsupported(&error))?;
+        self.accepts(request.method, &request.amount)?;
         let answer = exchange(self.post(&["payment_intents"], key, &form::payment(request)?)).await;
         self.outcome(key, request.order_id, answer).await
     }
@@ -338,9 +330,4 @@ impl PaymentGateway for StripeGateway {
         self.keys.verify(headers, body, now)?;
         Ok(webhook::read(body, self.is_live))
     }
-}
-
-/// What Stripe cannot collect it need not be asked for.
-fn unsupported(unsupported: &Unsupported) -> GatewayError {
-    GatewayError::Refused { code: "payment-method-unsupported".to_owned(), detail: unsupported.to_string() }
 }

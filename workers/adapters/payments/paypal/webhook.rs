@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::ids::OrderId;
-use domain::ports::{GatewayError, Webhook, WebhookError, WebhookEvent, WebhookKind};
+use domain::ports::{GatewayError, Webhook, WebhookError, WebhookEvent};
 use reqwest::header;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::super::exchange::below;
+use super::super::reading::{check_event, event_id, header};
 use super::PayPalGateway;
 use super::events::{PartKind, Place, Resource, parse};
 use super::refusals::{Refusal, Says};
@@ -21,9 +23,6 @@ const TOLERANCE: TimeDelta = TimeDelta::days(4);
 
 /// How long all calls for one webhook may take together: whoever sends it does not wait for ever.
 pub(super) const TIME_LIMIT: Duration = Duration::from_secs(4);
-
-/// Longest id of an event, a payment, a refund or a dispute, in bytes.
-const MAX_ID: usize = 255;
 
 /// How many captures and authorizations may lie between an event and its order.
 const MAX_DEPTH: usize = 3;
@@ -113,7 +112,7 @@ async fn verify(
 /// Whether the signature is for this one webhook id.
 async fn ask(gateway: &PayPalGateway, question: &Question<'_>, body: &[u8]) -> Result<(), WebhookError> {
     let question = question.about(body).ok_or(WebhookError::BadSignature)?;
-    let url = super::below(&gateway.base, &["v1", "notifications", "verify-webhook-signature"]);
+    let url = below(&gateway.base, &["v1", "notifications", "verify-webhook-signature"]);
     let request = gateway.client.post(url).header(header::CONTENT_TYPE, "application/json").body(question);
     let answer = gateway.exchange(request).await.map_err(|Refusal { error, .. }| match error {
         // PayPal has looked at it and finds it malformed: it has sent no such thing.
@@ -132,15 +131,6 @@ async fn ask(gateway: &PayPalGateway, question: &Question<'_>, body: &[u8]) -> R
 fn is_recent(sent: &str, now: DateTime<Utc>) -> bool {
     // Of what has no time nobody can say how old it is.
     DateTime::parse_from_rfc3339(sent).is_ok_and(|sent| (now - sent.to_utc()).abs() <= TOLERANCE)
-}
-
-/// A header that is missing or doubled leaves nothing that could be verified.
-fn header<'h>(headers: &'h [(String, String)], name: &str) -> Result<&'h str, WebhookError> {
-    let mut values = headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
-    match (values.next(), values.next()) {
-        (Some((_, value)), None) => Ok(value),
-        (Some(_), Some(_)) | (None, _) => Err(WebhookError::BadSignature),
-    }
 }
 
 fn unavailable(error: GatewayError) -> WebhookError {
@@ -164,12 +154,7 @@ async fn read(gateway: &PayPalGateway, body: &[u8]) -> Result<Webhook, WebhookEr
         Ok(told) => told,
         Err(error) => return Ok(Webhook::Unreadable { event_id: digest(body), why: error.to_string() }),
     };
-    let event_id = match told.id {
-        Some(id) if is_id(&id) => id,
-        // An id that is too long for an index still names its event.
-        Some(id) => digest(id.as_bytes()),
-        None => digest(body),
-    };
+    let event_id = told.id.map_or_else(|| digest(body), |id| event_id(&id));
     let Some(event_type) = told.event_type else {
         return Ok(Webhook::Unreadable { event_id, why: "an event without a type".to_owned() });
     };
@@ -178,7 +163,7 @@ async fn read(gateway: &PayPalGateway, body: &[u8]) -> Result<Webhook, WebhookEr
         Err(why) => return Ok(Webhook::Unreadable { event_id, why }),
     };
     let mut event = WebhookEvent { event_id, ..event };
-    if let Err(why) = check(&event) {
+    if let Err(why) = check_event(&event) {
         return Ok(Webhook::Unreadable { event_id: event.event_id, why });
     }
     if let Place::Behind(kind, id) = place {
@@ -192,7 +177,7 @@ async fn read(gateway: &PayPalGateway, body: &[u8]) -> Result<Webhook, WebhookEr
     if let Some(about) = &mut event.about {
         about.refund_id = about.refund_id.filter(|id| event.order_id != Some(OrderId::from(*id)));
     }
-    match check(&event) {
+    match check_event(&event) {
         Ok(()) => Ok(Webhook::Event(event)),
         Err(why) => Ok(Webhook::Unreadable { event_id: event.event_id, why }),
     }
@@ -201,37 +186,6 @@ async fn read(gateway: &PayPalGateway, body: &[u8]) -> Result<Webhook, WebhookEr
 /// The same for the same.
 fn digest(bytes: &[u8]) -> String {
     Uuid::new_v5(&Uuid::NAMESPACE_OID, bytes).to_string()
-}
-
-fn is_id(id: &str) -> bool {
-    (1..=MAX_ID).contains(&id.len()) && !id.contains('\0')
-}
-
-/// Whether an event can be kept.
-fn check(event: &WebhookEvent) -> Result<(), String> {
-    let about = event.about.as_ref().map(|about| &about.gateway_id);
-    let mut ids = [Some(&event.gateway_payment_id), about].into_iter().flatten();
-    if !ids.all(|id| is_id(id)) {
-        return Err(format!("an id has 1 to {MAX_ID} bytes, and no NUL"));
-    }
-    let kind = match &event.kind {
-        WebhookKind::Other(name) => Some(name),
-        WebhookKind::PaymentApproved
-        | WebhookKind::PaymentAuthorized
-        | WebhookKind::PaymentCaptured
-        | WebhookKind::PaymentFailed
-        | WebhookKind::PaymentClosed
-        | WebhookKind::RefundPending
-        | WebhookKind::RefundSucceeded
-        | WebhookKind::RefundFailed
-        | WebhookKind::DisputeOpened
-        | WebhookKind::DisputeWon
-        | WebhookKind::DisputeLost => None,
-    };
-    match [kind, event.failure.as_ref()].into_iter().flatten().any(|text| text.contains('\0')) {
-        true => Err("a text with a NUL".to_owned()),
-        false => Ok(()),
-    }
 }
 
 /// The order behind a capture.

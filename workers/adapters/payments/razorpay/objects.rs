@@ -11,18 +11,15 @@ use domain::money::Money;
 use domain::ports::{GatewayError, GatewayPayment, GatewayPaymentStatus, ListedPayment, NextAction};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::money;
+use crate::payments::reading;
 
 /// How long the page that the customer pays in stays open, in seconds: the shop's usual payment window.
 const PAGE_OPEN_S: u32 = 480;
 
 /// The name of the note that keeps where the page sends the customer afterwards.
 pub(super) const RETURN_URL: &str = "return_url";
-
-/// Longest id of a listed payment, in bytes.
-const MAX_ID: usize = 255;
 
 /// A list, or a page of one.
 #[derive(Deserialize)]
@@ -232,11 +229,8 @@ fn listed_one(item: &Value) -> ListedPayment {
     let text = |name: &str| item[name].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let captured = Payment::deserialize(item).ok();
     let captured = captured.and_then(|payment| money::from_minor_units(payment.taken(), &payment.currency).ok());
-    let id = text("order_id").or_else(|| text("id")).filter(|id| id.len() <= MAX_ID);
     ListedPayment {
-        // One without an id is somebody's money too.
-        gateway_payment_id: id
-            .unwrap_or_else(|| Uuid::new_v5(&Uuid::NAMESPACE_OID, item.to_string().as_bytes()).to_string()),
+        gateway_payment_id: reading::listed_id(text("order_id").or_else(|| text("id")).as_deref(), item),
         // It says which of its orders was paid, not which of ours.
         order_id: None,
         reference: text("description").or_else(|| text("id")),
@@ -394,7 +388,7 @@ mod tests {
 
     #[test]
     fn a_strange_payment_in_a_list_hides_no_other() {
-        let long = "x".repeat(MAX_ID + 1);
+        let long = "x".repeat(reading::MAX_ID + 1);
         let good = json!({ "id": "pay_1", "order_id": "order_1", "amount": 1, "currency": "INR", "status": "failed", "created_at": 1 });
         for strange in [
             json!({}),
@@ -405,7 +399,10 @@ mod tests {
         ] {
             let listed = listed(&[good.clone(), strange.clone()]);
             assert!(listed.iter().any(|one| !one.took_nothing()), "{strange}: {listed:?}");
-            assert!(listed.iter().all(|one| (1..=MAX_ID).contains(&one.gateway_payment_id.len())), "{strange}");
+            assert!(
+                listed.iter().all(|one| (1..=reading::MAX_ID).contains(&one.gateway_payment_id.len())),
+                "{strange}"
+            );
         }
     }
 }

@@ -10,14 +10,14 @@ use uuid::Uuid;
 
 use super::money;
 use super::objects::Receipt;
-use crate::payments::ConfigError;
+use crate::payments::{
+    ConfigError,
+    reading::{self, header},
+};
 
 /// Oldest event that is believed: it sends again for a day, and on demand for a week. When it was sent is not
 /// signed, so a replay within this time is told by the inbox alone.
 const OLDEST: TimeDelta = TimeDelta::days(8);
-
-/// Longest id of an event, a payment, a refund or a dispute, in bytes.
-const MAX_ID: usize = 255;
 
 /// The keys that webhooks may be signed with. Has no `Debug`, so that it cannot reach a log.
 #[derive(Clone)]
@@ -36,7 +36,7 @@ impl VerifyingKeys {
 
     /// Whether one of them has signed the body: HMAC-SHA256 in lower-case hexadecimal digits.
     pub(super) fn verify(&self, headers: &[(String, String)], body: &[u8]) -> Result<(), WebhookError> {
-        let signature = header(headers, "x-razorpay-signature").ok_or(WebhookError::BadSignature)?;
+        let signature = header(headers, "x-razorpay-signature")?;
         if signature.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return Err(WebhookError::BadSignature);
         }
@@ -44,15 +44,6 @@ impl VerifyingKeys {
         // In constant time.
         let fits = |key: &Hmac<Sha256>| key.clone().chain_update(body).verify_slice(&signature).is_ok();
         if self.0.iter().any(fits) { Ok(()) } else { Err(WebhookError::BadSignature) }
-    }
-}
-
-/// A header's value; none if it is missing, empty or doubled.
-fn header<'h>(headers: &'h [(String, String)], name: &str) -> Option<&'h str> {
-    let mut values = headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
-    match (values.next(), values.next()) {
-        (Some((_, value)), None) if !value.is_empty() => Some(value),
-        (Some(_), _) | (None, _) => None,
     }
 }
 
@@ -83,12 +74,8 @@ pub(super) fn read(headers: &[(String, String)], body: &[u8], now: DateTime<Utc>
 /// The same for each delivery of an event.
 fn event_id(headers: &[(String, String)], body: &[u8]) -> String {
     match header(headers, "x-razorpay-event-id") {
-        // One that is too long for an index still names its event, and so does one that cannot be kept.
-        Some(id) if id.len() > MAX_ID || id.contains('\0') => {
-            Uuid::new_v5(&Uuid::NAMESPACE_OID, id.as_bytes()).to_string()
-        }
-        Some(id) => id.to_owned(),
-        None => hex::encode(Sha256::digest(body)),
+        Ok(id) if !id.is_empty() => reading::event_id(id),
+        Ok(_) | Err(_) => hex::encode(Sha256::digest(body)),
     }
 }
 
@@ -178,8 +165,7 @@ impl Told {
             failure: self.failure().map(str::to_owned),
             about: self.about(),
         };
-        check(&self.event, &event)?;
-        Ok(event)
+        reading::check_event(&event).map(|()| event)
     }
 
     fn kind(&self) -> WebhookKind {
@@ -258,20 +244,6 @@ impl Told {
             self.dispute().map(|dispute| WebhookSubject { gateway_id: dispute.id.clone(), refund_id: None })
         })
     }
-}
-
-/// What cannot be kept makes an event unreadable.
-fn check(name: &str, event: &WebhookEvent) -> Result<(), String> {
-    let about = event.about.as_ref().map(|about| about.gateway_id.as_str());
-    let ids = [Some(event.gateway_payment_id.as_str()), about];
-    if ids.into_iter().flatten().any(|id| id.is_empty() || id.len() > MAX_ID) {
-        return Err(format!("an id has 1 to {MAX_ID} bytes"));
-    }
-    let texts = ids.into_iter().chain([Some(name), event.failure.as_deref()]);
-    if texts.flatten().any(|text| text.contains('\0')) {
-        return Err("a text with a NUL".to_owned());
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -358,7 +330,7 @@ mod tests {
         assert_eq!(named(&[("X-Razorpay-Event-Id", "evt_1")], BODY), "evt_1");
         assert_eq!(named(&[], "abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(named(&[("x-razorpay-event-id", "")], "abc"), named(&[], "abc"));
-        let long = "x".repeat(MAX_ID + 1);
+        let long = "x".repeat(reading::MAX_ID + 1);
         assert_eq!(named(&[("x-razorpay-event-id", &long)], BODY).len(), 36);
         assert_ne!(named(&[], BODY), named(&[], "abc"));
     }
@@ -470,7 +442,7 @@ mod tests {
 
     #[test]
     fn what_is_rightly_signed_is_kept_whatever_it_says() {
-        let long = "x".repeat(MAX_ID + 1);
+        let long = "x".repeat(reading::MAX_ID + 1);
         let entity = |order_id: &str, currency: &str| json!({ "payment": { "entity": { "id": "pay_1", "order_id": order_id, "amount": 1, "currency": currency } } });
         let refund = |id: &str| json!({ "payment": payment(json!("order_1"), true), "refund": { "entity": { "id": id, "amount": 1, "currency": "INR" } } });
         for (name, payload) in [

@@ -26,8 +26,7 @@ pub(super) fn read(event: Value, event_id: &str, is_live: bool) -> Result<Webhoo
         failure,
         about,
     };
-    check(&event)?;
-    Ok(event)
+    reading::check_event(&event).map(|()| event)
 }
 
 #[derive(Deserialize)]
@@ -182,31 +181,6 @@ fn dispute_ended(state: &str) -> Option<WebhookKind> {
 fn payment_of(object: &Value) -> &str {
     let id = if object["object"] == "payment_intent" { &object["id"] } else { &object["payment_intent"] };
     id.as_str().filter(|id| id.len() <= reading::MAX_ID).unwrap_or_default()
-}
-
-/// What is kept must fit where it is kept.
-fn check(event: &WebhookEvent) -> Result<(), String> {
-    let WebhookEvent { kind, gateway_payment_id, failure, about, .. } = event;
-    let gateway_id = about.as_ref().map(|about| about.gateway_id.as_str());
-    let name = match kind {
-        WebhookKind::Other(name) => Some(name.as_str()),
-        WebhookKind::PaymentApproved
-        | WebhookKind::PaymentAuthorized
-        | WebhookKind::PaymentCaptured
-        | WebhookKind::PaymentFailed
-        | WebhookKind::PaymentClosed
-        | WebhookKind::RefundPending
-        | WebhookKind::RefundSucceeded
-        | WebhookKind::RefundFailed
-        | WebhookKind::DisputeOpened
-        | WebhookKind::DisputeWon
-        | WebhookKind::DisputeLost => {
-            reading::check_id("payment", gateway_payment_id)?;
-            None
-        }
-    };
-    reading::check_texts([name, Some(gateway_payment_id), failure.as_deref(), gateway_id].into_iter().flatten())?;
-    gateway_id.map_or(Ok(()), |id| reading::check_id("refund or dispute", id))
 }
 
 #[cfg(test)]

@@ -84,6 +84,6 @@ fn token(request: &PaymentRequest) -> Result<&str, GatewayError> {
 }
 
 fn minor(amount: &Money) -> Result<String, GatewayError> {
-    let minor = to_minor(amount).map_err(|unsupported| super::unsupported(&unsupported))?;
+    let minor = to_minor(amount)?;
     Ok(minor.to_string())
 }

@@ -212,7 +212,7 @@ pub(super) fn listed(item: &Value) -> ListedPayment {
     let order_id = item["metadata"]["order_id"].as_str();
     let captured = item["amount_received"].as_i64().zip(item["currency"].as_str());
     ListedPayment {
-        gateway_payment_id: reading::listed_id(item, "id"),
+        gateway_payment_id: reading::listed_id(item["id"].as_str(), item),
         order_id: order_id.and_then(|id| id.parse().ok()),
         reference: order_id.or(item["description"].as_str()).map(str::to_owned),
         captured: captured.and_then(|(minor, currency)| from_minor(minor, currency).ok()),

@@ -8,8 +8,8 @@ use serde_json::Value;
 use sha2::Sha256;
 use uuid::Uuid;
 
-use super::super::standard_webhooks::header;
-use super::super::{ConfigError, reading};
+use super::super::ConfigError;
+use super::super::reading::{self, header};
 use super::events;
 
 /// How far a webhook's time may be from ours, either way. Stripe signs each delivery anew.
