@@ -129,6 +129,8 @@ impl Workflow for Checkout {
                 }
                 earlier.push(intent.gateway_payment_id);
             });
+        } else if screening.decision == Decision::Review {
+            complete::reviewed(flow, order_id, screening).await?;
         }
 
         // PHASE 5 · Order confirmation: once this commits, only forward

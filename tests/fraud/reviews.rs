@@ -2,8 +2,10 @@
 
 use chrono::TimeDelta;
 use domain::{
+    address::Address,
     fraud::{Decision, Kind},
     ids::OrderId,
+    payment::PaymentMethod,
 };
 use engine::{
     Flow, Result, Start, Workflow,
@@ -13,12 +15,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 use workflows::{
+    checkout::{
+        accept::{AddressChoice, Order},
+        status,
+    },
     fraud::{self, ReviewRefusal, ScreenOrder, StaffDecision, refusal},
     store::fraud::reviews::{self, ReviewStatus},
 };
 
 use super::{rule, screen, set_rules, stranger};
-use crate::world::World;
+use crate::world::{World, mumbai, order};
 
 /// What is left of a checkout that comes under review.
 #[derive(Debug, Clone)]
@@ -286,4 +292,34 @@ async fn the_queue_shows_the_most_urgent_first_page_by_page() {
         seen.push(waiting.order_id);
     }
     assert_eq!(seen, orders);
+}
+
+/// Cash is no way past the staff.
+#[tokio::test]
+async fn a_doubtful_order_that_is_paid_on_delivery_waits_for_the_staff_too() {
+    let world = World::new().await;
+    set_rules(&world.pool, vec![rule("abroad", Kind::CountryMismatch, 60, json!({}))]).await;
+    for (decision, expected) in [(StaffDecision::Approve, "CONFIRMED"), (StaffDecision::Reject, "CANCELLED")] {
+        let (user, cart) = world.shopper(&[("MOU-001", 1)]).await;
+        let abroad = Address { country: "France".to_owned(), ..mumbai() };
+        let cash = Order {
+            payment_method: PaymentMethod::Cod,
+            billing: Some(AddressChoice::Inline(abroad)),
+            ..order(user, cart)
+        };
+        let accepted = world.checkout_as(cash).await.expect("accepted");
+        let worker = world.healthy().await;
+        worker.turn(accepted.workflow_id).await.expect("a turn");
+        assert_eq!(world.status(accepted.workflow_id).await, "WAITING", "{decision:?}");
+        let waits = status::settled(&world.pool, &[accepted.workflow_id]).await.expect("an answer");
+        assert_eq!(waits, [(accepted.workflow_id, false)], "whoever polls hears of it at once");
+        let mut tx = world.pool.begin().await.expect("a transaction");
+        let now = engine::now(&mut *tx).await.expect("the time");
+        fraud::decide(&mut tx, accepted.order_id, decision, "a look", "user:clerk", now).await.expect("decided");
+        tx.commit().await.expect("committed");
+        worker.turn(accepted.workflow_id).await.expect("a turn");
+        assert_eq!(world.order_status(accepted.order_id.into()).await.as_deref(), Some(expected));
+        world.carry_on(1).await;
+        world.assert_books("decided").await;
+    }
 }

@@ -80,11 +80,7 @@ impl Completing<'_> {
         }
         let (capture, by) = match (self.screening.decision, payment.status) {
             (Decision::Review, GatewayPaymentStatus::Authorized) => {
-                let opened = fraud::open_review(flow, self.order_id, self.screening.review_deadline_s).await?;
-                let until = opened.held_until + TAKING;
-                flow.tx(SetAside { order_id: self.order_id, until }).undo(Nothing).await?;
-                fraud::review(flow, self.order_id, opened).await?;
-                (Capture::Take, until)
+                (Capture::Take, reviewed(flow, self.order_id, self.screening).await?)
             }
             (Decision::Review, _) => (Capture::Hold, self.window.close_by(self.attempt.number)),
             (Decision::Allow | Decision::Deny, _) => (Capture::Take, self.window.close_by(self.attempt.number)),
@@ -145,7 +141,17 @@ impl Completing<'_> {
     }
 }
 
-/// The money is set aside, and the stock with it, until somebody has looked at the order.
+/// Keeps the stock, and shows the money as set aside, until the staff have said that the order may be had. Returns until
+/// when the stock is kept.
+pub(super) async fn reviewed(flow: &mut Flow, order_id: OrderId, screening: Screening) -> Result<DateTime<Utc>> {
+    let opened = fraud::open_review(flow, order_id, screening.review_deadline_s).await?;
+    let until = opened.held_until + TAKING;
+    flow.tx(SetAside { order_id, until }).undo(Nothing).await?;
+    fraud::review(flow, order_id, opened).await?;
+    Ok(until)
+}
+
+/// What a doubtful order holds, it holds until somebody has looked at it.
 struct SetAside {
     order_id: OrderId,
     until: DateTime<Utc>,

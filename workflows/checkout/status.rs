@@ -90,13 +90,14 @@ pub enum Shown {
     Cancelled,
 }
 
+/// What a checkout waits for that is no longer RUNNING: the payment, another try, the staff.
+const SHOWN_WAITS: [&str; 3] = [super::pay::SIGNAL, super::attempt::SIGNAL, fraud::SIGNAL];
+
 impl Shown {
     /// Of a run that stands so, and waits for this signal if for any.
     pub fn of(run: RunStatus, waiting_for: Option<&str>) -> Self {
         match (run, waiting_for) {
-            (RunStatus::Waiting, Some(super::pay::SIGNAL | super::attempt::SIGNAL | fraud::SIGNAL)) => {
-                Shown::WaitingPayment
-            }
+            (RunStatus::Waiting, Some(signal)) if SHOWN_WAITS.contains(&signal) => Shown::WaitingPayment,
             (RunStatus::Completed, _) => Shown::Completed,
             (RunStatus::Failed, _) => Shown::Failed,
             (RunStatus::Cancelled, _) => Shown::Cancelled,
@@ -229,5 +230,5 @@ fn wire(amount: Option<rust_decimal::Decimal>, currency: Option<&str>) -> String
 /// Of these checkouts, those that are no longer RUNNING, and whether they have ended. One statement
 /// for everybody who waits.
 pub async fn settled(pool: &PgPool, workflow_ids: &[Uuid]) -> Result<Vec<(Uuid, bool)>, sqlx::Error> {
-    engine::run::settled(pool, workflow_ids, super::pay::SIGNAL).await
+    engine::run::settled(pool, workflow_ids, &SHOWN_WAITS).await
 }

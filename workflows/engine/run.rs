@@ -68,20 +68,20 @@ pub async fn lock(conn: &mut PgConnection, run_id: Uuid) -> Result<Option<Glance
     .await
 }
 
-/// Of these runs, those that have ended (true), and those that wait for this signal (false). One statement
+/// Of these runs, those that have ended (true), and those that wait for one of these signals (false). One statement
 /// for everybody who waits for one of them.
 ///
 /// # Errors
 /// The database's own.
-pub async fn settled(pool: &PgPool, run_ids: &[Uuid], signal: &str) -> Result<Vec<(Uuid, bool)>, sqlx::Error> {
+pub async fn settled(pool: &PgPool, run_ids: &[Uuid], signals: &[&str]) -> Result<Vec<(Uuid, bool)>, sqlx::Error> {
     let (Some(first), Some(last)) = (run_ids.iter().min(), run_ids.iter().max()) else { return Ok(Vec::new()) };
     let rows = sqlx::query!(
         // The bounds leave those days aside in which none of them can be.
         r#"select id as "id!", true as "ended!" from engine.finished_runs where id = any($1) and id between $3 and $4
            union all
-           select id, false from engine.runs where id = any($1) and status = 'WAITING' and waiting_for = $2"#,
+           select id, false from engine.runs where id = any($1) and status = 'WAITING' and waiting_for = any($2)"#,
         run_ids,
-        signal,
+        signals as &[&str],
         first,
         last
     )

@@ -84,8 +84,8 @@ pub async fn order_by_payment(
     Ok(found.map(OrderId::from))
 }
 
-/// The money of these orders is set aside until somebody has decided: AUTHORIZED, and what they hold is held until
-/// then. The caller holds the orders.
+/// These orders wait until somebody has decided: what they hold is held until then, and what was to be paid is
+/// AUTHORIZED, unless it is cash or nothing. The caller holds the orders.
 ///
 /// # Errors
 /// The database's own.
@@ -103,7 +103,8 @@ pub async fn set_aside(
              where r.order_id = u.order_id and r.status = 'ACTIVE'),
          payment as (
             update payments set payment_status = 'AUTHORIZED', updated_at = $3
-             where order_id = any($1) and payment_status = 'PENDING' returning order_id)
+             where order_id = any($1) and payment_status = 'PENDING' and payment_method <> 'COD' and amount > 0
+            returning order_id)
          update orders o set payment_status = 'AUTHORIZED', updated_at = $3 from payment p where o.id = p.order_id",
         &ids,
         &until,
