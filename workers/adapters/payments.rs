@@ -5,6 +5,8 @@ mod paypal;
 mod razorpay;
 mod reading;
 mod sandbox;
+#[cfg(test)]
+mod script;
 mod standard_webhooks;
 mod stripe;
 

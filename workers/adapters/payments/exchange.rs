@@ -176,6 +176,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::payments::script::CLIENT;
 
     #[derive(serde::Deserialize)]
     struct Problem {
@@ -193,8 +194,6 @@ mod tests {
 
     /// Asks a server that gives this answer.
     async fn asked(answer: &str) -> Result<serde_json::Value, GatewayError> {
-        // Another test may have been first.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let answer = format!("{answer}\r\n");
@@ -204,8 +203,7 @@ mod tests {
             let _ = stream.read(&mut request).await.expect("a request");
             stream.write_all(answer.as_bytes()).await.expect("a listening client");
         });
-        let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build();
-        exchange(client.expect("a client").post(url)).await
+        exchange(CLIENT.post(url)).await
     }
 
     fn said(status: &str, headers: &str, body: &str) -> String {

@@ -2,7 +2,7 @@
 //! publishes, and keeps what it was asked.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -10,18 +10,10 @@ use domain::ids::OrderId;
 use domain::money::Currency;
 use domain::ports::{GatewayRefundStatus, ListedPayment, NextAction};
 use rust_decimal::Decimal;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-
-/// To make one takes long. It keeps no connections: each test has a runtime of its own.
-static CLIENT: LazyLock<Client> = LazyLock::new(|| {
-    // Another test may have been first.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
-    builder.pool_max_idle_per_host(0).build().unwrap()
-});
+use crate::payments::script::{CLIENT, Request, receive, respond};
 
 /// What the server does with one request.
 enum Play {
@@ -62,8 +54,8 @@ impl Stage {
         tokio::spawn(async move {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
-                let heard = hear(&mut stream).await;
-                to_keep.lock().unwrap().push(heard);
+                let request = receive(&mut stream).await.expect("a request");
+                to_keep.lock().unwrap().push(request.into());
                 // What nobody has foreseen shows in what was heard.
                 let play = to_play.lock().unwrap().pop_front().unwrap_or(Say(500, json!({})));
                 answer(&mut stream, play).await;
@@ -86,45 +78,25 @@ impl Stage {
     }
 }
 
-async fn hear(stream: &mut TcpStream) -> Heard {
-    let mut text = Vec::new();
-    loop {
-        let whole = String::from_utf8_lossy(&text).into_owned();
-        if let Some((head, body)) = whole.split_once("\r\n\r\n") {
-            let mut lines = head.lines();
-            let line = lines.next().unwrap().trim_end_matches(" HTTP/1.1").to_owned();
-            let header = |name: &str| {
-                let mut headers = head.lines().skip(1).filter_map(|line| line.split_once(": "));
-                headers.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
-            };
-            if body.len() >= header("content-length").map_or(0, |length| length.parse().unwrap()) {
-                assert_eq!(header("content-type").is_some(), !body.is_empty());
-                return Heard {
-                    line,
-                    authorization: header("authorization").unwrap_or_default(),
-                    idempotency: header("x-refund-idempotency"),
-                    body: if body.is_empty() { Value::Null } else { serde_json::from_str(body).unwrap() },
-                };
-            }
+impl From<Request> for Heard {
+    fn from(request: Request) -> Self {
+        let header = |name| request.header(name).map(str::to_owned);
+        assert_eq!(header("content-type").is_some(), !request.body.is_empty());
+        Heard {
+            authorization: header("authorization").unwrap_or_default(),
+            idempotency: header("x-refund-idempotency"),
+            body: request.json(),
+            line: request.line,
         }
-        let mut part = [0; 4096];
-        let read = stream.read(&mut part).await.unwrap();
-        assert_ne!(read, 0, "half a request");
-        text.extend_from_slice(&part[..read]);
     }
 }
 
 async fn answer(stream: &mut TcpStream, play: Play) {
-    let (status, extra, body) = match play {
-        Say(status, body) => (status, String::new(), body.to_string()),
-        Later(status, after) => (status, format!("Retry-After: {after}\r\n"), String::new()),
-        Nothing => return,
-    };
-    let length = body.len();
-    let text = format!(
-        "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{extra}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-    );
-    stream.write_all(text.as_bytes()).await.unwrap();
+    match play {
+        Say(status, body) => respond(stream, status, "", &body.to_string()).await,
+        Later(status, after) => respond(stream, status, &format!("Retry-After: {after}\r\n"), "").await,
+        Nothing => {}
+    }
 }
 
 const RETURN: &str = "https://shop.example/api/payments/return/1";

@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
+
+use crate::payments::script::{Request, receive, respond};
 
 /// What it does when it is called.
 #[derive(Debug, Clone)]
@@ -24,13 +25,12 @@ pub(super) struct Call {
     pub(super) query: Vec<(String, String)>,
     /// The body's names and values, decoded.
     pub(super) form: Vec<(String, String)>,
-    headers: Vec<(String, String)>,
+    request: Request,
 }
 
 impl Call {
-    /// The header of that name, in lower case.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.request.header(name)
     }
 }
 
@@ -52,10 +52,11 @@ impl Scripted {
         tokio::spawn(async move {
             for play in plays {
                 let (mut stream, _) = listener.accept().await.expect("a client");
-                let call = read(&mut stream).await;
-                heard.lock().expect("no panic before").push(call);
+                let request = receive(&mut stream).await.expect("a request");
+                heard.lock().expect("no panic before").push(parse(&request));
                 if let Play::Answer(status, headers, body) = play {
-                    stream.write_all(&answer(status, headers, &body)).await.expect("a listening client");
+                    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+                    respond(&mut stream, status, &headers, &body.to_string()).await;
                 }
             }
         });
@@ -70,49 +71,17 @@ impl Scripted {
     }
 }
 
-fn answer(status: u16, headers: &[(&str, &str)], body: &Value) -> Vec<u8> {
-    let body = body.to_string();
-    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    format!(
-        "HTTP/1.1 {status} X\r\n{headers}Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    )
-    .into_bytes()
-}
-
-async fn read(stream: &mut TcpStream) -> Call {
-    let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
-    loop {
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let call = parse(head, body);
-            let length = call.header("content-length").map_or(0, |length| length.parse().expect("a length"));
-            if body.len() >= length {
-                return call;
-            }
-        }
-        let read = stream.read(&mut buffer).await.expect("a request");
-        assert_ne!(read, 0, "a request without end: {text}");
-        bytes.extend_from_slice(&buffer[..read]);
-    }
-}
-
-fn parse(head: &str, body: &str) -> Call {
-    let mut lines = head.lines();
-    let request = lines.next().expect("a request line");
-    let [method, target, _] = request.split(' ').collect::<Vec<_>>()[..] else { panic!("{request}") };
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+/// What Stripe is told is forms: in the query, and in the body.
+fn parse(request: &Request) -> Call {
+    let (line, query) = request.line.split_once('?').unwrap_or((&request.line, ""));
     Call {
-        line: format!("{method} {path}"),
-        query: decoded(query),
-        form: decoded(body),
-        headers: lines
-            .filter_map(|line| line.split_once(": "))
-            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
-            .collect(),
+        line: line.to_owned(),
+        query: decoded(query.as_bytes()),
+        form: decoded(&request.body),
+        request: request.clone(),
     }
 }
 
-fn decoded(pairs: &str) -> Vec<(String, String)> {
-    url::form_urlencoded::parse(pairs.as_bytes()).into_owned().collect()
+fn decoded(pairs: &[u8]) -> Vec<(String, String)> {
+    url::form_urlencoded::parse(pairs).into_owned().collect()
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::scripted::{Call, Play, Scripted};
 use super::*;
+use crate::payments::script::CLIENT;
 
 const ORDER: &str = "01900000-0000-7000-8000-000000000001";
 const REFUND: &str = "01900000-0000-7000-8000-00000000000f";
@@ -28,10 +29,7 @@ fn time(seconds: i64) -> DateTime<Utc> {
 }
 
 fn gateway_at(url: &str) -> StripeGateway {
-    // Another test may have been first.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
-    StripeGateway::new(url, "sk_test_key".into(), vec!["whsec_1".into()], client).expect("a gateway")
+    StripeGateway::new(url, "sk_test_key".into(), vec!["whsec_1".into()], CLIENT.clone()).expect("a gateway")
 }
 
 async fn gateway(plays: Vec<Play>) -> (StripeGateway, Scripted) {

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use domain::ports::{Capture, GatewayError, PaymentGateway as _};
 use serde_json::json;
 
-use super::scene::{KEY, Reply, Scene, gateway, lookup, order, payment_request, refuse, say, try_gateway};
+use super::scene::{KEY, Reply, Scene, gateway, key_of, lookup, order, payment_request, refuse, say, try_gateway};
 use crate::payments::ConfigError;
 
 fn approved() -> Reply {
@@ -58,7 +58,7 @@ async fn a_token_that_is_refused_in_between_is_replaced_once() {
     let requests = scene.requests();
     let used: Vec<_> = requests.iter().map(|request| request.header("authorization")).collect();
     assert_eq!(used, [Some("Bearer token-1"), Some("Bearer token-2")]);
-    assert_eq!((requests[0].key(), &requests[0].body), (requests[1].key(), &requests[1].body));
+    assert_eq!((key_of(&requests[0]), &requests[0].body), (key_of(&requests[1]), &requests[1].body));
 }
 
 #[tokio::test]

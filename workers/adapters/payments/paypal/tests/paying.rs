@@ -10,8 +10,8 @@ use serde_json::json;
 
 use super::super::sub_key;
 use super::scene::{
-    KEY, Reply, Scene, authorized, captured, lookup, money, order, order_id, payment_request, proceeding, refuse, say,
-    usd,
+    KEY, Reply, Scene, authorized, captured, key_of, lookup, money, order, order_id, payment_request, proceeding,
+    refuse, say, usd,
 };
 
 fn page() -> Option<NextAction> {
@@ -29,7 +29,7 @@ async fn an_order_is_made_as_paypal_wants_it_and_sends_the_customer_to_its_page(
 
         assert_eq!(scene.lines(), ["POST /v2/checkout/orders"]);
         let request = &scene.requests()[0];
-        assert_eq!(request.key(), KEY);
+        assert_eq!(key_of(request), KEY);
         assert_eq!(request.header("prefer"), Some("return=representation"));
         assert_eq!(request.header("content-type"), Some("application/json"));
         assert_eq!(request.header("authorization"), Some("Bearer token-1"));
@@ -90,7 +90,7 @@ async fn a_lost_answer_is_unknown_and_the_same_key_gets_it_again() {
     assert!(matches!(lost, Err(GatewayError::Unknown(_))), "{lost:?}");
     scene.gateway.initiate(KEY, &request).await.expect("a payment");
     let requests = scene.requests();
-    assert_eq!(requests[0].key(), requests[1].key());
+    assert_eq!(key_of(&requests[0]), key_of(&requests[1]));
     assert_eq!(requests[0].body, requests[1].body);
 }
 
@@ -174,7 +174,7 @@ async fn an_approved_order_is_captured() {
     assert_eq!((payment.status, payment.captured), (GatewayPaymentStatus::Captured, Decimal::new(59050, 2)));
     assert_eq!(scene.lines(), ["GET /v2/checkout/orders/5O1", "POST /v2/checkout/orders/5O1/capture"]);
     let capture = &scene.requests()[1];
-    assert_eq!((capture.key(), capture.json()), (sub_key(KEY, "capture"), json!({})));
+    assert_eq!((key_of(capture), capture.json()), (sub_key(KEY, "capture"), json!({})));
     assert_eq!(capture.header("prefer"), Some("return=representation"));
 }
 
@@ -186,7 +186,7 @@ async fn an_approved_order_is_set_aside() {
     let payment = scene.gateway.proceed(KEY, &proceeding(Capture::Hold)).await.expect("a payment");
     assert_eq!((payment.status, payment.captured), (GatewayPaymentStatus::Authorized, Decimal::ZERO));
     assert_eq!(scene.lines(), ["GET /v2/checkout/orders/5O1", "POST /v2/checkout/orders/5O1/authorize"]);
-    assert_eq!(scene.requests()[1].key(), sub_key(KEY, "authorize"));
+    assert_eq!(key_of(&scene.requests()[1]), sub_key(KEY, "authorize"));
 }
 
 #[tokio::test]
@@ -220,7 +220,7 @@ async fn an_order_that_was_made_to_be_set_aside_is_set_aside_and_taken() {
     );
     let requests = scene.requests();
     assert_eq!(requests[2].json(), json!({ "amount": usd("590.50"), "final_capture": true }));
-    assert_ne!(requests[1].key(), requests[2].key());
+    assert_ne!(key_of(&requests[1]), key_of(&requests[2]));
 }
 
 #[tokio::test]

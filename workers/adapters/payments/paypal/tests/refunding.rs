@@ -3,7 +3,7 @@
 use domain::ports::{GatewayError, GatewayRefundStatus, PaymentGateway as _, RefundOrder};
 use serde_json::{Value, json};
 
-use super::scene::{KEY, REFUND, Reply, Scene, captured, money, order, refund_order, refuse, say, usd};
+use super::scene::{KEY, REFUND, Reply, Scene, captured, key_of, money, order, refund_order, refuse, say, usd};
 
 fn taken(refunds: &Value) -> Value {
     let mut payments = captured("COMPLETED");
@@ -25,7 +25,7 @@ async fn a_part_of_the_capture_is_sent_back_under_our_id() {
         assert_eq!(sent.amount, money("100.00", "USD"));
         assert_eq!(scene.lines(), ["GET /v2/checkout/orders/5O1", "POST /v2/payments/captures/3C6/refund"]);
         let request = &scene.requests()[1];
-        assert_eq!(request.key(), KEY);
+        assert_eq!(key_of(request), KEY);
         assert_eq!(request.header("prefer"), Some("return=representation"));
         assert_eq!(request.json(), json!({ "amount": usd("100.00"), "custom_id": REFUND }));
     }

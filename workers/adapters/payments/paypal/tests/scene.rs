@@ -2,7 +2,7 @@
 //! granted beside the script.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, Mutex};
 
 use domain::ids::OrderId;
 use domain::money::Money;
@@ -10,12 +10,13 @@ use domain::payment::PaymentMethod;
 use domain::ports::{Capture, Lookup, PaymentRequest, Proceeding, RefundOrder};
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
 use super::super::PayPalGateway;
 use crate::payments::ConfigError;
+pub(super) use crate::payments::script::Request;
+use crate::payments::script::{CLIENT, receive, respond};
 
 /// What the server does when it is asked.
 pub(super) enum Reply {
@@ -37,29 +38,6 @@ pub(super) fn say(status: u16, body: &Value) -> Reply {
 pub(super) fn refuse(status: u16, issue: &str) -> Reply {
     let name = if status == 404 { "RESOURCE_NOT_FOUND" } else { "UNPROCESSABLE_ENTITY" };
     say(status, &json!({ "name": name, "message": "No.", "debug_id": "d1", "details": [{ "issue": issue }] }))
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct Request {
-    pub(super) line: String,
-    pub(super) headers: Vec<(String, String)>,
-    pub(super) body: Vec<u8>,
-}
-
-impl Request {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
-    }
-
-    pub(super) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).expect("a JSON body")
-    }
-
-    pub(super) fn key(&self) -> Uuid {
-        let key = self.header("PayPal-Request-Id").expect("a key");
-        assert!(key.len() <= 108, "{key}");
-        key.parse().expect("a UUID")
-    }
 }
 
 #[derive(Default)]
@@ -119,14 +97,6 @@ impl Scene {
     }
 }
 
-/// One for all scenes, as making one reads the system's certificates; it keeps no connection from one to the next.
-static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
-    // Another test may have been first.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
-    client.pool_max_idle_per_host(0).build().expect("a client")
-});
-
 /// A client of whatever is there.
 pub(super) fn gateway(url: &str) -> PayPalGateway {
     try_gateway(url).expect("a gateway")
@@ -135,6 +105,12 @@ pub(super) fn gateway(url: &str) -> PayPalGateway {
 pub(super) fn try_gateway(url: &str) -> Result<PayPalGateway, ConfigError> {
     let webhook_ids = ["1JE4291016473214C", "8PT597110X687430L"].map(str::to_owned).to_vec();
     PayPalGateway::new(url, "our-id".to_owned(), SecretString::from("our-secret"), webhook_ids, CLIENT.clone())
+}
+
+pub(super) fn key_of(request: &Request) -> Uuid {
+    let key = request.header("PayPal-Request-Id").expect("a key");
+    assert!(key.len() <= 108, "{key}");
+    key.parse().expect("a UUID")
 }
 
 fn is_login(request: &Request) -> bool {
@@ -159,38 +135,9 @@ async fn serve(mut stream: TcpStream, stage: Arc<Mutex<Stage>>, life_s: u64) {
         }
     };
     match reply {
-        Reply::Say { status, headers, body } => {
-            let head =
-                format!("HTTP/1.1 {status} X\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-            let _ = stream.write_all((head + &body).as_bytes()).await;
-        }
+        Reply::Say { status, headers, body } => respond(&mut stream, status, headers, &body).await,
         Reply::HangUp => (),
         Reply::Silence => std::future::pending().await,
-    }
-}
-
-async fn receive(stream: &mut TcpStream) -> Option<Request> {
-    let mut bytes = Vec::new();
-    loop {
-        if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-            let mut lines = head.lines();
-            let line = lines.next()?.trim_end_matches(" HTTP/1.1").to_owned();
-            let headers: Vec<(String, String)> = lines
-                .filter_map(|line| line.split_once(": "))
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .collect();
-            let mut request = Request { line, headers, body: bytes[end + 4..].to_vec() };
-            let length = request.header("content-length").map_or(0, |length| length.parse().expect("a length"));
-            let missing = usize::saturating_sub(length, request.body.len());
-            let mut rest = vec![0; missing];
-            stream.read_exact(&mut rest).await.ok()?;
-            request.body.extend(rest);
-            return Some(request);
-        }
-        if stream.read_buf(&mut bytes).await.ok()? == 0 {
-            return None;
-        }
     }
 }
 
