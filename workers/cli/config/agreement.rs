@@ -4,7 +4,7 @@ use domain::money::Money;
 use rust_decimal::Decimal;
 use workflows::Shop;
 
-use super::Config;
+use super::{Config, gateways};
 
 /// Every disagreement, in one line each. `origin` says where a key's value comes from.
 pub(super) fn problems(config: &Config, origin: impl Fn(&str) -> String) -> Vec<String> {
@@ -40,6 +40,18 @@ pub(super) fn problems(config: &Config, origin: impl Fn(&str) -> String) -> Vec<
             named("worker.lease_ms", &worker.lease_ms)
         ),
     );
+    for (gateway, keys) in gateways::secrets_of(config) {
+        let is_on = keys.iter().any(|(_, is_set)| *is_set);
+        for (key, is_set) in keys {
+            complain(is_set || !is_on, key, &"unset", format!("set: {gateway} needs all of its secrets, or none"));
+        }
+        complain(
+            is_on || shop.default_gateway != gateway,
+            "shop.default_gateway",
+            &shop.default_gateway,
+            "a gateway whose secrets are set, or sandbox".to_owned(),
+        );
+    }
     let urls = [
         ("stripe.url", &config.stripe.url),
         ("razorpay.url", &config.razorpay.url),

@@ -3,7 +3,7 @@
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use super::masked;
+use super::{Config, masked};
 
 /// `[stripe]`
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -48,6 +48,36 @@ pub(crate) struct PayPal {
     pub(crate) webhook_id: Option<String>,
     /// In the place of PayPal's own address: scheme, host and port.
     pub(crate) url: Option<String>,
+}
+
+/// Each gateway's name, and the keys that turn it on, all or none, with whether they are set.
+pub(super) fn secrets_of(config: &Config) -> [(&'static str, Vec<(&'static str, bool)>); 3] {
+    let Config { stripe, razorpay, paypal, .. } = config;
+    [
+        (
+            "stripe",
+            vec![
+                ("stripe.secret_key", stripe.secret_key.is_some()),
+                ("stripe.webhook_secret", stripe.webhook_secret.is_some()),
+            ],
+        ),
+        (
+            "razorpay",
+            vec![
+                ("razorpay.key_id", razorpay.key_id.is_some()),
+                ("razorpay.key_secret", razorpay.key_secret.is_some()),
+                ("razorpay.webhook_secret", razorpay.webhook_secret.is_some()),
+            ],
+        ),
+        (
+            "paypal",
+            vec![
+                ("paypal.client_id", paypal.client_id.is_some()),
+                ("paypal.client_secret", paypal.client_secret.is_some()),
+                ("paypal.webhook_id", paypal.webhook_id.is_some()),
+            ],
+        ),
+    ]
 }
 
 /// The parts of a list with commas.
