@@ -80,6 +80,33 @@ const BREAKS: &[Break] = &[
         "insert into refunds (id, payment_id, run_id, gateway_payment_id, amount, reason, status, created_at, updated_at)
          select gen_random_uuid(), id, story.id('refunding/refund'), 'pay', captured_amount - refund_amount + 1, 'goodwill', 'PENDING', now(), now()
            from payments where order_id = story.id('card')"),
+    broken("money_refunds", "a refund of the gateway booked twice",
+        "insert into refunds (id, payment_id, run_id, gateway_payment_id, gateway_refund_id, amount, reason, status, created_at, updated_at)
+         select gen_random_uuid(), payment_id, gen_random_uuid(), gateway_payment_id, gateway_refund_id, amount, reason, status, now(), now()
+           from refunds where gateway_refund_id = 're_1';
+         update payments set refund_amount = 100 where order_id = story.id('goodwill');
+         insert into outbox_events (event_id, event_type, subject, data, occurred_at) values (gen_random_uuid(), 'payment.refunded', story.id('goodwill')::text, '{}', now())"),
+    broken("money_refunds", "a refund made elsewhere that counts for less", "update payments set refund_amount = 20 where order_id = story.id('goodwill')"),
+    broken("money_disputes", "a dispute over money that was never taken", "update payment_disputes set gateway_payment_id = 'another' where status = 'OPENED'"),
+    broken("money_disputes", "a dispute over an order that was not paid",
+        "insert into payment_disputes (gateway, gateway_dispute_id, order_id, gateway_payment_id, status, created_at, updated_at)
+         values ('story', 'declined', story.id('declined'), 'pay', 'WON', now(), now());
+         insert into outbox_events (event_id, event_type, subject, data, occurred_at) values (gen_random_uuid(), 'payment.disputed', story.id('declined')::text, '{\"status\": \"WON\"}', now())"),
+    broken("money_disputes", "a dispute that nobody heard of", "delete from outbox_events where event_type = 'payment.disputed' and subject = story.id('returned')::text"),
+    broken("money_disputes", "an end of a dispute told twice", "insert into outbox_events (event_id, event_type, subject, data, occurred_at) select gen_random_uuid(), event_type, subject, data, occurred_at from outbox_events where event_type = 'payment.disputed' and data ->> 'status' = 'LOST'"),
+    broken("fraud_reviews", "a review of an order that is sold", "update order_reviews set status = 'OPEN', decided_by = null, reason = null, ended_at = null where status = 'APPROVED'"),
+    broken("fraud_reviews", "a review that another run waits for", "update order_reviews set run_id = story.id('pending/run') where status = 'OPEN'"),
+    broken("fraud_reviews", "a review that an ended checkout has left open", "update order_reviews set status = 'OPEN', ended_at = null where status = 'EXPIRED'"),
+    broken("fraud_reviews", "a review that nobody can see", "update order_screenings set decision = 'ALLOW' where order_id = story.id('doubtful')"),
+    broken("fraud_reviews", "a doubtful order sold that nobody has looked at", "delete from order_reviews where status = 'APPROVED'"),
+    broken("fraud_reviews", "a doubtful order sold though its time was over", "update order_reviews set status = 'EXPIRED', decided_by = null, reason = null, ended_at = held_until where status = 'APPROVED'"),
+    broken("fraud_reviews", "an order that was denied", "update order_screenings set decision = 'DENY' where order_id = story.id('cancelled')"),
+    broken("fraud_reviews", "a review that ended at no time",
+        "alter table order_reviews drop constraint order_reviews_check; update order_reviews set ended_at = null where status = 'EXPIRED'"),
+    broken("fraud_reviews", "an approval by nobody",
+        "alter table order_reviews drop constraint order_reviews_check1; update order_reviews set decided_by = null where status = 'APPROVED'"),
+    broken("fraud_reviews", "an approval that came too late", "update order_reviews set ended_at = held_until where status = 'APPROVED'"),
+    broken("fraud_reviews", "a review that ended before its time was over", "update order_reviews set ended_at = held_until - interval '1 second' where status = 'EXPIRED'"),
     broken("money_currency", "a line priced in another money", "update order_items set currency = 'USD' where order_id = story.id('card')"),
     broken("money_currency", "money given back in another", "update refunds set currency = 'USD'"),
     broken("money_currency", "an order that its cart was not", "update carts set currency = 'USD' where id = story.id('card/cart')"),

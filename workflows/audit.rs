@@ -56,6 +56,8 @@ pub const CHECKS: &[Check] = &[
     check!("money_currency", "a shopper would be charged in another money than was shown"),
     check!("money_states", "goods would leave unpaid, or a shopper would pay for nothing"),
     check!("money_refunds", "more would be given back than was taken, or less than was recorded"),
+    check!("money_disputes", "a bank would want back what was never taken, or nobody would hear of it"),
+    check!("fraud_reviews", "a doubtful order would be sold unseen, or wait for nobody"),
     check!("coupons_counters", "a coupon would be used more often than allowed"),
     check!("coupons_redemptions", "a discount would be given uncounted, or counted ungiven"),
     check!("orders_history", "an order's trail would not lead to where it stands"),

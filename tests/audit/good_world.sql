@@ -2,7 +2,7 @@
 create schema story;
 create function story.id(name text) returns uuid language sql immutable as $$ select md5(name)::uuid $$;
 
-insert into users (id, email, password_hash) values (story.id('user'), 'user@example.com', 'x');
+insert into users (id, email, password_hash) values (story.id('user'), 'user@example.com', 'x'), (story.id('other'), 'other@example.com', 'x');
 insert into products (id, sku, product_name, base_price) values (story.id('stationery'), 'STA', 'Stationery', 50);
 insert into product_variants (id, product_id, sku, price)
 select story.id(name), story.id('stationery'), upper(name), 50 from unnest(array['pen', 'ink']) as name;
@@ -17,6 +17,8 @@ select * from (values
     ('cash',      'CONFIRMED', 'PENDING',            'COD',         0,  0,     0,     'CONFIRMED', 0),
     ('zero',      'CONFIRMED', 'PENDING',            'CREDIT_CARD', 0,  0,     0,     'CONFIRMED', 0),
     ('pending',   'PENDING',   'PENDING',            'UPI',         20, 0,     0,     'ACTIVE',    0),
+    ('doubtful',  'PENDING',   'AUTHORIZED',         'CREDIT_CARD', 0,  0,     0,     'ACTIVE',    0),
+    ('goodwill',  'CONFIRMED', 'PARTIALLY_REFUNDED', 'CREDIT_CARD', 0,  168,   50,    'CONFIRMED', 0),
     ('declined',  'CANCELLED', 'FAILED',             'CREDIT_CARD', 0,  0,     0,     'RELEASED',  0),
     ('cancelled', 'CANCELLED', 'REFUNDED',           'CREDIT_CARD', 0,  168,   168,   'RETURNED',  2),
     ('refunding', 'CANCELLED', 'CAPTURED',           'CREDIT_CARD', 20, 144.4, 0,     'RETURNED',  2),
@@ -28,7 +30,7 @@ select * from (values
     as o (name, status, payment, method, discount, captured, refunded, hold, returned);
 
 insert into carts (id, user_id, status, checkout_run_id)
-select story.id(name || '/cart'), story.id('user'),
+select story.id(name || '/cart'), story.id(case name when 'doubtful' then 'other' else 'user' end),
        case when status = 'PENDING' then 'CHECKOUT' when name = 'declined' then 'EXPIRED' else 'CONVERTED' end,
        story.id(name || '/run')
   from story.orders;
@@ -36,7 +38,7 @@ select story.id(name || '/cart'), story.id('user'),
 insert into orders (id, order_number, user_id, cart_id, checkout_run_id, contact_email, order_status, payment_status,
     subtotal_amount, discount_amount, tax_amount, shipping_amount, total_amount, shipping_address, billing_address,
     payment_method, order_date, confirmed_at, cancelled_at, updated_at)
-select story.id(name), 'ORD-' || name, story.id('user'), story.id(name || '/cart'), story.id(name || '/run'),
+select story.id(name), 'ORD-' || name, story.id(case name when 'doubtful' then 'other' else 'user' end), story.id(name || '/cart'), story.id(name || '/run'),
        'user@example.com', status, payment, subtotal, discount, tax, shipping, subtotal - discount + tax + shipping,
        '{}', '{}', method, now() - interval '1 hour',
        case when status not in ('PENDING') and name <> 'declined' then now() - interval '1 hour' end,
@@ -116,11 +118,13 @@ select gen_random_uuid(), event, story.id(name)::text, '{}', now()
      where e.happened) as e
  order by name, n;
 
--- The pending checkout and the refund under way are in a living worker's hands; the rest has ended.
+-- The pending checkout and the refund under way are in a living worker's hands, another checkout waits for the staff;
+-- the rest has ended.
 insert into engine.workers (id, name, queues) values (story.id('worker'), 'story', '{shop}');
-insert into engine.runs (id, workflow, version, run_key, queue, status, input, owner, wake_at, created_at, updated_at) values
-    (story.id('pending/run'), 'checkout', 1, story.id('pending/cart') || ':1', 'shop', 'RUNNING', jsonb_build_object('orderId', story.id('pending')), story.id('worker'), now(), now(), now()),
-    (story.id('refunding/refund'), 'refund', 1, 'refund:' || story.id('refunding'), 'shop', 'RUNNING', jsonb_build_object('orderId', story.id('refunding')), story.id('worker'), now(), now(), now());
+insert into engine.runs (id, workflow, version, run_key, queue, status, waiting_for, input, owner, wake_at, created_at, updated_at) values
+    (story.id('pending/run'), 'checkout', 1, story.id('pending/cart') || ':1', 'shop', 'RUNNING', null, jsonb_build_object('orderId', story.id('pending')), story.id('worker'), now(), now(), now()),
+    (story.id('doubtful/run'), 'checkout', 1, story.id('doubtful/cart') || ':1', 'shop', 'WAITING', 'review', jsonb_build_object('orderId', story.id('doubtful')), null, now() + interval '1 hour', now(), now()),
+    (story.id('refunding/refund'), 'refund', 1, 'refund:' || story.id('refunding'), 'shop', 'RUNNING', null, jsonb_build_object('orderId', story.id('refunding')), story.id('worker'), now(), now(), now());
 insert into engine.run_keys (workflow, run_key, run_id) select workflow, run_key, id from engine.runs;
 
 -- The buyer by card was told, by a run that ended a moment ago (its id is a uuid v7 of now).
@@ -168,3 +172,27 @@ insert into engine.runs (id, workflow, version, run_key, queue, status, waiting_
     (story.id('returned/second/run'), 'return', 1, story.id('returned/second')::text, 'shop', 'WAITING', 'decision',
      jsonb_build_object('orderId', story.id('returned')), null, now() + interval '1 day', now(), now());
 insert into engine.run_keys (workflow, run_key, run_id) select workflow, run_key, id from engine.runs where workflow = 'return';
+
+-- One order waits to be looked at; one was approved of, and one not looked at in time.
+insert into order_screenings (order_id, rules_version, points, reasons, decision, review_deadline_s, billing_country,
+    shipping_country, amount, currency, counts, screened_at)
+select story.id(name), 1, 60, '[]', decision, 3600, 'France', 'India', 100, 'INR', '[]', now() - interval '2 hours'
+  from (values ('doubtful', 'REVIEW'), ('card', 'REVIEW'), ('declined', 'REVIEW'), ('cancelled', 'ALLOW'), ('denied', 'DENY'))
+    as s (name, decision);
+insert into order_reviews (order_id, run_id, status, opened_at, held_until, decided_by, reason, ended_at)
+select story.id(name), story.id(name || '/run'), status, now() - interval '2 hours', now() - interval '1 hour' * late,
+       by, by || ' knows', now() - interval '1 hour' * ended
+  from (values ('doubtful', 'OPEN', -1, null, null), ('card', 'APPROVED', 0, 'user:staff', 1.5), ('declined', 'EXPIRED', 1, null, 0.9))
+    as r (name, status, late, by, ended);
+
+-- Money that somebody has given back on the gateway's own site; and what banks want back: of one order still, of another
+-- they do not any more, and of a third they have got it, and never said that they wanted it.
+update refunds r set gateway_refund_id = 're_1', reason = 'made at the gateway'
+  from payments p where p.id = r.payment_id and p.order_id = story.id('goodwill');
+update payments set gateway_payment_id = 'pay_1' where order_id = story.id('goodwill');
+insert into payment_disputes (gateway, gateway_dispute_id, order_id, gateway_payment_id, amount, currency, status, created_at, updated_at)
+select 'story', name, story.id(name), payment, 59, 'INR', status, now(), now()
+  from (values ('returned', 'pay', 'OPENED'), ('goodwill', 'pay_1', 'WON'), ('back', 'pay', 'LOST')) as d (name, payment, status);
+insert into outbox_events (event_id, event_type, subject, data, occurred_at)
+select gen_random_uuid(), 'payment.disputed', story.id(name)::text, jsonb_build_object('status', status), now()
+  from (values ('returned', 'OPENED'), ('goodwill', 'OPENED'), ('goodwill', 'WON'), ('back', 'LOST')) as d (name, status);
