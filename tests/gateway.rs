@@ -69,7 +69,7 @@ struct Ledger {
 }
 
 /// Decides by token: `tok_ok` captures, `tok_declined` fails, `tok_3ds` wants the shopper first,
-/// `tok_approve` likewise and then the shop, `tok_hold` sets aside, `tok_slow` captures when it pleases, `tok_wrong_amount` captures a paisa too few,
+/// `tok_approve` likewise and then the shop, `tok_hold` sets aside, `tok_at_once` captures what was to be set aside, `tok_slow` captures when it pleases, `tok_wrong_amount` captures a paisa too few,
 /// `tok_unknown_once` captures but loses its first answer.
 #[derive(Default)]
 pub struct ScriptedGateway(Mutex<Ledger>);
@@ -285,6 +285,7 @@ impl Ledger {
             "tok_hold" => (GatewayPaymentStatus::Authorized, zero, None),
             "tok_slow" => (GatewayPaymentStatus::Pending, zero, None),
             "tok_wrong_amount" => (GatewayPaymentStatus::Captured, all - Decimal::new(1, 2), None),
+            "tok_at_once" => (GatewayPaymentStatus::Captured, all, None),
             _ if request.capture == Capture::Hold => (GatewayPaymentStatus::Authorized, zero, None),
             _ => (GatewayPaymentStatus::Captured, all, None),
         };

@@ -4,7 +4,7 @@ use domain::{
     ids::OrderId,
     money::{Currency, Money},
     payment::PaymentMethod,
-    ports::{WebhookEvent, WebhookKind},
+    ports::{WebhookEvent, WebhookKind, WebhookSubject},
 };
 use rust_decimal::Decimal;
 use serde_json::json;
@@ -341,6 +341,31 @@ async fn money_that_the_gateway_lists_and_the_books_do_not_have_goes_back() {
     world.settle().await;
     assert_eq!(world.gateway.net(order_id), paid);
     world.assert_books("after the second payment went back").await;
+}
+
+#[tokio::test]
+async fn money_that_only_a_dispute_speaks_of_goes_back() {
+    let world = World::with(rules()).await;
+    let accepted = world.waiting().await;
+    // Long after it was compared for the last time, with nothing paid.
+    for _ in 0..3 {
+        world.later(DAY).await;
+        world.compared().await;
+    }
+    world.gateway.capture_closed(accepted.order_id);
+    let payment = world.gateway.payments(accepted.order_id)[0].gateway_payment_id.clone();
+    let disputed = WebhookEvent {
+        kind: WebhookKind::DisputeOpened,
+        about: Some(WebhookSubject { gateway_id: "dp_1".to_owned(), refund_id: None }),
+        ..capture_of(accepted.order_id, &payment)
+    };
+    assert_eq!(world.hears(&disputed).await, Some("BOOKED"));
+    world.assert_books("while it is to be compared").await;
+    world.later(20 * MINUTE).await;
+    assert_eq!(world.compared().await.1, 1);
+    world.settle().await;
+    assert_eq!(world.gateway.net(accepted.order_id), Decimal::ZERO);
+    world.assert_books("after it went back").await;
 }
 
 #[tokio::test]

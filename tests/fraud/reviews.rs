@@ -11,6 +11,7 @@ use engine::{
     Flow, Result, Start, Workflow,
     testing::{TestWorker, advance_clock},
 };
+use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
@@ -294,32 +295,41 @@ async fn the_queue_shows_the_most_urgent_first_page_by_page() {
     assert_eq!(seen, orders);
 }
 
-/// Cash is no way past the staff.
+/// Neither cash nor a gateway that takes what it was to set aside is a way past the staff.
 #[tokio::test]
-async fn a_doubtful_order_that_is_paid_on_delivery_waits_for_the_staff_too() {
+async fn a_doubtful_order_waits_for_the_staff_however_it_is_paid() {
     let world = World::new().await;
     set_rules(&world.pool, vec![rule("abroad", Kind::CountryMismatch, 60, json!({}))]).await;
-    for (decision, expected) in [(StaffDecision::Approve, "CONFIRMED"), (StaffDecision::Reject, "CANCELLED")] {
-        let (user, cart) = world.shopper(&[("MOU-001", 1)]).await;
-        let abroad = Address { country: "France".to_owned(), ..mumbai() };
-        let cash = Order {
-            payment_method: PaymentMethod::Cod,
-            billing: Some(AddressChoice::Inline(abroad)),
-            ..order(user, cart)
-        };
-        let accepted = world.checkout_as(cash).await.expect("accepted");
-        let worker = world.healthy().await;
-        worker.turn(accepted.workflow_id).await.expect("a turn");
-        assert_eq!(world.status(accepted.workflow_id).await, "WAITING", "{decision:?}");
-        let waits = status::settled(&world.pool, &[accepted.workflow_id]).await.expect("an answer");
-        assert_eq!(waits, [(accepted.workflow_id, false)], "whoever polls hears of it at once");
-        let mut tx = world.pool.begin().await.expect("a transaction");
-        let now = engine::now(&mut *tx).await.expect("the time");
-        fraud::decide(&mut tx, accepted.order_id, decision, "a look", "user:clerk", now).await.expect("decided");
-        tx.commit().await.expect("committed");
-        worker.turn(accepted.workflow_id).await.expect("a turn");
-        assert_eq!(world.order_status(accepted.order_id.into()).await.as_deref(), Some(expected));
-        world.carry_on(1).await;
-        world.assert_books("decided").await;
+    for token in [None, Some("tok_at_once")] {
+        for (decision, expected) in [(StaffDecision::Approve, "CONFIRMED"), (StaffDecision::Reject, "CANCELLED")] {
+            let told = format!("{token:?}, {decision:?}");
+            let (user, cart) = world.shopper(&[("MOU-001", 1)]).await;
+            let abroad = Address { country: "France".to_owned(), ..mumbai() };
+            let asked = Order {
+                payment_method: if token.is_none() { PaymentMethod::Cod } else { PaymentMethod::CreditCard },
+                payment_token: token.map(str::to_owned),
+                billing: Some(AddressChoice::Inline(abroad)),
+                ..order(user, cart)
+            };
+            let accepted = world.checkout_as(asked).await.expect("accepted");
+            let worker = world.healthy().await;
+            worker.turn(accepted.workflow_id).await.expect("a turn");
+            assert_eq!(world.status(accepted.workflow_id).await, "WAITING", "{told}");
+            assert_eq!(world.order_status(accepted.order_id.into()).await.as_deref(), Some("PENDING"), "{told}");
+            world.assert_books(&told).await;
+            let waits = status::settled(&world.pool, &[accepted.workflow_id]).await.expect("an answer");
+            assert_eq!(waits, [(accepted.workflow_id, false)], "whoever polls hears of it at once");
+            let mut tx = world.pool.begin().await.expect("a transaction");
+            let now = engine::now(&mut *tx).await.expect("the time");
+            fraud::decide(&mut tx, accepted.order_id, decision, "a look", "user:clerk", now).await.expect("decided");
+            tx.commit().await.expect("committed");
+            worker.turn(accepted.workflow_id).await.expect("a turn");
+            assert_eq!(world.order_status(accepted.order_id.into()).await.as_deref(), Some(expected), "{told}");
+            world.carry_on(1).await;
+            world.assert_books(&told).await;
+            if decision == StaffDecision::Reject {
+                assert_eq!(world.gateway.net(accepted.order_id), Decimal::ZERO, "{told}");
+            }
+        }
     }
 }

@@ -47,6 +47,21 @@ pub(super) struct Completing<'a> {
 impl Completing<'_> {
     /// Waits for the shopper, takes what they have agreed to pay, and returns how it ended.
     pub(super) async fn outcome(&self, flow: &mut Flow) -> Result<PaymentOutcome> {
+        let mut is_reviewed = false;
+        let outcome = self.end(flow, &mut is_reviewed).await?;
+        // Not every gateway, nor every way to pay, sets aside what it is asked to set aside.
+        let is_doubtful = self.screening.decision == Decision::Review && !is_reviewed;
+        if is_doubtful && outcome.captured.as_ref() == Some(&self.due()) {
+            reviewed(flow, self.order_id, self.screening).await?;
+        }
+        Ok(outcome)
+    }
+
+    fn due(&self) -> Money {
+        Money::rounded(self.quote.total, self.quote.currency)
+    }
+
+    async fn end(&self, flow: &mut Flow, is_reviewed: &mut bool) -> Result<PaymentOutcome> {
         let mut payment = self.intent.clone();
         for _ in 0..ROUNDS {
             if let Some(outcome) = PaymentOutcome::known(&payment) {
@@ -54,7 +69,7 @@ impl Completing<'_> {
             }
             let went_on = match payment.status {
                 GatewayPaymentStatus::Approved | GatewayPaymentStatus::Authorized => {
-                    self.proceed(flow, &payment).await?
+                    self.proceed(flow, &payment, is_reviewed).await?
                 }
                 GatewayPaymentStatus::Pending
                 | GatewayPaymentStatus::RequiresAction
@@ -72,15 +87,17 @@ impl Completing<'_> {
     }
 
     /// Takes what was agreed to, if it is what is due: of a doubtful order once somebody has looked at it.
-    async fn proceed(&self, flow: &mut Flow, payment: &GatewayPayment) -> Result<WentOn> {
-        let due = Money::rounded(self.quote.total, self.quote.currency);
+    async fn proceed(&self, flow: &mut Flow, payment: &GatewayPayment, is_reviewed: &mut bool) -> Result<WentOn> {
+        let due = self.due();
         if payment.amount != due {
             let why = format!("{} was set aside, {due} was due", payment.amount);
             return Ok(WentOn::Nowhere { why: Some(why) });
         }
         let (capture, by) = match (self.screening.decision, payment.status) {
             (Decision::Review, GatewayPaymentStatus::Authorized) => {
-                (Capture::Take, reviewed(flow, self.order_id, self.screening).await?)
+                let by = reviewed(flow, self.order_id, self.screening).await?;
+                *is_reviewed = true;
+                (Capture::Take, by)
             }
             (Decision::Review, _) => (Capture::Hold, self.window.close_by(self.attempt.number)),
             (Decision::Allow | Decision::Deny, _) => (Capture::Take, self.window.close_by(self.attempt.number)),

@@ -310,6 +310,10 @@ impl Said<'_> {
         if !disputes::record(conn, dispute, now).await? {
             return Ok("IGNORED");
         }
+        // If we have not heard that it was paid, the gateway is to say what is in it.
+        if self.order.confirmed_by.as_ref() != Some(&self.event.gateway_payment_id) {
+            checks::check_again(conn, self.order_id).await?;
+        }
         disputed(self.gateway, self.order_id, self.event, &about.gateway_id, status).tell(conn).await?;
         Ok("BOOKED")
     }
