@@ -22,9 +22,12 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
-use workflows::store::orders::{
-    self,
-    read::{HistoryEntry, OrderFilter, OrderHead},
+use workflows::store::{
+    disputes,
+    orders::{
+        self,
+        read::{HistoryEntry, OrderFilter, OrderHead},
+    },
 };
 
 use self::answer::OrderView;
@@ -146,7 +149,7 @@ async fn list(
     Ok(Json(page.map(|head| OrderView::new(head, &mut parts))))
 }
 
-/// One order, by id or by number.
+/// One order, by id or by number; staff see its disputes, too.
 #[utoipa::path(
     get, path = "/api/orders/{id}", tag = "Orders", security(("bearer" = []), ("cartSession" = [])),
     params(("id" = String, Path, description = "Id or order number")),
@@ -160,8 +163,12 @@ async fn show(State(state): State<AppState>, caller: Caller, Path(id): Path<Stri
     let head = visible(&state, &caller, &id).await?;
     let mut conn = state.pool.acquire().await?;
     let mut parts = orders::read::parts(&mut conn, &[head.id]).await?;
-    let version = head.updated_at.timestamp_micros();
-    Ok(([(header::ETAG, etag(version))], axum::Json(OrderView::new(head, &mut parts))).into_response())
+    let (version, order_id) = (head.updated_at.timestamp_micros(), OrderId::from(head.id));
+    let mut order = OrderView::new(head, &mut parts);
+    if caller.is_staff() {
+        order = order.with_disputes(disputes::of_order(&mut conn, order_id).await?);
+    }
+    Ok(([(header::ETAG, etag(version))], axum::Json(order)).into_response())
 }
 
 /// How an order came to where it stands.

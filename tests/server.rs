@@ -42,6 +42,7 @@ pub struct Server {
     pub pool: PgPool,
     pub shop: Arc<Shop>,
     pub door: Door,
+    gateway_url: String,
     keys: AuthKeys,
     stop: CancellationToken,
     parts: JoinSet<anyhow::Result<()>>,
@@ -94,7 +95,7 @@ impl Server {
 
         let keys = || AuthKeys::new(&JWT_SECRET.into()).expect("a secret");
         let state = AppState::new(pool.clone(), Arc::clone(&shop), keys(), ApiConfig::default()).with_dev(DevState {
-            sandbox_url: gateway_url,
+            sandbox_url: gateway_url.clone(),
             mailbox,
             client: client.clone(),
         });
@@ -102,7 +103,7 @@ impl Server {
         let stopped = stop.clone().cancelled_owned();
         parts.spawn(async move { Ok(api::serve(listener, state, stopped).await?) });
 
-        Server { pool, shop, door: Door::new(client, base), keys: keys(), stop, parts }
+        Server { pool, shop, door: Door::new(client, base), gateway_url, keys: keys(), stop, parts }
     }
 
     /// Another API process' worth of the same shop, and its door.
@@ -231,6 +232,12 @@ impl Server {
             .iter()
             .map(|item| (text(item, "status"), text(item, "capturedAmount"), text(item, "refundedAmount")))
             .collect()
+    }
+
+    /// The quarrel over a payment ends, or begins.
+    pub async fn dispute(&self, gateway_payment_id: &str, status: &str) {
+        let path = format!("{}/v1/dev/payments/{gateway_payment_id}/dispute", self.gateway_url);
+        self.door.post(&path, &json!({ "status": status })).await.ok();
     }
 
     /// Moves the time that timers, holds and the gateway see.

@@ -7,7 +7,10 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
-use workflows::store::orders::read::{OrderHead, OrderLine, OrderParts, Parcel};
+use workflows::store::{
+    disputes::DisputeHead,
+    orders::read::{OrderHead, OrderLine, OrderParts, Parcel},
+};
 
 use super::pieces::Pieces;
 use crate::{
@@ -59,6 +62,32 @@ pub(super) struct OrderView {
     delivered_at: Option<DateTime<Utc>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cancelled_at: Option<DateTime<Utc>>,
+    updated_at: DateTime<Utc>,
+    /// What banks want back of it, the oldest first: shown to staff, and of one order only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disputes: Option<Vec<DisputeView>>,
+}
+
+/// What a shopper's bank wants back, or wanted.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct DisputeView {
+    /// It is to be answered there.
+    gateway: String,
+    /// The gateway's id of it.
+    dispute_id: String,
+    /// The gateway's id of the payment.
+    payment_id: String,
+    /// Null when the gateway does not say.
+    #[schema(examples("59050.00"))]
+    amount: Option<String>,
+    #[schema(examples("INR"))]
+    currency: Option<String>,
+    /// OPENED, WON or LOST.
+    status: String,
+    /// In the bank's words.
+    reason: Option<String>,
+    opened_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
 }
 
@@ -165,7 +194,23 @@ impl OrderView {
             delivered_at: head.delivered_at,
             cancelled_at: head.cancelled_at,
             updated_at: head.updated_at,
+            disputes: None,
         }
+    }
+
+    /// The same as staff see it.
+    pub(super) fn with_disputes(self, disputes: Vec<DisputeHead>) -> Self {
+        OrderView { disputes: Some(disputes.into_iter().map(DisputeView::from).collect()), ..self }
+    }
+}
+
+impl From<DisputeHead> for DisputeView {
+    fn from(dispute: DisputeHead) -> Self {
+        let DisputeHead { gateway, dispute_id, payment_id, currency, status, reason, opened_at, updated_at, .. } =
+            dispute;
+        let known: Option<Currency> = currency.as_deref().and_then(|currency| currency.parse().ok());
+        let amount = dispute.amount.map(|amount| to_wire(amount, known.unwrap_or(Currency::INR)));
+        DisputeView { gateway, dispute_id, payment_id, amount, currency, status, reason, opened_at, updated_at }
     }
 }
 

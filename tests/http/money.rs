@@ -201,3 +201,48 @@ async fn a_refused_refund_is_sent_again_or_settled_by_hand_and_then_nobody_decid
     assert_eq!(server.charges(&checkout.order_id).await[0].2, "1000.00", "the gateway sent what it was sent again");
     server.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn staff_see_what_banks_want_back_and_nobody_else_does() {
+    let server = Server::open().await;
+    let (asha, staff, admin) = (server.shopper("asha").await, server.staff().await, server.admin().await);
+    let quiet = bought(&asha, "tok_ok").await;
+    assert_eq!(staff.order(&quiet).await["disputes"], json!([]));
+    let checkout = bought(&asha, "tok_dispute").await;
+    let disputes = async |of: &Shopper, status: &str| {
+        until("word of the dispute", async || {
+            let disputes = of.order(&checkout).await["disputes"].clone();
+            if disputes[0]["status"] == status { Ok(disputes) } else { Err(disputes.to_string()) }
+        })
+        .await
+    };
+    let opened = disputes(&staff, "OPENED").await;
+    let order = asha.order(&checkout).await;
+    let payment_id = order["payment"]["gatewayPaymentId"].as_str().expect("a payment");
+    let [dispute] = opened.as_array().expect("disputes").as_slice() else { panic!("{opened}") };
+    assert_eq!(
+        *dispute,
+        json!({
+            "gateway": "sandbox", "disputeId": dispute["disputeId"], "paymentId": payment_id, "amount": "59050.00",
+            "currency": "INR", "status": "OPENED", "reason": dispute["reason"], "openedAt": dispute["openedAt"],
+            "updatedAt": dispute["openedAt"],
+        })
+    );
+    assert!(dispute["disputeId"].is_string() && dispute["openedAt"].is_string(), "{dispute}");
+
+    server.advance(60).await;
+    server.dispute(payment_id, "WON").await;
+    let won = disputes(&admin, "WON").await;
+    assert_eq!((&won[0]["openedAt"], won.as_array().map(Vec::len)), (&dispute["openedAt"], Some(1)));
+    assert_ne!(won[0]["updatedAt"], dispute["updatedAt"]);
+    assert_eq!(asha.order(&checkout).await["status"], "CONFIRMED");
+    for (shopper, path) in [
+        (&asha, format!("/api/orders/{}", checkout.order_id)),
+        (&asha, "/api/orders".to_owned()),
+        (&staff, "/api/orders".to_owned()),
+    ] {
+        let body = shopper.get(&path).await.ok().to_string();
+        assert!(!body.contains("dispute"), "{}: {body}", shopper.email);
+    }
+    server.close().await;
+}

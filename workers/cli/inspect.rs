@@ -16,6 +16,7 @@ use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 use workflows::store::{
     audit_log::{self, Line},
+    disputes::{self, DisputeHead},
     reconciliation::checks::{self, SetAside},
     refunds::held::{self, Held},
     webhook_inbox::{self, Unplaced},
@@ -80,20 +81,24 @@ async fn stuck(pool: &PgPool, limit: i64, as_json: bool) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Refunds that do not get on, comparisons that did not succeed, and messages of gateways that fit nothing.
+/// Refunds that do not get on, disputes that are open, comparisons that did not succeed, and messages of gateways that
+/// fit nothing.
 async fn money(pool: &PgPool, limit: i64, as_json: bool) -> Result<(), Failure> {
     let mut conn = pool.acquire().await?;
     let refunds = held::held(&mut conn, Uuid::nil(), limit).await?;
+    let disputes = disputes::open(&mut conn, limit).await?;
     let aside = checks::aside(&mut conn, limit).await?;
     let unplaced = webhook_inbox::unplaced(&mut conn, limit).await?;
     if as_json {
-        say(&serde_json::to_string(&json!({ "refunds": refunds, "setAside": aside, "webhooks": unplaced }))?);
+        let all = json!({ "refunds": refunds, "disputes": disputes, "setAside": aside, "webhooks": unplaced });
+        say(&serde_json::to_string(&all)?);
         return Ok(());
     }
-    if refunds.is_empty() && aside.is_empty() && unplaced.is_empty() {
+    if refunds.is_empty() && disputes.is_empty() && aside.is_empty() && unplaced.is_empty() {
         say("no money waits for a person");
     }
     refunds.iter().for_each(|refund| say(&held_line(refund)));
+    disputes.iter().for_each(|dispute| say(&dispute_line(dispute)));
     for SetAside { order_id, gateway, pass, attempts, problem, is_tried_again } in &aside {
         let (problem, again) = (problem.as_deref().unwrap_or("no reason"), again(*is_tried_again));
         say(&format!(
@@ -120,6 +125,20 @@ fn held_line(refund: &Held) -> String {
         "{}  refund {refund_id}  {amount} {currency} of order {order_id}, run {run_id}  waits for a decision: the \
          gateway refused it ({why})",
         since.to_rfc3339_opts(SecondsFormat::Millis, true)
+    )
+}
+
+/// One dispute in one line: since when, which, of what, and why.
+fn dispute_line(dispute: &DisputeHead) -> String {
+    let DisputeHead { gateway, dispute_id, order_id, payment_id, amount, currency, reason, opened_at, .. } = dispute;
+    let of = match (amount, currency) {
+        (Some(amount), Some(currency)) => format!("{amount} {currency}"),
+        (_, _) => "an unknown amount".to_owned(),
+    };
+    format!(
+        "{}  dispute {dispute_id}  {of} of order {order_id}, payment {payment_id}  waits for an answer at {gateway} ({})",
+        opened_at.to_rfc3339_opts(SecondsFormat::Millis, true),
+        reason.as_deref().unwrap_or("no reason given")
     )
 }
 
@@ -265,6 +284,30 @@ mod tests {
         {
             assert_eq!(changed(&mut seen, &[a_run(status)]).len(), shown, "{status}");
         }
+    }
+
+    #[test]
+    fn a_dispute_is_one_line() {
+        let dispute = |amount: Option<i64>, reason: Option<&str>| DisputeHead {
+            gateway: "stripe".to_owned(),
+            dispute_id: "dp_1".to_owned(),
+            order_id: Uuid::nil(),
+            payment_id: "pi_1".to_owned(),
+            amount: amount.map(|paise| rust_decimal::Decimal::new(paise, 2)),
+            currency: amount.map(|_| "INR".to_owned()),
+            status: "OPENED".to_owned(),
+            reason: reason.map(str::to_owned),
+            opened_at: DateTime::UNIX_EPOCH,
+            updated_at: DateTime::UNIX_EPOCH,
+        };
+        let of = "of order 00000000-0000-0000-0000-000000000000, payment pi_1  waits for an answer at stripe";
+        assert_eq!(
+            [dispute_line(&dispute(Some(5_905_000), Some("fraudulent"))), dispute_line(&dispute(None, None))],
+            [
+                format!("1970-01-01T00:00:00.000Z  dispute dp_1  59050.00 INR {of} (fraudulent)"),
+                format!("1970-01-01T00:00:00.000Z  dispute dp_1  an unknown amount {of} (no reason given)"),
+            ]
+        );
     }
 
     #[test]

@@ -70,34 +70,52 @@ pub struct DisputeHead {
     /// Whose word it is.
     pub gateway: String,
     /// The gateway's id of it.
-    pub gateway_dispute_id: String,
+    pub dispute_id: String,
     /// The order that was paid.
     pub order_id: Uuid,
     /// The gateway's id of the payment.
-    pub gateway_payment_id: String,
-    /// How much is wanted back, in major units of `currency`.
+    pub payment_id: String,
+    /// How much is wanted back, in major units of `currency`, if the gateway says.
     pub amount: Option<Decimal>,
     /// Of what.
     pub currency: Option<String>,
-    /// Why, in the bank's words.
-    pub reason: Option<String>,
     /// OPENED, WON or LOST.
     pub status: String,
-    /// Since when it has stood there.
-    pub since: DateTime<Utc>,
+    /// Why, in the bank's words.
+    pub reason: Option<String>,
+    /// When we heard of it.
+    pub opened_at: DateTime<Utc>,
+    /// Since when it has stood where it stands.
+    pub updated_at: DateTime<Utc>,
 }
 
-/// Up to `limit` disputes that nobody has won yet, the oldest first.
+/// Up to `limit` disputes that are still open, the oldest first.
 ///
 /// # Errors
 /// The database's own.
 pub async fn open(conn: &mut PgConnection, limit: i64) -> Result<Vec<DisputeHead>, sqlx::Error> {
     sqlx::query_as!(
         DisputeHead,
-        "select gateway, gateway_dispute_id, order_id, gateway_payment_id, amount, currency, reason, status,
-                updated_at as since
+        "select gateway, gateway_dispute_id as dispute_id, order_id, gateway_payment_id as payment_id, amount, currency,
+                status, reason, created_at as opened_at, updated_at
            from payment_disputes where status = 'OPENED' order by created_at limit $1",
         limit
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// All of an order's, the oldest first.
+///
+/// # Errors
+/// The database's own.
+pub async fn of_order(conn: &mut PgConnection, order_id: OrderId) -> Result<Vec<DisputeHead>, sqlx::Error> {
+    sqlx::query_as!(
+        DisputeHead,
+        "select gateway, gateway_dispute_id as dispute_id, order_id, gateway_payment_id as payment_id, amount, currency,
+                status, reason, created_at as opened_at, updated_at
+           from payment_disputes where order_id = $1 order by created_at, gateway_dispute_id",
+        Uuid::from(order_id)
     )
     .fetch_all(conn)
     .await
