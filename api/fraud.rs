@@ -151,7 +151,7 @@ impl From<ReviewRefusal> for ApiError {
                 ApiError::conflict("order-not-under-review", detail)
             }
             ReviewRefusal::Ended { status } => {
-                ApiError::conflict("review-ended", detail).with("status", status.as_str())
+                ApiError::conflict("review-ended", detail).with("reviewStatus", status.as_str())
             }
             ReviewRefusal::Late { held_until } => {
                 ApiError::conflict("review-ended", detail).with("heldUntil", held_until.to_rfc3339())
@@ -192,7 +192,7 @@ async fn list(
         (status = 202, description = "Decided: the order's checkout carries it out", body = ReviewAnswer),
         (status = 403, description = "`forbidden`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`order-not-found`", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`order-not-under-review`; `review-ended` with `status`, or with `heldUntil` if its time was over", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`order-not-under-review`; `review-ended` with `reviewStatus`, or with `heldUntil` if its time was over", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn decide(
