@@ -108,13 +108,22 @@ impl Server {
 
     /// Another API process' worth of the same shop, and its door.
     pub async fn another_api(&mut self, redis: Option<Redis>) -> Door {
+        self.serve(redis, ApiConfig::default()).await
+    }
+
+    async fn serve(&mut self, redis: Option<Redis>, config: ApiConfig) -> Door {
         let (listener, base) = listen().await;
         let keys = AuthKeys::new(&JWT_SECRET.into()).expect("a secret");
-        let state = AppState::new(self.pool.clone(), Arc::clone(&self.shop), keys, ApiConfig::default());
+        let state = AppState::new(self.pool.clone(), Arc::clone(&self.shop), keys, config);
         let state = redis.into_iter().fold(state, AppState::with_redis);
         let stopped = self.stop.clone().cancelled_owned();
         self.parts.spawn(async move { Ok(api::serve(listener, state, stopped).await?) });
         self.door.at(base)
+    }
+
+    /// An API process behind a proxy, which says who is asking.
+    pub async fn behind_a_proxy(&mut self) -> Door {
+        self.serve(None, ApiConfig { trusted_proxies: 1, ..ApiConfig::default() }).await
     }
 
     /// An API process that was started with other rules.

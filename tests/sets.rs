@@ -4,6 +4,7 @@ use std::{fmt::Debug, ops::Range, time::Duration};
 
 use chrono::{DateTime, Utc};
 use domain::{
+    fraud::{Decision, Kind, Network},
     ids::{CartId, OrderId, OrderNumber},
     money::Money,
     payment::PaymentMethod,
@@ -12,29 +13,33 @@ use domain::{
 };
 use rust_decimal::Decimal;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use uuid::Uuid;
 use workflows::{
     Rules,
+    fraud::{ScreenOrder, Screening, screen_all},
     store::{
         carts::{self, CartLine},
         coupons::{self, Ask, Candidates, Customer, Hold},
+        fraud::reviews::{self, NewReview, ReviewStatus},
         inventory::{self, Demand, Wanted},
         messages::{self, Event, Skip},
         orders::{self, Confirmation, NewIntent, NewItems, NewOrder},
-        payments::Captured,
+        payments::{self, Captured},
     },
 };
 
 use crate::{
+    fraud::{rule, set_rules},
     interleavings::driver::Dice,
     world::{World, mumbai},
 };
 
 /// Everything a checkout writes.
 const WRITTEN: &str = "orders order_items order_coupons order_state_history payments payment_attempts carts coupons \
-                       coupon_redemption_log inventory inventory_reservations inventory_movements outbox_events notifications";
+                       coupon_redemption_log inventory inventory_reservations inventory_movements outbox_events notifications \
+                       order_screenings screening_keys order_reviews";
 
 /// What is in those tables, but for what is drawn anew each time or counts statements.
 async fn books(conn: &mut PgConnection) -> Vec<Vec<Value>> {
@@ -46,6 +51,7 @@ async fn books(conn: &mut PgConnection) -> Vec<Vec<Value>> {
             "inventory" => "{id,version}",
             "payment_attempts" => "{id,payment_id}",
             "notifications" => "{id,message_id}",
+            "order_screenings" => "{place}",
             _ => "{id}",
         };
         let rows = format!("select to_jsonb(t) - '{drawn}'::text[] as rest from {table} t order by rest");
@@ -275,6 +281,7 @@ async fn coupons_are_found_and_held_for_many_as_one_by_one() {
 
 /// An order, and what becomes of it.
 struct Sold<'a> {
+    screened: ScreenOrder,
     order: NewOrder<'a>,
     lines: &'a [CartLine],
     demand: Demand,
@@ -286,7 +293,16 @@ struct Sold<'a> {
 async fn sell(conn: &mut PgConnection, sold: &[Sold<'_>]) -> Result<(), sqlx::Error> {
     let (mut ids, mut holds, mut demands, mut news, mut items, mut links) = Default::default();
     let (mut intents, mut confirmations, mut converted, mut events, mut skips) = Default::default();
-    for Sold { order, lines, demand, intent, captured } in sold {
+    let screened: Vec<ScreenOrder> = sold.iter().map(|sold| sold.screened.clone()).collect();
+    let screenings = screen_all(conn, &screened, now()).await.expect("screened");
+    let doubtful = sold.iter().zip(&screenings).filter(|(_, screening)| screening.decision == Decision::Review);
+    let review = |(Sold { order, .. }, screening): (&Sold<'_>, &Screening)| NewReview {
+        order_id: order.id,
+        run_id: order.run_id,
+        deadline_s: screening.review_deadline_s,
+    };
+    let reviews: Vec<NewReview> = doubtful.map(review).collect();
+    for Sold { order, lines, demand, intent, captured, .. } in sold {
         let &NewOrder { id: order_id, user_id, quote, estimated_delivery, .. } = order;
         let (coupons, subject) = (quote.coupons.as_slice(), Uuid::from(order_id));
         Vec::push(&mut ids, order_id);
@@ -310,6 +326,12 @@ async fn sell(conn: &mut PgConnection, sold: &[Sold<'_>]) -> Result<(), sqlx::Er
     orders::create_items(conn, &items, now()).await?;
     orders::link_coupons(conn, &links, now()).await?;
     orders::store_intents(conn, &intents, now()).await?;
+    let opened = reviews::open(conn, &reviews, now()).await?;
+    let aside: Vec<_> =
+        reviews.iter().zip(opened).map(|(review, opened)| (review.order_id, opened.held_until)).collect();
+    payments::set_aside(conn, &aside, now()).await?;
+    let ended = reviews::end(conn, &ids, ReviewStatus::Expired, now()).await?;
+    assert_eq!(ended.iter().flatten().count(), reviews.len());
     orders::confirm(conn, &confirmations, now()).await?;
     coupons::lock_of(conn, &ids).await?;
     let committed = inventory::commit(conn, &ids, now()).await?;
@@ -327,6 +349,9 @@ async fn sell(conn: &mut PgConnection, sold: &[Sold<'_>]) -> Result<(), sqlx::Er
 #[tokio::test]
 async fn many_orders_are_written_as_one_by_one() {
     let world = World::new().await;
+    // All come from one network: two are let through.
+    let parameters = json!({ "by": "NETWORK", "limit": 2, "windowS": 3_600 });
+    set_rules(&world.pool, vec![rule("fast", Kind::Velocity, 60, parameters)]).await;
     let mut conn = world.pool.acquire().await.expect("a connection");
     let (one, none) = (["SAVE20".to_owned()], []);
     let wishes: [&[(&str, i32)]; 4] =
@@ -383,7 +408,19 @@ async fn many_orders_are_written_as_one_by_one() {
             payment,
         };
         let demand = Demand { holder: id.into(), wanted: demanded, expires_at: now() };
-        sold.push(Sold { order, lines, demand, intent, captured: is_paid.then_some(captured) });
+        let screened = ScreenOrder {
+            order_id: id,
+            user_id: Some(user),
+            email: None,
+            address: None,
+            network: Some(Network::of([203, 0, 113, 7].into())),
+            token: None,
+            billing_country: "India".to_owned(),
+            shipping_country: "India".to_owned(),
+            amount: quote.total,
+            currency: quote.currency,
+        };
+        sold.push(Sold { screened, order, lines, demand, intent, captured: is_paid.then_some(captured) });
     }
     let (_, books) = same(&world.pool, "all of it", sold.len(), async |conn, range| {
         sell(conn, &sold[range]).await.expect("sold");
