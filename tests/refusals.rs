@@ -75,7 +75,10 @@ async fn contents(pool: &PgPool) -> Vec<(String, i64, i64)> {
         .iter()
         .map(|table| format!("select '{table}', count(*), coalesce(sum(hashtext(t::text)), 0)::bigint from {table} t"))
         .collect();
-    sqlx::query_as(sqlx::AssertSqlSafe(counts.join(" union all "))).fetch_all(pool).await.expect("the contents")
+    sqlx::query_as(sqlx::AssertSqlSafe(counts.join(" union all ") + " order by 1"))
+        .fetch_all(pool)
+        .await
+        .expect("the contents")
 }
 
 /// A shop with a shopper whose cart could be bought at once.
