@@ -30,9 +30,33 @@ impl Storefront {
     }
 
     async fn by_staff(&self, path: &str, body: &Value) -> Result<RequestBuilder, Surprise> {
+        Ok(self.as_staff(Method::POST, path).await?.json(body))
+    }
+
+    async fn as_staff(&self, method: Method, path: &str) -> Result<RequestBuilder, Surprise> {
         let credentials = json!({ "email": STAFF.0, "password": STAFF.1 });
         let token = self.staff.get_or_try_init(|| self.token(&credentials)).await?;
-        Ok(self.request(Method::POST, path).bearer_auth(token).json(body))
+        Ok(self.request(method, path).bearer_auth(token))
+    }
+
+    /// How the first dispute over an order stands, as soon as the shop has heard of one.
+    pub(crate) async fn dispute(&self, order_id: Uuid) -> Result<Option<String>, Surprise> {
+        #[derive(Deserialize)]
+        struct Disputed {
+            disputes: Vec<Dispute>,
+        }
+        #[derive(Deserialize)]
+        struct Dispute {
+            status: String,
+        }
+        let (begun, path) = (Instant::now(), format!("/api/orders/{order_id}"));
+        loop {
+            let Disputed { disputes } = answered(self.as_staff(Method::GET, &path).await?, StatusCode::OK).await?;
+            if !disputes.is_empty() || begun.elapsed() >= PATIENCE {
+                return Ok(disputes.into_iter().next().map(|dispute| dispute.status));
+            }
+            sleep(LOOK).await;
+        }
     }
 
     /// Packs all of an order, hands it to the courier, and hears that it has arrived.

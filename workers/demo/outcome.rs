@@ -74,6 +74,16 @@ pub(crate) enum Outcome {
     PartlyRefunded,
     /// Filled a cart with an account, left, and was reminded.
     Reminded,
+    /// Agreed to pay on the gateway's page, and the shop took the money.
+    TakenByShop,
+    /// The money was set aside, and the shop took it.
+    SetAside,
+    /// The gateway asked to come again later.
+    RateLimited,
+    /// Paid, then called off; the money took its time.
+    RefundOnItsWay,
+    /// Paid, and the bank wanted the money back.
+    Disputed,
 }
 
 /// What an order and its checkout look like in the end.
@@ -99,7 +109,7 @@ pub(crate) enum Ending {
 
 impl Outcome {
     /// All, in the order in which they are told.
-    pub(crate) const ALL: [Outcome; 30] = [
+    pub(crate) const ALL: [Outcome; 35] = [
         Outcome::Paid,
         Outcome::PaidWithCoupon,
         Outcome::CashOnDelivery,
@@ -130,6 +140,11 @@ impl Outcome {
         Outcome::CashDelivered,
         Outcome::PartlyRefunded,
         Outcome::Reminded,
+        Outcome::TakenByShop,
+        Outcome::SetAside,
+        Outcome::RateLimited,
+        Outcome::RefundOnItsWay,
+        Outcome::Disputed,
     ];
 
     /// Its name in the report; scripts read it.
@@ -165,6 +180,11 @@ impl Outcome {
             Outcome::CashDelivered => "cash-delivered",
             Outcome::PartlyRefunded => "partly-refunded",
             Outcome::Reminded => "reminded",
+            Outcome::TakenByShop => "taken-by-shop",
+            Outcome::SetAside => "set-aside",
+            Outcome::RateLimited => "rate-limited",
+            Outcome::RefundOnItsWay => "refund-on-its-way",
+            Outcome::Disputed => "disputed",
         }
     }
 
@@ -198,6 +218,11 @@ impl Outcome {
             Outcome::DuplicateWebhooks => Some("tok_duplicate_webhook"),
             Outcome::ReorderedWebhooks => Some("tok_reordered_webhooks"),
             Outcome::WrongAmount => Some("tok_wrong_amount"),
+            Outcome::TakenByShop => Some("tok_approve"),
+            Outcome::SetAside => Some("tok_hold"),
+            Outcome::RateLimited => Some("tok_rate_limited"),
+            Outcome::RefundOnItsWay => Some("tok_refund_pending"),
+            Outcome::Disputed => Some("tok_dispute"),
         }
     }
 
@@ -221,7 +246,12 @@ impl Outcome {
             | Outcome::SavedAddress
             | Outcome::CancelledLater
             | Outcome::Delivered
-            | Outcome::PartlyRefunded => Ending::Confirmed { payment: "CAPTURED" },
+            | Outcome::PartlyRefunded
+            | Outcome::TakenByShop
+            | Outcome::SetAside
+            | Outcome::RateLimited
+            | Outcome::RefundOnItsWay
+            | Outcome::Disputed => Ending::Confirmed { payment: "CAPTURED" },
             Outcome::CashOnDelivery | Outcome::CashDelivered => Ending::Confirmed { payment: "PENDING" },
             Outcome::Declined | Outcome::SecureDeclined => {
                 Ending::Unwound { status: Shown::Failed, code: "payment-declined", payment: "FAILED" }
@@ -278,7 +308,12 @@ impl Outcome {
             | Outcome::Delivered
             | Outcome::CashDelivered
             | Outcome::PartlyRefunded
-            | Outcome::Reminded => None,
+            | Outcome::Reminded
+            | Outcome::TakenByShop
+            | Outcome::SetAside
+            | Outcome::RateLimited
+            | Outcome::RefundOnItsWay
+            | Outcome::Disputed => None,
         }
     }
 
@@ -318,7 +353,12 @@ impl Outcome {
             | Outcome::Delivered
             | Outcome::CashDelivered
             | Outcome::PartlyRefunded
-            | Outcome::Reminded => 1,
+            | Outcome::Reminded
+            | Outcome::TakenByShop
+            | Outcome::SetAside
+            | Outcome::RateLimited
+            | Outcome::RefundOnItsWay
+            | Outcome::Disputed => 1,
             // There are only so many pieces.
             Outcome::LastPieces => 0,
         }

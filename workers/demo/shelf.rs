@@ -104,6 +104,11 @@ impl Shelf {
             | Outcome::LateCapture
             | Outcome::DuplicateWebhooks
             | Outcome::ReorderedWebhooks
+            | Outcome::TakenByShop
+            | Outcome::SetAside
+            | Outcome::RateLimited
+            | Outcome::RefundOnItsWay
+            | Outcome::Disputed
             | Outcome::WrongAmount
             | Outcome::TwoTabs
             | Outcome::AbandonedCart

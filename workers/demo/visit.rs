@@ -202,7 +202,7 @@ impl Placement<'_> {
     /// What the shopper does while the checkout waits for the payment, if it is to wait.
     async fn pay(&self, outcome: Outcome) -> Result<(), Surprise> {
         let button = match outcome {
-            Outcome::SecureApproved => Some("approve"),
+            Outcome::SecureApproved | Outcome::TakenByShop => Some("approve"),
             Outcome::SecureDeclined => Some("decline"),
             Outcome::SecureAbandoned | Outcome::GivenUp | Outcome::LateCapture => None,
             Outcome::Paid
@@ -229,13 +229,17 @@ impl Placement<'_> {
             | Outcome::Delivered
             | Outcome::CashDelivered
             | Outcome::PartlyRefunded
-            | Outcome::Reminded => return Ok(()),
+            | Outcome::Reminded
+            | Outcome::SetAside
+            | Outcome::RateLimited
+            | Outcome::RefundOnItsWay
+            | Outcome::Disputed => return Ok(()),
         };
         let workflow_id = self.accepted.workflow_id;
         let checkout = self.visit.awaits_payment(workflow_id).await?;
         expect("the checkout's status before it is paid", checkout.status, Shown::WaitingPayment)?;
         let page = checkout.next_action.map(|action| action.url);
-        expect("whether the shopper is sent to the bank", page.is_some(), outcome.token() == Some("tok_3ds"))?;
+        expect("whether the shopper is sent to the bank", page.is_some(), outcome != Outcome::LateCapture)?;
         if let (Some(button), Some(page)) = (button, page) {
             self.visit.press(&page, button).await?;
         }
@@ -289,7 +293,7 @@ impl Placement<'_> {
         let (order_id, total) = (self.accepted.order_id, amount(&self.total)?);
         let none = Decimal::ZERO;
         let Aftermath { statuses, refunded } = match outcome {
-            Outcome::CancelledLater => {
+            Outcome::CancelledLater | Outcome::RefundOnItsWay => {
                 self.visit.cancel(order_id).await?;
                 Aftermath { statuses: ("CANCELLED", "REFUNDED"), refunded: total }
             }
@@ -300,6 +304,10 @@ impl Placement<'_> {
             Outcome::PartlyRefunded => {
                 self.shop.refund_part(order_id, "10.00").await?;
                 Aftermath { statuses: ("CONFIRMED", "PARTIALLY_REFUNDED"), refunded: Decimal::TEN }
+            }
+            Outcome::Disputed => {
+                expect("the dispute", self.shop.dispute(order_id).await?.as_deref(), Some("OPENED"))?;
+                Aftermath { statuses: ("CONFIRMED", "CAPTURED"), refunded: none }
             }
             Outcome::Paid
             | Outcome::PaidWithCoupon
@@ -326,7 +334,10 @@ impl Placement<'_> {
             | Outcome::PaidWithOneFree
             | Outcome::MergedCart
             | Outcome::SavedAddress
-            | Outcome::Reminded => return Ok(()),
+            | Outcome::Reminded
+            | Outcome::TakenByShop
+            | Outcome::SetAside
+            | Outcome::RateLimited => return Ok(()),
         };
         // Money may take its time.
         let order = self.visit.order_with_payment(order_id, statuses.1).await?;
