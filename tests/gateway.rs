@@ -38,6 +38,10 @@ pub enum Weather {
     Away,
     /// Somebody else answers at its address.
     Elsewhere,
+    /// It is asked too much, and does nothing.
+    Busy,
+    /// It can do nothing just now.
+    Locked,
 }
 
 /// Happens inside a call: after its effect, before its answer.
@@ -140,6 +144,16 @@ impl ScriptedGateway {
         }
     }
 
+    /// What it makes of refunds of this order: our ids of them, how they stand, and of which payments they are.
+    pub fn refunds(&self, order_id: OrderId) -> Vec<(Uuid, GatewayRefund, String)> {
+        let Ledger { refunds, payments, .. } = &*self.ledger();
+        let of_order = refunds.iter().filter(|(_, (_, payment))| payments[payment].order_id == order_id);
+        let mut found: Vec<_> =
+            of_order.map(|(id, (refund, payment))| (*id, refund.clone(), payment.clone())).collect();
+        found.sort_by_key(|(id, _, _)| *id);
+        found
+    }
+
     /// From now on it gives nothing back, or does again.
     pub fn refuse_refunds(&self, refuses: bool) {
         self.ledger().refuses_refunds = refuses;
@@ -164,6 +178,11 @@ impl ScriptedGateway {
                 Err(GatewayError::Unknown("the gateway is away".to_owned()))
             }
             Weather::Elsewhere => Err(GatewayError::Misconfigured("404, and not from the gateway".to_owned())),
+            Weather::Busy => Err(GatewayError::Busy { why: "too many requests".to_owned(), after_s: 30 }),
+            Weather::Locked => {
+                let (code, detail) = ("lock-timeout".to_owned(), "another call has it in hand".to_owned());
+                Err(GatewayError::NotNow { code, detail, after_s: 30 })
+            }
         }
     }
 
@@ -177,7 +196,7 @@ impl ScriptedGateway {
             tokio::spawn(meanwhile()).await.expect("no panic");
         }
         match weather {
-            Weather::Fair | Weather::Away | Weather::Elsewhere => Ok(answer),
+            Weather::Fair | Weather::Away | Weather::Elsewhere | Weather::Busy | Weather::Locked => Ok(answer),
             Weather::Deaf => Err(GatewayError::Unknown("the answer was lost".to_owned())),
         }
     }

@@ -1,6 +1,6 @@
 //! The shop lived through at random: shoppers who click twice and give up, a gateway that is late, deaf
 //! or away, webhooks in any order, workers that die at any point of any step or come back from the dead, a
-//! clock that leaps, goods that come back; on few pieces of few things. Each history is drawn from one seed, is told without waiting for anything, and
+//! clock that leaps, goods that come back, orders that somebody must look at, refunds that get lost; on few pieces of few things. Each history is drawn from one seed, is told without waiting for anything, and
 //! ends with the storm over, everything carried to its end, and everything counted.
 //!
 //! `SIMULATION_SEED=… cargo test simulation` tells one history again; `SIMULATION_SCHEDULES=100000` tells
@@ -11,6 +11,7 @@ mod bank;
 mod desk;
 mod floor;
 mod history;
+mod office;
 mod plot;
 mod staff;
 mod storm;

@@ -1,11 +1,11 @@
 //! What can happen in a shop, and how often.
 
-use domain::payment::PaymentMethod;
+use domain::{address::Address, payment::PaymentMethod};
 use rand::{RngExt as _, seq::IndexedRandom as _};
 use rust_decimal::Decimal;
 use workflows::{
     cart::{self, Owner},
-    checkout::accept::{Order, Refusal, Shopper},
+    checkout::accept::{AddressChoice, Order, Refusal, Shopper},
 };
 
 use super::{
@@ -13,7 +13,10 @@ use super::{
     floor::{CODES, SKUS, user, variant},
     history::{Bought, History},
 };
-use crate::{gateway::Weather, world::order};
+use crate::{
+    gateway::Weather,
+    world::{mumbai, order},
+};
 
 /// One kind of thing that happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +52,12 @@ pub enum Action {
     DecideOnReturn,
     HoldForService,
     ReleaseForService,
+    LookAtDoubtful,
+    BanksTurn,
+    EndRefunds,
+    HearOfRefund,
+    DecideOnRefunds,
+    Dispute,
 }
 
 /// How often, relative to one another.
@@ -84,6 +93,12 @@ const ODDS: &[(Action, u32)] = &[
     (Action::DecideOnReturn, 5),
     (Action::HoldForService, 2),
     (Action::ReleaseForService, 1),
+    (Action::LookAtDoubtful, 4),
+    (Action::BanksTurn, 2),
+    (Action::EndRefunds, 2),
+    (Action::HearOfRefund, 3),
+    (Action::DecideOnRefunds, 2),
+    (Action::Dispute, 2),
 ];
 
 /// How shoppers pay, and how often.
@@ -94,6 +109,9 @@ const TOKENS: &[(&str, u32)] = &[
     ("tok_declined", 2),
     ("tok_unknown_once", 2),
     ("tok_wrong_amount", 1),
+    ("tok_approve", 3),
+    ("tok_hold", 2),
+    ("tok_at_once", 1),
     ("cash", 2),
 ];
 
@@ -147,7 +165,14 @@ impl History {
             Action::Reprice => self.reprice().await,
             Action::LimitCoupon => self.limit_coupon().await,
             Action::WeatherTurns => {
-                let weather = draw(self, &[(Weather::Fair, 4), (Weather::Deaf, 2), (Weather::Away, 1)]);
+                let weather = [
+                    (Weather::Fair, 4),
+                    (Weather::Deaf, 2),
+                    (Weather::Away, 1),
+                    (Weather::Busy, 1),
+                    (Weather::Locked, 1),
+                ];
+                let weather = draw(self, &weather);
                 self.diary.note(format!("the gateway is {weather:?}"));
                 self.world.gateway.set_weather(weather);
             }
@@ -157,6 +182,12 @@ impl History {
             Action::DecideOnReturn => return self.decide_on_return().await,
             Action::HoldForService => return self.hold_for_service().await,
             Action::ReleaseForService => return self.release_for_service().await,
+            Action::LookAtDoubtful => return self.look_at_doubtful().await,
+            Action::BanksTurn => self.banks_turn(),
+            Action::EndRefunds => self.end_refunds(),
+            Action::HearOfRefund => self.hear_of_refund().await,
+            Action::DecideOnRefunds => return self.decide_on_refunds().await.map(drop),
+            Action::Dispute => self.dispute().await,
         }
         Ok(())
     }
@@ -268,7 +299,8 @@ impl History {
             1 => vec!["SAVE20".to_owned(), "FLAT500".to_owned()],
             _ => Vec::new(),
         };
-        self.buy(who, token, expected_total, coupon_codes).await
+        let is_abroad = self.screens && self.rng.random_bool(0.3);
+        self.buy(who, token, expected_total, coupon_codes, is_abroad).await
     }
 
     /// Somebody checks out with what is in the cart.
@@ -278,6 +310,7 @@ impl History {
         token: &str,
         expected_total: Option<Decimal>,
         coupon_codes: Vec<String>,
+        is_abroad: bool,
     ) -> Result<(), String> {
         let shopper = match &self.people[who].owner {
             Owner::User(user_id) => Shopper::User(*user_id),
@@ -288,13 +321,16 @@ impl History {
             },
         };
         let is_cash = token == "cash";
-        let fingerprint = format!("{token} {expected_total:?} {coupon_codes:?}");
+        let billed = if is_abroad { "billed abroad" } else { "billed here" };
+        let fingerprint = format!("{token} {expected_total:?} {coupon_codes:?} {billed}");
+        let abroad = || AddressChoice::Inline(Address { country: "France".to_owned(), ..mumbai() });
         let wanted = Order {
             shopper,
             cart_id: None,
             expected_total,
             payment_method: if is_cash { PaymentMethod::Cod } else { PaymentMethod::CreditCard },
             payment_token: (!is_cash).then(|| token.to_owned()),
+            billing: is_abroad.then(abroad),
             coupon_codes,
             fingerprint: fingerprint.clone(),
             ..order(variant(0).into(), variant(0).into())

@@ -1,10 +1,16 @@
 //! What the gateway does of its own accord: it tells us what became of its payments, when it pleases.
 
 use domain::{
+    ids::OrderId,
     money::Money,
-    ports::{GatewayPayment, GatewayPaymentStatus, WebhookEvent, WebhookKind},
+    payment::DisputeStatus,
+    ports::{
+        GatewayPayment, GatewayPaymentStatus, GatewayRefund, GatewayRefundStatus, WebhookEvent, WebhookKind,
+        WebhookSubject,
+    },
 };
 use sqlx::PgPool;
+use uuid::Uuid;
 use workflows::checkout::webhook;
 
 /// What the gateway would say about a payment.
@@ -38,6 +44,45 @@ pub fn word_of_another(payment: &GatewayPayment) -> WebhookEvent {
         gateway_payment_id: format!("{}_of_somebody_else", payment.gateway_payment_id),
         kind: WebhookKind::PaymentCaptured,
         amount: Some(payment.amount.clone()),
+        ..word_of(payment)
+    }
+}
+
+/// What it would say about a refund of ours; not every gateway names our id of it.
+pub fn word_of_refund(order_id: OrderId, refund: &(Uuid, GatewayRefund, String), names_ours: bool) -> WebhookEvent {
+    let (refund_id, refund, payment) = refund;
+    let kind = match refund.status {
+        GatewayRefundStatus::Pending => WebhookKind::RefundPending,
+        GatewayRefundStatus::Succeeded => WebhookKind::RefundSucceeded,
+        GatewayRefundStatus::Failed => WebhookKind::RefundFailed,
+    };
+    WebhookEvent {
+        event_id: format!("evt_{}", refund.gateway_refund_id),
+        kind,
+        gateway_payment_id: payment.clone(),
+        order_id: Some(order_id),
+        amount: Some(refund.amount.clone()),
+        failure: refund.failure.clone(),
+        about: Some(WebhookSubject {
+            gateway_id: refund.gateway_refund_id.clone(),
+            refund_id: names_ours.then_some(*refund_id),
+        }),
+    }
+}
+
+/// The shopper's bank wants a payment back, or has done with it.
+pub fn word_of_dispute(payment: &GatewayPayment, status: DisputeStatus) -> WebhookEvent {
+    let kind = match status {
+        DisputeStatus::Opened => WebhookKind::DisputeOpened,
+        DisputeStatus::Won => WebhookKind::DisputeWon,
+        DisputeStatus::Lost => WebhookKind::DisputeLost,
+    };
+    let gateway_id = format!("dp_{}", payment.gateway_payment_id);
+    WebhookEvent {
+        kind,
+        amount: Some(Money::rounded(payment.captured, payment.amount.currency())),
+        failure: Some("fraudulent".to_owned()),
+        about: Some(WebhookSubject { gateway_id, refund_id: None }),
         ..word_of(payment)
     }
 }

@@ -86,10 +86,20 @@ pub struct Opening {
     pub cancel_deadline_s: Option<u64>,
     /// When an order is packed by itself.
     pub auto_process_after_s: Option<u64>,
+    /// Whether checkouts may be doubtful.
+    pub screens: bool,
 }
 
 /// The key of the service that holds stock.
 pub const SERVICE: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0400);
+
+/// Who is billed abroad is doubtful; who has checked out twice within the hour is not let through besides.
+const SCREENING: &str = r#"
+insert into fraud_rule_sets (version, review_at, deny_at, review_deadline_s, created_by, rules)
+values (2, 50, 100, 3600, 'user:a test', '[
+    {"name": "abroad", "kind": "COUNTRY_MISMATCH", "points": 60, "enabled": true, "parameters": {}},
+    {"name": "often", "kind": "VELOCITY", "points": 45, "enabled": true,
+     "parameters": {"by": "ACCOUNT", "limit": 2, "windowS": 3600}}]');"#;
 
 /// One database.
 pub struct Floor {
@@ -146,6 +156,9 @@ impl Floor {
              ('{}', 'FREESHIP', 'FREE_SHIPPING', 0, 3, null, true, true, null, null, {});",
             coupon(0), opening.coupon_limit, coupon(1), coupon(2), coupon(3), opening.free_shipping
         );
+        if opening.screens {
+            sql += SCREENING;
+        }
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&self.pool).await.expect("the shop is set up");
         let rules = Rules {
             default_gateway: "scripted".to_owned(),

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use domain::ids::OrderId;
+use domain::{ids::OrderId, payment::DisputeStatus};
 use engine::{
     Registry, park,
     testing::{Faults, TestWorker, advance_clock},
@@ -20,6 +20,7 @@ use uuid::Uuid;
 use workflows::{
     cart::Owner,
     checkout::accept::{Accepted, Order},
+    fraud::StaffDecision,
     reservation_expiry::ReservationExpiry,
 };
 
@@ -83,6 +84,10 @@ pub struct Promises {
     pub cancelled: Vec<(OrderId, Uuid)>,
     /// Further tries to pay that were taken.
     pub offers: BTreeMap<OrderId, usize>,
+    /// What the staff said of doubtful orders.
+    pub reviews: BTreeMap<OrderId, StaffDecision>,
+    /// Payments that banks wanted back, and how that stands.
+    pub disputes: BTreeMap<String, DisputeStatus>,
 }
 
 /// A live run, as whoever gives turns sees it.
@@ -122,6 +127,8 @@ pub struct History {
     /// Ticks of all schedules.
     pub ticks: u32,
     pub plot: Plot,
+    /// Checkouts may be doubtful.
+    pub screens: bool,
     pub promises: Promises,
     pub parcels: Vec<Uuid>,
     pub returns: Vec<Uuid>,
@@ -145,6 +152,7 @@ impl History {
             return_patience: Duration::from_secs([2 * DAY, 30 * DAY][rng.random_range(0..2)]),
             cancel_deadline_s: rng.random_bool(0.2).then_some(3_600),
             auto_process_after_s: rng.random_bool(0.2).then_some(7_200),
+            screens: plot == Plot::Doubtful || rng.random_bool(0.2),
         };
         diary.note(format!("seed {seed}: {plot:?}, {opening:?}"));
         let world = floor.set_up(&opening).await;
@@ -179,6 +187,7 @@ impl History {
             seen: BTreeMap::new(),
             ticks: 0,
             plot,
+            screens: opening.screens,
             promises: Promises::default(),
             parcels: Vec::new(),
             returns: Vec::new(),
@@ -431,6 +440,16 @@ impl History {
                 bank::deliver(&self.world.pool, &bank::word_of(&payment)).await;
             }
         }
+        self.world.gateway.keep_refunds_pending(false);
+        self.end_refunds();
+        for bought in self.bought.clone() {
+            let order_id = bought.accepted.order_id;
+            for refund in self.world.gateway.refunds(order_id) {
+                if self.rng.random_bool(0.5) {
+                    bank::deliver(&self.world.pool, &bank::word_of_refund(order_id, &refund, true)).await;
+                }
+            }
+        }
         self.unpark().await?;
         let worker = self.healthy().await;
         let mut step = 0;
@@ -443,6 +462,9 @@ impl History {
                 self.diary.note(format!("{} goes on: {became:?}", run.name));
             }
             if due.is_empty() {
+                if self.decide_on_refunds().await? {
+                    continue;
+                }
                 if self.live_runs().await.is_empty() {
                     if is_tidy {
                         return Ok(());

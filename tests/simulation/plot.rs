@@ -14,14 +14,20 @@ pub enum Plot {
     Declined,
     /// An order was delivered, and may come back.
     Delivered,
+    /// An order waits for somebody to look at it.
+    Doubtful,
+    /// Money is to go back, and takes its time.
+    Owed,
 }
 
 impl Plot {
     pub fn draw(rng: &mut StdRng) -> Plot {
-        match rng.random_range(0..10) {
+        match rng.random_range(0..13) {
             0..6 => Plot::Sale,
             6..8 => Plot::Declined,
-            _ => Plot::Delivered,
+            8..10 => Plot::Delivered,
+            10..12 => Plot::Doubtful,
+            _ => Plot::Owed,
         }
     }
 
@@ -31,6 +37,15 @@ impl Plot {
             Plot::Sale => false,
             Plot::Declined => matches!(action, Action::PayAgain | Action::ActAtTheBank | Action::DeliverWebhook),
             Plot::Delivered => matches!(action, Action::AskToReturn | Action::DecideOnReturn),
+            Plot::Doubtful => matches!(action, Action::LookAtDoubtful | Action::TimePasses),
+            Plot::Owed => matches!(
+                action,
+                Action::RefundPart
+                    | Action::EndRefunds
+                    | Action::HearOfRefund
+                    | Action::DecideOnRefunds
+                    | Action::Dispute
+            ),
         };
         if is_what_it_is_about { 5 } else { 1 }
     }
@@ -42,13 +57,15 @@ impl History {
         let token = match self.plot {
             Plot::Sale => return Ok(()),
             Plot::Declined => "tok_declined",
-            Plot::Delivered => "tok_ok",
+            Plot::Delivered | Plot::Owed => "tok_ok",
+            Plot::Doubtful => ["tok_ok", "tok_hold", "tok_at_once", "cash"][self.rng.random_range(0..4)],
         };
+        self.world.gateway.keep_refunds_pending(self.plot == Plot::Owed);
         for what in 0..self.rng.random_range(1..=2) {
             let many = self.rng.random_range(1..=3);
             self.put_into_cart(0, what, many).await;
         }
-        self.buy(0, token, None, Vec::new()).await?;
+        self.buy(0, token, None, Vec::new(), self.plot == Plot::Doubtful).await?;
         let Some(bought) = self.bought.first().cloned() else { return Ok(()) };
         self.healthy().await.turn(bought.accepted.workflow_id).await.map_err(|error| error.to_string())?;
         if self.plot == Plot::Delivered {
