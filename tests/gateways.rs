@@ -1,6 +1,6 @@
 //! Every gateway by the same stories: the product's adapter on one side, a process that speaks as the provider does
 //! on the other, and whatever may befall a run in between.
 
-mod fake;
+mod account;
 mod money;
 mod stories;

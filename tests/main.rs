@@ -33,6 +33,7 @@ mod parcel_mixtures;
 mod patience;
 mod payment_attempts;
 mod processes;
+mod provider;
 mod rate_limits;
 mod redis;
 mod redis_server;

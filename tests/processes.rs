@@ -9,6 +9,7 @@ mod child;
 mod command_line;
 mod deaths;
 mod deployment;
+mod four_gateways;
 mod kills;
 mod mute_gateway;
 mod outage;

@@ -70,6 +70,8 @@ pub(crate) struct CallRow {
     pub(crate) path: String,
     pub(crate) operation: Class,
     pub(crate) key: Option<String>,
+    /// Our name for what is to be made: an order, an attempt to pay one, or a refund.
+    pub(crate) reference: Option<String>,
     /// None while it is under way, and for ever if its answer was lost.
     pub(crate) status: Option<u16>,
     pub(crate) misfortune: Option<Kind>,

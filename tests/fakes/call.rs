@@ -46,6 +46,13 @@ impl Call {
         self.parameters.pointer(pointer).and_then(Value::as_i64)
     }
 
+    /// Our name for what it makes, wherever a provider has a place for one.
+    pub(crate) fn reference(&self) -> Option<String> {
+        let places =
+            ["/metadata/refund_id", "/metadata/order_id", "/receipt", "/purchase_units/0/custom_id", "/custom_id"];
+        places.into_iter().map(|place| self.text(place)).find(|text| !text.is_empty()).map(str::to_owned)
+    }
+
     /// What makes a repetition of it the same call.
     pub(crate) fn likeness(&self) -> (String, Value) {
         (self.path.clone(), self.body.clone())

@@ -29,6 +29,7 @@ type Account<G> = State<Arc<Fake<G>>>;
 pub(crate) fn router<G: Gateway>(fake: Arc<Fake<G>>) -> Router {
     Router::new()
         .route("/_fake/ledger", get(async |State(fake): Account<G>| Json(fake.ledger())))
+        .route("/_fake/secrets", get(async |State(fake): Account<G>| Json(fake.secrets())))
         .route("/_fake/breaches", get(async |State(fake): Account<G>| Json(fake.breaches())).delete(forget::<G>))
         .route("/_fake/events", get(async |State(fake): Account<G>| Json(fake.outbox.events())))
         .route("/_fake/misfortunes", post(misfortunes::<G>))

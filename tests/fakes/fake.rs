@@ -89,12 +89,15 @@ impl<G: Gateway> Fake<G> {
         };
         call.parts = parts;
         call.key = operation.key.map(|rule| call.header(rule.header).to_owned()).filter(|key| !key.is_empty());
+        // Whatever befalls it, this is what was sent.
+        let flaws = self.contract.read(operation.place, &mut call);
         let misfortune = lock(&self.misfortunes).deal(operation.class, call.key.is_some());
         let row = CallRow {
             method: method.to_string(),
             path,
             operation: operation.class,
             key: call.key.clone(),
+            reference: call.reference(),
             status: None,
             misfortune: misfortune.map(|dealt| dealt.kind),
         };
@@ -103,14 +106,20 @@ impl<G: Gateway> Fake<G> {
             calls.push(row);
             calls.len() - 1
         };
-        let outcome = self.go_through(operation, call, misfortune).await;
+        let outcome = self.go_through(operation, call, &flaws, misfortune).await;
         if let (Outcome::Answered(reply), Some(row)) = (&outcome, lock(&self.calls).get_mut(at)) {
             row.status = Some(reply.status);
         }
         outcome
     }
 
-    async fn go_through(&self, operation: &Operation<G>, mut call: Call, fate: Option<Misfortune>) -> Outcome {
+    async fn go_through(
+        &self,
+        operation: &Operation<G>,
+        call: Call,
+        flaws: &[Flaw],
+        fate: Option<Misfortune>,
+    ) -> Outcome {
         let kind = fate.map(|dealt| dealt.kind);
         if kind == Some(Kind::LoseRequest) {
             return Outcome::Lost;
@@ -126,11 +135,10 @@ impl<G: Gateway> Fake<G> {
         if !lock(&self.gateway).admits(operation, &call) {
             return refused(Refusal::WrongCredentials);
         }
-        let flaws = self.contract.read(operation.place, &mut call);
         self.remember("request", &of(operation), &G::oddities(&call));
         if !flaws.is_empty() {
-            self.remember("request", &of(operation), &flaws);
-            return refused(Refusal::Malformed(&flaws));
+            self.remember("request", &of(operation), flaws);
+            return refused(Refusal::Malformed(flaws));
         }
         let id = key_id(operation, &call);
         if let (Some((id, rule)), seen) = (&id, self.seen(id.as_ref(), &call)) {
@@ -203,6 +211,11 @@ impl<G: Gateway> Fake<G> {
     pub(crate) fn ledger(&self) -> Value {
         let books = lock(&self.gateway).books();
         books.ledger(G::native, &lock(&self.calls))
+    }
+
+    /// All that it has let out and that belongs in nobody's log.
+    pub(crate) fn secrets(&self) -> Value {
+        json!(lock(&self.gateway).secrets())
     }
 
     pub(crate) fn breaches(&self) -> Value {

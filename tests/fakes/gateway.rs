@@ -210,6 +210,9 @@ pub(crate) trait Gateway: Sized + Send + 'static {
 
     fn books(&self) -> Books;
 
+    /// What it has let out and that belongs in nobody's log.
+    fn secrets(&self) -> Vec<String>;
+
     /// An amount as it writes it.
     fn native(amount: Amount) -> Value {
         json!(amount.minor)

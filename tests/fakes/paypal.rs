@@ -280,6 +280,10 @@ impl Gateway for Paypal {
         }
     }
 
+    fn secrets(&self) -> Vec<String> {
+        self.tokens.clone()
+    }
+
     fn native(amount: Amount) -> Value {
         json!(amount.decimal())
     }

@@ -55,6 +55,11 @@ impl Razorpay {
         order.to_json(self.payments.iter().filter(|payment| payment.order == order.id))
     }
 
+    /// What the shopper brings along from the Checkout: that this payment is one of that order.
+    fn proof(&self, order: &str, payment: &str) -> String {
+        signing::hex(&self.secret, format!("{order}|{payment}").as_bytes())
+    }
+
     /// Sends the news of things, each under its name.
     fn tell(&self, desk: &mut Desk, kind: &str, things: &[(&'static str, Value)]) {
         let contains: Vec<&str> = things.iter().map(|(name, _)| *name).collect();
@@ -210,6 +215,11 @@ impl Gateway for Razorpay {
                 .collect(),
             disputes: self.disputes.iter().map(|dispute| self.dispute_row(dispute)).collect(),
         }
+    }
+
+    /// The shoppers' proofs of having paid.
+    fn secrets(&self) -> Vec<String> {
+        self.payments.iter().map(|payment| self.proof(&payment.order, &payment.id)).collect()
     }
 
     /// Razorpay escapes slashes.

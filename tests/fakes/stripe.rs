@@ -306,6 +306,10 @@ impl Gateway for Stripe {
         }
     }
 
+    fn secrets(&self) -> Vec<String> {
+        self.intents.iter().map(|intent| intent.client_secret.clone()).collect()
+    }
+
     fn write(body: &Value) -> String {
         format!("{body:#}")
     }

@@ -5,12 +5,10 @@ use domain::money::Money;
 use rust_decimal::Decimal;
 use workflows::checkout::accept::Refusal;
 
-use super::{
-    fake::{PROVIDERS, Provider},
-    stories::{Course, Till},
-};
+use super::stories::{Course, Till};
 use crate::{
     misfortune::{Story as _, Way, astray, play},
+    provider::{PROVIDERS, Provider},
     world::STOCK,
 };
 

@@ -20,10 +20,11 @@ use workflows::{
     fraud::{self, StaffDecision},
 };
 
-use super::fake::{Account, PROVIDERS, Provider};
+use super::account::Account;
 use crate::{
     fraud::{rule, set_rules},
     misfortune::{Misfortune, Story, Way, astray, every_point, everything_twice, play},
+    provider::{PROVIDERS, Provider, Site},
     world::{World, mumbai, order},
 };
 
@@ -149,6 +150,7 @@ impl Story for Till {
 
     async fn meanwhile(&self, world: &World, begun: &[Bought]) {
         let account = self.account();
+        let site = &account.site;
         for bought in begun {
             let order_id = bought.accepted.order_id;
             match self.course {
@@ -157,13 +159,13 @@ impl Story for Till {
                     for payment in self.payments(world, bought).await {
                         let how = serde_json::json!({ "payment": payment, "does": "decline", "with": "card" });
                         if self.provider != Provider::Sandbox {
-                            account.fate("shopper", how).await;
+                            site.fate("shopper", how).await;
                         }
                     }
                 }
                 Course::Paid | Course::Asked | Course::Cancelled | Course::Reviewed(_) => {
                     for payment in self.payments(world, bought).await {
-                        account.agree(&payment).await;
+                        site.agree(&payment).await;
                     }
                 }
             }
@@ -194,8 +196,9 @@ impl Story for Till {
     /// Confirmed with exactly its money, or without any of it; and the gateway was spoken to as its documents want.
     async fn judge(&self, world: &World, begun: &[Bought], when: &str) -> Vec<bool> {
         let account = self.account();
-        account.assert_well_spoken(when).await;
-        account.holds_lapse().await;
+        let site = &account.site;
+        site.assert_well_spoken(when).await;
+        site.holds_lapse().await;
         let mut as_planned = Vec::with_capacity(begun.len());
         for Bought { accepted, cart } in begun {
             let order_id = accepted.order_id;
@@ -205,7 +208,7 @@ impl Story for Till {
                 .fetch_optional(&world.pool)
                 .await
                 .expect("a total");
-            let holds = account.holds(order_id).await;
+            let holds = site.holds(order_id).await;
             assert!(holds.captures <= 1, "{when}: charged more than once: {holds:?}");
             assert_eq!(holds.held, Decimal::ZERO, "{when}: money is set aside for nothing");
             let is_confirmed = status.as_deref() == Some("CONFIRMED");
@@ -231,10 +234,10 @@ impl Story for Till {
 
 /// Plays a course once, without misfortune in the shop, after `fate` has been arranged with the gateway. Whether it ended
 /// as it should; whole it ended in any case.
-async fn through(provider: Provider, course: Course, fate: impl AsyncFnOnce(&Account), when: &str) -> bool {
+async fn through(provider: Provider, course: Course, fate: impl AsyncFnOnce(&Site), when: &str) -> bool {
     let till = Till::with(provider, course, "USD");
     let world = till.world().await;
-    fate(&till.account()).await;
+    fate(&till.account().site).await;
     let begun = play(&till, &world, Way::Fused, None, when).await;
     astray(&till, &world, &begun, when).await == 0
 }
@@ -306,7 +309,7 @@ async fn whatever_a_gateway_does_with_one_call_nothing_is_charged_or_given_back_
         for operation in ["initiate", "capture", "find", "refund"] {
             for kind in kinds {
                 let when = format!("{provider:?}, {operation}: {kind}");
-                let fate = async |account: &Account| account.befalls(operation, kind, 2).await;
+                let fate = async |site: &Site| site.befalls(operation, kind, 2).await;
                 let is_sold = through(provider, Course::Cancelled, fate, &when).await;
                 // Stripe gives a failure again as long as it knows its key: nothing was charged, and nothing is bought.
                 let is_stuck = (provider, operation, kind) == (Provider::Stripe, "initiate", "server-error");
@@ -324,7 +327,7 @@ async fn however_webhooks_come_each_story_ends_the_same() {
             for course in [Course::Asked, Course::Cancelled] {
                 let when = format!("{provider:?}, {course:?}, webhooks: {mode}");
                 let how = serde_json::json!({ "mode": mode, "copies": 3, "window": 2, "delayMs": 200 });
-                let fate = async |account: &Account| assert!(account.fate("webhooks", how).await.is_success());
+                let fate = async |site: &Site| assert!(site.fate("webhooks", how).await.is_success());
                 assert!(through(provider, course, fate, &when).await, "{when}");
             }
         }

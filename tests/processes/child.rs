@@ -11,7 +11,7 @@ use tokio::{
     sync::watch,
 };
 
-use crate::patience::PATIENCE;
+use crate::patience::{PATIENCE, in_time};
 
 /// Lines of a process, both streams, in the order they came. Nobody sends once both streams have ended.
 type Said = watch::Receiver<Vec<String>>;
@@ -72,6 +72,14 @@ impl Child {
     /// Everything it has said, for whoever must find out what went wrong.
     pub fn heard(&self) -> String {
         self.said.borrow().join("\n")
+    }
+
+    /// Everything it has said once it has ended.
+    pub async fn last_words(&mut self) -> String {
+        let mut said = self.said.clone();
+        let all = async { while said.changed().await.is_ok() {} };
+        in_time("its streams end with it", all).await;
+        self.heard()
     }
 
     /// Sends it a signal by name, such as `STOP`.

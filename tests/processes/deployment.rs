@@ -21,8 +21,7 @@ pub struct Deployment {
     pub sandbox_url: String,
     pub api_url: String,
     pub client: reqwest::Client,
-    // Kept for their lives' sake.
-    api: Child,
+    pub api: Child,
     pub sandbox: Child,
 }
 
@@ -39,11 +38,11 @@ impl Deployment {
         Deployment::open_with(stage, &[]).await
     }
 
-    /// The same by rules of its own, which its workers must be told too.
-    pub async fn open_with(stage: &Stage, rules: &[(&str, &str)]) -> Deployment {
+    /// The same with settings of its own, which its workers must be told too.
+    pub async fn open_with(stage: &Stage, settings: &[(&str, &str)]) -> Deployment {
         let (pool, database_url) = stage.database().await;
         let direct = database_url.clone();
-        Deployment::open_by(pool, database_url, &direct, rules).await
+        Deployment::open_by(pool, database_url, &direct, settings).await
     }
 
     /// The same with a way of its own to the database for the gateway, which is somebody else's house.
@@ -51,7 +50,7 @@ impl Deployment {
         Deployment::open_by(pool, database_url, gateway_url, &[]).await
     }
 
-    async fn open_by(pool: PgPool, database_url: String, gateway_url: &str, rules: &[(&str, &str)]) -> Deployment {
+    async fn open_by(pool: PgPool, database_url: String, gateway_url: &str, settings: &[(&str, &str)]) -> Deployment {
         // The gateway must know the API's address and the API the gateway's: one is drawn first.
         let sandbox_url = format!("http://{}", free_address());
         let environment = [
@@ -60,11 +59,14 @@ impl Deployment {
             ("JWT_SECRET", JWT_SECRET),
             ("CART_ENGINE_RATE_LIMIT", "off"),
         ];
-        let api = Child::start(&["api", "--listen", "127.0.0.1:0"], &[&environment[..], rules].concat());
+        let api = Child::start(&["api", "--listen", "127.0.0.1:0"], &[&environment[..], settings].concat());
         let api_url = api.says("the API is ready at ").await;
         let (listen, webhooks) = (sandbox_url.trim_start_matches("http://"), format!("{api_url}/api/webhooks/sandbox"));
         let theirs = environment.map(|(name, value)| (name, if name == "DATABASE_URL" { gateway_url } else { value }));
-        let sandbox = Child::start(&["sandbox", "--listen", listen, "--webhook-url", &webhooks], &theirs);
+        let sandbox = Child::start(
+            &["sandbox", "--listen", listen, "--webhook-url", &webhooks],
+            &[&theirs[..], settings].concat(),
+        );
         sandbox.says("the sandbox gateway is ready at ").await;
         Deployment { pool, database_url, sandbox_url, api_url, client: client(), api, sandbox }
     }
@@ -124,6 +126,7 @@ impl Deployment {
         let unpaid: i64 = sqlx::query_scalar(
             "select count(*) from orders o where o.order_status = 'CONFIRMED' and o.total_amount > 0
                 and o.payment_method <> 'COD'
+                and not exists (select from payments p where p.order_id = o.id and p.payment_gateway <> 'sandbox')
                 and not exists (select from sandbox.payments p where p.order_id = o.id::text)",
         )
         .fetch_one(&self.pool)

@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Shopper {
     pub user: UserId,
     pub cart: Uuid,
-    token: String,
+    pub token: String,
 }
 
 /// How a shopper's checkout goes.
@@ -109,10 +109,8 @@ pub async fn check_out(
     stream::iter(shoppers.iter().enumerate().map(|(nth, shopper)| {
         let way = way(nth);
         async move {
-            let door = Door::new(shop.client.clone(), shop.api_url.clone());
-            let customer = Customer::with_token(door.clone(), String::new(), shopper.token.clone());
-            let till = Till { door, customer, cart: shopper.cart };
-            let workflow = till.post(way).await;
+            let till = Till::of(shop, shopper);
+            let workflow = till.pay(way).await;
             acknowledged.fetch_add(1, Ordering::Relaxed);
             till.go_on(way, workflow).await;
             workflow
@@ -123,31 +121,44 @@ pub async fn check_out(
     .await
 }
 
-struct Till {
-    door: Door,
-    customer: Customer,
+/// A shopper at the till.
+pub struct Till {
+    pub door: Door,
+    pub customer: Customer,
     cart: Uuid,
 }
 
 impl Till {
-    async fn post(&self, way: Way) -> Uuid {
+    pub fn of(shop: &Deployment, shopper: &Shopper) -> Till {
+        let door = Door::new(shop.client.clone(), shop.api_url.clone());
+        let customer = Customer::with_token(door.clone(), String::new(), shopper.token.clone());
+        Till { door, customer, cart: shopper.cart }
+    }
+
+    async fn pay(&self, way: Way) -> Uuid {
         let (method, token) = match way {
             Way::Pays | Way::ChangesMind => ("UPI", json!("tok_ok")),
             Way::PaysCash => ("COD", Value::Null),
             Way::IsDeclined => ("UPI", json!("tok_declined")),
             Way::Approves | Way::GivesUp => ("UPI", json!("tok_3ds")),
         };
+        let accepted = self.post(json!({ "paymentMethod": method, "paymentToken": token })).await;
+        accepted["workflowId"].as_str().expect("a workflow").parse().expect("an id")
+    }
+
+    /// Checks out, paid like this; the answer.
+    pub async fn post(&self, paid: Value) -> Value {
         let mut body = payment("");
         body["cartId"] = json!(self.cart);
-        body["paymentMethod"] = json!(method);
-        body["paymentToken"] = token;
+        for (name, value) in paid.as_object().expect("how it is paid") {
+            body[name] = value.clone();
+        }
         // The same key each time: an answer that was lost is given again.
         let key = self.cart.to_string();
         let request =
             || self.customer.request(Method::POST, "/api/checkout").header("Idempotency-Key", &key).json(&body);
         let accepted = self.insist("POST /api/checkout", &[StatusCode::ACCEPTED], request).await;
-        let accepted: Value = accepted.json().await.expect("an answer");
-        accepted["workflowId"].as_str().expect("a workflow").parse().expect("an id")
+        accepted.json().await.expect("an answer")
     }
 
     async fn go_on(&self, way: Way, workflow: Uuid) {
@@ -189,7 +200,7 @@ impl Till {
     }
 
     /// Asks until the shop answers one of `wanted`. Only what a client may repeat is repeated.
-    async fn insist(&self, what: &str, wanted: &[StatusCode], request: impl Fn() -> RequestBuilder) -> Response {
+    pub async fn insist(&self, what: &str, wanted: &[StatusCode], request: impl Fn() -> RequestBuilder) -> Response {
         let begun = Instant::now();
         loop {
             let heard = match request().send().await {

@@ -11,7 +11,6 @@ use crate::{
     gateway::{Deed, Desk, Event, Shopping, Told, Turn},
     ids,
     money::Amount,
-    signing,
 };
 
 impl Razorpay {
@@ -33,7 +32,7 @@ impl Razorpay {
         let payment = self.pay(order, method, status, desk).unwrap_or_default();
         let form = json!({
             "razorpay_order_id": order, "razorpay_payment_id": payment,
-            "razorpay_signature": signing::hex(&self.secret, format!("{order}|{payment}").as_bytes()),
+            "razorpay_signature": self.proof(order, &payment),
         });
         let returns = (status != PaymentStatus::Failed).then(|| json!({ "method": "POST", "form": form }));
         Ok(json!({ "status": status.word(), "payment": payment, "returns": returns }))
