@@ -24,6 +24,7 @@ mod gateways;
 mod house;
 mod http;
 mod interleavings;
+mod localstripe;
 mod logins;
 mod lost_answer;
 mod mails;
