@@ -62,11 +62,11 @@ pub(super) async fn receive(stream: &mut TcpStream) -> Option<Request> {
     }
 }
 
-/// Answers; `headers` are whole lines. Whoever has gone hears nothing.
+/// Answers, in JSON unless `headers`, whole lines, say otherwise. Whoever has gone hears nothing.
 pub(super) async fn respond(stream: &mut TcpStream, status: u16, headers: &str, body: &str) {
-    let length = body.len();
-    let text = format!(
-        "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-    );
+    let (kind, length) =
+        (if headers.contains("Content-Type:") { "" } else { "Content-Type: application/json\r\n" }, body.len());
+    let text =
+        format!("HTTP/1.1 {status} X\r\n{kind}{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}");
     let _ = stream.write_all(text.as_bytes()).await;
 }

@@ -332,6 +332,15 @@ mod tests {
             "shop.retention.finished_runs_days" => &[("shop.retention.run_keys_days", "3650")],
             "shop.retention.run_keys_days" => &[("shop.retention.finished_runs_days", "1")],
             "shop.pricing.tax.kind" => &[("shop.pricing.tax.rate", "5")],
+            // A gateway has all of its secrets, or none.
+            "stripe.secret_key" => &[("stripe.webhook_secret", "whsec_1")],
+            "stripe.webhook_secret" => &[("stripe.secret_key", "sk_test_1")],
+            "razorpay.key_id" => &[("razorpay.key_secret", "a secret"), ("razorpay.webhook_secret", "a secret")],
+            "razorpay.key_secret" => &[("razorpay.key_id", "rzp_test_1"), ("razorpay.webhook_secret", "a secret")],
+            "razorpay.webhook_secret" => &[("razorpay.key_id", "rzp_test_1"), ("razorpay.key_secret", "a secret")],
+            "paypal.client_id" => &[("paypal.client_secret", "a secret"), ("paypal.webhook_id", "WH1")],
+            "paypal.client_secret" => &[("paypal.client_id", "an app"), ("paypal.webhook_id", "WH1")],
+            "paypal.webhook_id" => &[("paypal.client_id", "an app"), ("paypal.client_secret", "a secret")],
             _ => &[],
         };
         let spell = |key: &str| format!("CART_ENGINE__{}", key.to_uppercase().replace('.', "__"));
