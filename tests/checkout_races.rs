@@ -1,9 +1,12 @@
 //! Checkouts, refunds and webhooks that meet in the middle: money goes back once, and nobody waits for
 //! a lock in a circle.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use domain::ports::{GatewayPayment, WebhookEvent, WebhookKind};
@@ -245,4 +248,31 @@ async fn a_cart_that_was_bought_long_ago_still_answers_with_its_order() {
     sqlx::query("delete from engine.finished_runs").execute(&world.pool).await.expect("forgotten");
     let again = world.checkout(user, cart, "tok_ok").await.expect("the same");
     assert_eq!(again, Accepted { status: Shown::Completed, ..accepted });
+}
+
+/// A gateway tells twice what it has to say, and the checkout is hearing the first when the second comes.
+#[tokio::test]
+async fn a_word_that_comes_again_while_it_is_being_heard_waits_for_nobody() {
+    let world = World::new().await;
+    let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
+    let accepted = world.checkout(user, cart, "tok_3ds").await.expect("accepted");
+    let worker = world.healthy().await;
+    worker.turn(accepted.workflow_id).await.expect("a turn");
+    let payment = world.gateway.approve(accepted.order_id).expect("a payment");
+    assert_eq!(captured(&world, &accepted, &payment).await, "SIGNALLED");
+
+    // As a worker does before it commits what comes of it.
+    let mut hearing = world.pool.begin().await.expect("a transaction");
+    let heard = sqlx::query("update engine.signals set consumed_at = now() where run_id = $1")
+        .bind(accepted.workflow_id)
+        .execute(&mut *hearing)
+        .await
+        .expect("heard");
+    assert_eq!(heard.rows_affected(), 1);
+    let told = tokio::time::timeout(Duration::from_secs(10), captured(&world, &accepted, &payment)).await;
+    assert_eq!(told.expect("it does not wait for whoever hears"), "IGNORED");
+    hearing.rollback().await.expect("rolled back");
+    worker.drain(50).await.expect("drained");
+    assert_eq!(world.order_status(accepted.order_id.into()).await.as_deref(), Some("CONFIRMED"));
+    world.assert_books("told twice").await;
 }

@@ -48,9 +48,12 @@ pub async fn signal<T: Serialize + Sync>(
         return absent(conn, run_id).await;
     };
     let inserted = sqlx::query!(
+        // Whoever is hearing the same signal has its row, and may be waiting for the run's, which is held here: it is
+        // looked for, lest the index wait for them.
         "insert into engine.signals (run_id, name, signal_key, payload, sent_at)
          select $1, $2, $3, $4, engine.now()
           where (select count(*) from engine.signals where run_id = $1) < $5
+            and not exists (select from engine.signals where run_id = $1 and name = $2 and signal_key = $3)
          on conflict do nothing",
         run_id,
         name,
