@@ -71,6 +71,7 @@ struct SupplementaryData {
 #[derive(Default, Deserialize)]
 struct RelatedIds {
     order_id: Option<String>,
+    capture_id: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -195,6 +196,12 @@ fn of_refund(kind: WebhookKind, refund: &Resource) -> Result<(Place, WebhookEven
         | WebhookKind::Other(_) => (refund.reference(), None),
     };
     let (amount, id) = (money(refund.amount.as_ref())?, place.id().to_owned());
+    let gateway_id = match (&kind, &place) {
+        // A reversal names no dispute: both are known by the capture that they are about.
+        (WebhookKind::DisputeLost, Place::Behind(PartKind::Capture, capture)) => capture.clone(),
+        (WebhookKind::DisputeLost, _) => refund.supplementary_data.related_ids.capture_id.clone().unwrap_or(gateway_id),
+        _ => gateway_id,
+    };
     let about = Some(WebhookSubject { gateway_id, refund_id });
     Ok((place, WebhookEvent { amount, failure, about, ..event(kind, id) }))
 }
@@ -203,8 +210,10 @@ fn of_dispute(kind: WebhookKind, dispute: Dispute) -> Result<(Place, WebhookEven
     let transaction = dispute.disputed_transactions.into_iter().find_map(|disputed| disputed.seller_transaction_id);
     let transaction = transaction.ok_or_else(|| "a dispute about no payment".to_owned())?;
     let amount = money(dispute.dispute_amount.as_ref())?;
-    let about = Some(WebhookSubject { gateway_id: dispute.dispute_id, refund_id: None });
-    let event = WebhookEvent { amount, failure: dispute.reason, about, ..event(kind, transaction.clone()) };
+    let about = Some(WebhookSubject { gateway_id: transaction.clone(), refund_id: None });
+    let reason = dispute.reason.map_or_else(String::new, |reason| format!("{reason} "));
+    let failure = Some(format!("{reason}({})", dispute.dispute_id));
+    let event = WebhookEvent { amount, failure, about, ..event(kind, transaction.clone()) };
     Ok((Place::Behind(PartKind::Capture, transaction), event))
 }
 

@@ -329,7 +329,7 @@ async fn a_refund_made_on_paypals_page_is_none_of_ours() {
 async fn a_reversal_is_a_lost_dispute() {
     let (event, asked) = event("PAYMENT.CAPTURE.REVERSED", &refund("COMPLETED"), [say(200, &part("REFUNDED"))]).await;
     assert_eq!((event.kind, event.gateway_payment_id.as_str()), (WebhookKind::DisputeLost, "5O1"));
-    assert_eq!(event.about, Some(WebhookSubject { gateway_id: "1JU".to_owned(), refund_id: None }));
+    assert_eq!(event.about, Some(WebhookSubject { gateway_id: "3C6".to_owned(), refund_id: None }));
     assert_eq!((event.failure.as_deref(), asked.len()), (Some("REVERSED"), 1));
 }
 
@@ -352,8 +352,9 @@ async fn a_dispute_is_about_the_order_behind_the_capture() {
             gateway_payment_id: "5O1".to_owned(),
             order_id: Some(order_id()),
             amount: Some(money("590.50", "USD")),
-            failure: Some("UNAUTHORISED".to_owned()),
-            about: Some(WebhookSubject { gateway_id: "PP-D-27803".to_owned(), refund_id: None }),
+            failure: Some("UNAUTHORISED (PP-D-27803)".to_owned()),
+            // As a reversal, which names no dispute.
+            about: Some(WebhookSubject { gateway_id: "3C6".to_owned(), refund_id: None }),
         };
         assert_eq!(
             (event, asked),
