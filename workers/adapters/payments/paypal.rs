@@ -6,6 +6,7 @@ mod login;
 mod money;
 mod objects;
 mod refusals;
+mod reporting;
 #[cfg(test)]
 mod tests;
 mod webhook;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use domain::ids::OrderId;
 use domain::money::{Currency, Money};
 use domain::payment::PaymentMethod;
 use domain::ports::{
@@ -28,6 +30,7 @@ use serde_json::json;
 use url::Url;
 use uuid::Uuid;
 
+use self::events::{PartKind, Place, Resource};
 use self::login::Login;
 use self::money::Amount;
 use self::objects::{Intent, Order, Refund, Standing};
@@ -43,6 +46,15 @@ const REFUND_KEY_LIFETIME: Duration = Duration::from_secs(45 * 24 * 60 * 60);
 
 /// How long to leave alone what PayPal is still examining or waits for, in seconds.
 const STILL_PENDING_S: u64 = 15 * 60;
+
+/// How many captures and authorizations may lie between a part of a payment and its order.
+const MAX_DEPTH: usize = 3;
+
+/// The order behind a capture.
+struct Behind {
+    id: String,
+    order_id: Option<OrderId>,
+}
 
 /// A client of PayPal.
 #[derive(Clone)]
@@ -179,6 +191,26 @@ impl PayPalGateway {
         }
     }
 
+    /// Asks PayPal which order a capture or authorization is of; none if it has no such thing, or no order to it: then
+    /// it is none of ours.
+    async fn behind(&self, mut kind: PartKind, mut id: String) -> Result<Option<Behind>, GatewayError> {
+        for _ in 0..MAX_DEPTH {
+            let part: Resource = match self.exchange(self.get(&["v2", "payments", kind.as_str(), &id])).await {
+                Ok(answer) => answer.read()?,
+                Err(Refusal { says: Says::Gone, .. }) => return Ok(None),
+                Err(Refusal { says: Says::Look | Says::SendPayer(_) | Says::Nothing, error }) => return Err(error),
+            };
+            match part.place() {
+                Some(Place::Here(id)) => {
+                    return Ok(Some(Behind { id, order_id: part.custom_id.and_then(|id| id.parse().ok()) }));
+                }
+                Some(Place::Behind(next_kind, next_id)) => (kind, id) = (next_kind, next_id),
+                None => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
     /// Lets go of money that is set aside. It has no key: a second time it says that it was done.
     async fn void(&self, authorization: &str) -> Result<(), GatewayError> {
         let url = below(&self.base, &["v2", "payments", "authorizations", authorization, "void"]);
@@ -313,10 +345,9 @@ impl PaymentGateway for PayPalGateway {
         order.as_ref().and_then(|order| order.refund(refund.refund_id)).map(Refund::parse).transpose()
     }
 
-    /// Nothing: PayPal lists no orders. Nor is there anything to be found: only we capture there, and only orders
-    /// whose ids we have kept.
-    async fn list(&self, _: Window, _: Option<&str>) -> Result<PaymentPage, GatewayError> {
-        Ok(PaymentPage::default())
+    /// Captures, as PayPal lists no orders: what nobody has captured takes no money.
+    async fn list(&self, window: Window, page: Option<&str>) -> Result<PaymentPage, GatewayError> {
+        self.list_captures(window, page).await
     }
 
     async fn verify_webhook(

@@ -15,17 +15,14 @@ use uuid::Uuid;
 use super::super::exchange::below;
 use super::super::reading::{check_event, event_id, header};
 use super::PayPalGateway;
-use super::events::{PartKind, Place, Resource, parse};
-use super::refusals::{Refusal, Says};
+use super::events::{Place, parse};
+use super::refusals::Refusal;
 
 /// How far the time of transmission may be from ours, either way: PayPal tries for three days.
 const TOLERANCE: TimeDelta = TimeDelta::days(4);
 
 /// How long all calls for one webhook may take together: whoever sends it does not wait for ever.
 pub(super) const TIME_LIMIT: Duration = Duration::from_secs(4);
-
-/// How many captures and authorizations may lie between an event and its order.
-const MAX_DEPTH: usize = 3;
 
 /// Checks a webhook and reads it.
 ///
@@ -167,7 +164,7 @@ async fn read(gateway: &PayPalGateway, body: &[u8]) -> Result<Webhook, WebhookEr
         return Ok(Webhook::Unreadable { event_id: event.event_id, why });
     }
     if let Place::Behind(kind, id) = place {
-        match behind(gateway, kind, id).await? {
+        match gateway.behind(kind, id).await.map_err(unavailable)? {
             Some(order) => (event.gateway_payment_id, event.order_id) = (order.id, order.order_id.or(event.order_id)),
             // None of ours, whatever it refers to.
             None => event.order_id = None,
@@ -186,33 +183,4 @@ async fn read(gateway: &PayPalGateway, body: &[u8]) -> Result<Webhook, WebhookEr
 /// The same for the same.
 fn digest(bytes: &[u8]) -> String {
     Uuid::new_v5(&Uuid::NAMESPACE_OID, bytes).to_string()
-}
-
-/// The order behind a capture.
-struct Behind {
-    id: String,
-    order_id: Option<OrderId>,
-}
-
-/// Asks PayPal which order a capture or authorization is of; none if it has no such thing, or no order to it: then
-/// it is none of ours.
-async fn behind(gateway: &PayPalGateway, mut kind: PartKind, mut id: String) -> Result<Option<Behind>, WebhookError> {
-    for _ in 0..MAX_DEPTH {
-        let request = gateway.get(&["v2", "payments", kind.as_str(), &id]);
-        let part: Resource = match gateway.exchange(request).await {
-            Ok(answer) => answer.read().map_err(unavailable)?,
-            Err(Refusal { says: Says::Gone, .. }) => return Ok(None),
-            Err(Refusal { says: Says::Look | Says::SendPayer(_) | Says::Nothing, error }) => {
-                return Err(unavailable(error));
-            }
-        };
-        match part.place() {
-            Some(Place::Here(id)) => {
-                return Ok(Some(Behind { id, order_id: part.custom_id.and_then(|id| id.parse().ok()) }));
-            }
-            Some(Place::Behind(next_kind, next_id)) => (kind, id) = (next_kind, next_id),
-            None => return Ok(None),
-        }
-    }
-    Ok(None)
 }

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use chrono::DateTime;
+use domain::money::Money;
 use domain::ports::{
     Capture, GatewayError, GatewayPaymentStatus, NextAction, Operation, PaymentGateway as _, PaymentPage, Window,
 };
 use rust_decimal::Decimal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::sub_key;
 use super::scene::{
@@ -144,10 +146,77 @@ async fn without_a_known_payment_there_is_none_and_paypal_is_not_asked() {
     let scene = Scene::of([]).await;
     assert_eq!(scene.gateway.find(&lookup(&[])).await, Ok(Vec::new()));
     assert_eq!(scene.gateway.close(KEY, &lookup(&[])).await, Ok(Vec::new()));
-    let now = lookup(&[]).since;
-    let listed = scene.gateway.list(Window { from: now, until: now + chrono::TimeDelta::days(1) }, None).await;
-    assert_eq!(listed, Ok(PaymentPage::default()));
     assert!(scene.requests().is_empty());
+}
+
+#[tokio::test]
+async fn captures_of_a_stretch_of_time_are_listed_as_the_orders_behind_them() {
+    let transaction = |id: &str, status: &str, amount: &str, more: Value| {
+        let mut info = json!({
+            "transaction_id": id, "transaction_event_code": "T0006", "transaction_status": status,
+            "transaction_amount": { "currency_code": "USD", "value": amount },
+        });
+        info.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        json!({ "transaction_info": info })
+    };
+    let own = |reference: &str| {
+        json!({ "paypal_reference_id": reference, "paypal_reference_id_type": "ODR",
+                                        "custom_field": order_id() })
+    };
+    let found = json!({
+        "transaction_details": [
+            transaction("2C1", "S", "590.50", own("5O1")),
+            transaction("2C2", "P", "590.50", own("5O2")),
+            // Of a subscription: the order, if there is one, is asked for.
+            transaction("2C3", "V", "1.00", json!({ "paypal_reference_id": "I-1", "paypal_reference_id_type": "SUB" })),
+            transaction("2C4", "S", "2.00", json!({ "transaction_amount": { "currency_code": "USD", "value": "?" } })),
+        ],
+        "total_pages": 2,
+    });
+    let capture = json!({ "id": "2C3", "custom_id": order_id(),
+                          "supplementary_data": { "related_ids": { "order_id": "5O3" } } });
+    let scene = Scene::of([say(200, &found), say(200, &capture), refuse(404, "INVALID_RESOURCE_ID")]).await;
+    let from = DateTime::from_timestamp(1_700_000_000, 0).expect("a time");
+    let window = Window { from, until: from + chrono::TimeDelta::hours(1) };
+    let listed = scene.gateway.list(window, None).await.expect("a page");
+    let rows: Vec<_> = listed
+        .payments
+        .iter()
+        .map(|row| (row.gateway_payment_id.as_str(), row.order_id, row.captured.as_ref().map(Money::to_string)))
+        .collect();
+    let dollars = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        rows,
+        [
+            ("5O1", Some(order_id()), dollars("590.50 USD")),
+            ("5O2", Some(order_id()), dollars("0.00 USD")),
+            ("5O3", Some(order_id()), dollars("1.00 USD")),
+            ("2C4", None, None),
+        ]
+    );
+    assert_eq!(listed.next.as_deref(), Some("2"));
+    let query = "start_date=2023-11-14T22%3A13%3A20Z&end_date=2023-11-14T23%3A13%3A20Z&transaction_type=T0006";
+    assert_eq!(
+        scene.lines(),
+        [
+            format!("GET /v1/reporting/transactions?{query}&fields=transaction_info&page_size=50&page=1").as_str(),
+            "GET /v2/payments/captures/2C3",
+            "GET /v2/payments/captures/2C4",
+        ]
+    );
+    let unknown = scene.gateway.list(window, Some("next")).await;
+    assert!(matches!(unknown, Err(GatewayError::Refused { .. })), "{unknown:?}");
+}
+
+#[tokio::test]
+async fn who_may_not_search_transactions_is_told_so_and_a_last_page_names_no_other() {
+    let scene = Scene::of([refuse(403, "NOT_AUTHORIZED"), refuse(403, "NOT_AUTHORIZED")]).await;
+    let now = lookup(&[]).since;
+    let window = Window { from: now, until: now + chrono::TimeDelta::hours(1) };
+    let refused = scene.gateway.list(window, None).await;
+    assert!(matches!(refused, Err(GatewayError::Misconfigured(_))), "{refused:?}");
+    let scene = Scene::of([say(200, &json!({ "transaction_details": [], "total_pages": 2 }))]).await;
+    assert_eq!(scene.gateway.list(window, Some("2")).await, Ok(PaymentPage::default()));
 }
 
 #[tokio::test]
