@@ -127,8 +127,11 @@ impl Completing<'_> {
                     Looked::Nothing | Looked::Silence => continue,
                 },
                 Some(word @ (Word::Ended(_) | Word::Stands(_))) => word,
-                // Silence is not "unpaid".
-                None => return Ok(WentOn::Nowhere { why: None }),
+                // Silence is not "unpaid": who agreed in time, while nobody was there to hear it, has the order.
+                None => match flow.call(LookNow(ask.clone())).undo(Nothing).await? {
+                    Looked::Heard(word) => word,
+                    Looked::Nothing | Looked::Silence => return Ok(WentOn::Nowhere { why: None }),
+                },
             };
             match word {
                 Word::Look => {}
