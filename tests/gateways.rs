@@ -3,4 +3,6 @@
 
 mod account;
 mod money;
+mod other_shops;
 mod stories;
+mod till;

@@ -66,6 +66,14 @@ impl Provider {
         }
     }
 
+    /// The same for one whose money comes when it is no longer waited for.
+    pub fn late_token(self) -> &'static str {
+        match self {
+            Provider::Sandbox => "tok_late",
+            Provider::Stripe | Provider::Razorpay | Provider::PayPal => self.asking_token(),
+        }
+    }
+
     /// The same for one whose bank says no.
     pub fn bad_token(self) -> &'static str {
         match self {
@@ -106,6 +114,8 @@ pub struct Site {
     client: reqwest::Client,
     /// What the shopper has agreed to pay: nobody pays twice for one thing.
     agreed: Mutex<HashSet<String>>,
+    /// What was tried in vain once.
+    declined: Mutex<HashSet<String>>,
     /// The process, which ends when its standard input does.
     _process: Option<(Child, ChildStdin)>,
 }
@@ -166,8 +176,8 @@ impl Site {
         // Another test may have been first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build();
-        let (client, agreed) = (client.expect("a client"), Mutex::default());
-        Site { provider, url, credentials, client, agreed, _process: process }
+        let (client, agreed, declined) = (client.expect("a client"), Mutex::default(), Mutex::default());
+        Site { provider, url, credentials, client, agreed, declined, _process: process }
     }
 
     /// Plays fate: see the fakes' own README.
@@ -214,6 +224,67 @@ impl Site {
             Provider::Razorpay => drop(self.shopper(payment_id, "approve", Some("upi")).await),
             Provider::PayPal => drop(self.shopper(payment_id, "approve", Some("balance")).await),
         }
+    }
+
+    /// The shopper's bank says no; where the provider leaves them another try, they give up.
+    pub async fn decline(&self, payment_id: &str) {
+        if self.provider != Provider::Sandbox {
+            self.shopper(payment_id, "decline", Some("card")).await;
+        }
+    }
+
+    /// The same for good and once: false if it was tried before.
+    pub async fn decline_once(&self, payment_id: &str) -> bool {
+        let is_first = self.declined.lock().unwrap_or_else(PoisonError::into_inner).insert(payment_id.to_owned());
+        if is_first && self.provider == Provider::PayPal {
+            self.shopper(payment_id, "approve", Some("denied")).await;
+        } else if is_first {
+            self.decline(payment_id).await;
+        }
+        is_first
+    }
+
+    /// Something happens to a payment that the shop has not asked for.
+    pub async fn turns(&self, payment_id: &str, event: Value) {
+        let played = self.fate(&format!("payments/{payment_id}"), event).await;
+        assert!(played.is_success(), "{payment_id}: {played}");
+    }
+
+    /// The money comes, whatever was said before. The sandbox's comes by itself.
+    pub async fn capture_late(&self, payment_id: &str) {
+        if self.provider != Provider::Sandbox {
+            self.turns(payment_id, json!({ "event": "capture-late" })).await;
+        }
+    }
+
+    /// The shopper's bank wants the money of a payment back (`open`), or has decided whether it gets it.
+    pub async fn dispute(&self, payment_id: &str, outcome: &str) {
+        let (what, how) = if self.provider == Provider::Sandbox {
+            let status = if outcome == "open" { "OPENED".to_owned() } else { outcome.to_uppercase() };
+            (format!("v1/dev/payments/{payment_id}/dispute"), json!({ "status": status }))
+        } else {
+            ("_fake/disputes".to_owned(), json!({ "payment": payment_id, "outcome": outcome }))
+        };
+        let played = self.client.post(format!("{}/{what}", self.url)).json(&how).send();
+        let played = in_time("a dispute", played).await.expect("an answer");
+        assert!(played.status().is_success(), "{payment_id}: {}", played.status());
+    }
+
+    /// How webhooks go from now on.
+    pub async fn webhooks(&self, how: Value) {
+        assert!(self.fate("webhooks", how).await.is_success());
+    }
+
+    /// Sends an event once more, so much older than it is, or not as the provider signs. Returns the shop's answer.
+    pub async fn resend(&self, event: &str, age_s: u64, is_forged: bool) -> u64 {
+        let how = json!({ "event": event, "ageSeconds": age_s, "isForged": is_forged });
+        let (_, answer) = self.played("webhooks/resend", how).await;
+        answer["status"].as_u64().unwrap_or_else(|| panic!("{answer}"))
+    }
+
+    /// What the provider has said so far: `{id, kind, tries, body}`.
+    pub async fn events(&self) -> Vec<Value> {
+        self.get("/_fake/events").await["events"].as_array().expect("events").clone()
     }
 
     /// All payments, refunds and calls. The sandbox' own are in the shop's database.

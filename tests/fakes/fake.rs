@@ -68,7 +68,7 @@ impl<G: Gateway> Fake<G> {
             for (name, object) in &message.objects {
                 self.remember("webhook", &message.kind, &self.contract.judge_object(name, object));
             }
-            self.outbox.post(message, G::write);
+            self.outbox.post(message);
         }
         done
     }
@@ -258,7 +258,7 @@ mod tests {
     fn account() -> Arc<Fake<Stripe>> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let arguments = Arguments::parse_from(["fake-gateway", "stripe", "--secret", "sk_test_1"]);
-        let outbox = Outbox::start(None, "whsec_1".to_owned(), Stripe::sign).expect("an outbox");
+        let outbox = Outbox::start(None, "whsec_1".to_owned(), Stripe::sign, Stripe::write).expect("an outbox");
         let contract = Stripe::contract().expect("a contract");
         Arc::new(Fake::new(Stripe::open(&arguments, "http://fake"), contract, outbox))
     }

@@ -35,7 +35,7 @@ pub(crate) async fn run<G: Gateway>(arguments: Arguments) -> anyhow::Result<()> 
     let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = TcpListener::bind(arguments.listen).await.context("the address cannot be bound")?;
     let base = format!("http://{}", listener.local_addr()?);
-    let outbox = Outbox::start(arguments.webhook_url.clone(), arguments.webhook_secret.clone(), G::sign)?;
+    let outbox = Outbox::start(arguments.webhook_url.clone(), arguments.webhook_secret.clone(), G::sign, G::write)?;
     let fake = Arc::new(Fake::new(G::open(&arguments, &base), G::contract()?, outbox));
     announce(&base);
     tokio::select! {

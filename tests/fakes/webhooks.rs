@@ -92,6 +92,9 @@ pub(crate) struct Resend {
 /// Makes a message's headers of the secret and the time.
 pub(crate) type Sign = fn(&str, &Message, DateTime<Utc>) -> Vec<(&'static str, String)>;
 
+/// A body as the provider writes it.
+pub(crate) type Write = fn(&Value) -> String;
+
 #[derive(Debug)]
 struct State {
     url: Option<String>,
@@ -127,6 +130,7 @@ pub(crate) struct Outbox {
     pub(crate) ahead_ms: AtomicI64,
     client: reqwest::Client,
     sign: Sign,
+    write: Write,
 }
 
 /// What the ledger of events shows of one.
@@ -143,14 +147,21 @@ impl Outbox {
     ///
     /// # Errors
     /// The HTTP client cannot be made.
-    pub(crate) fn start(url: Option<String>, secret: String, sign: Sign) -> anyhow::Result<Arc<Outbox>> {
+    pub(crate) fn start(url: Option<String>, secret: String, sign: Sign, write: Write) -> anyhow::Result<Arc<Outbox>> {
         let (queue, receiver) = unbounded_channel();
         let (copies, window, delay) = (2, 2, Duration::from_secs(2));
         let (held, sent) = (Vec::new(), Vec::new());
         let state = Mutex::new(State { url, secret, mode: Mode::Normal, copies, window, delay, held, sent });
         let client = reqwest::Client::builder().timeout(SEND_TIMEOUT).no_proxy().build()?;
-        let outbox =
-            Arc::new(Outbox { state, queue, pending: AtomicUsize::new(0), ahead_ms: AtomicI64::new(0), client, sign });
+        let outbox = Arc::new(Outbox {
+            state,
+            queue,
+            pending: AtomicUsize::new(0),
+            ahead_ms: AtomicI64::new(0),
+            client,
+            sign,
+            write,
+        });
         tokio::spawn(Arc::clone(&outbox).run(receiver));
         Ok(outbox)
     }
@@ -184,8 +195,8 @@ impl Outbox {
     }
 
     /// Takes a message to be sent as the mode says.
-    pub(crate) fn post(self: &Arc<Self>, mut message: Message, write: fn(&Value) -> String) {
-        message.text = write(&message.body);
+    pub(crate) fn post(self: &Arc<Self>, mut message: Message) {
+        message.text = (self.write)(&message.body);
         let mut state = lock(&self.state);
         state.sent.push(Sent { message: message.clone(), tries: Vec::new() });
         if state.url.is_none() {
@@ -269,7 +280,12 @@ impl Outbox {
     pub(crate) async fn resend(&self, resend: &Resend) -> Result<u16, String> {
         let find = |sent: &&Sent| sent.message.id == resend.event;
         let message = lock(&self.state).sent.iter().find(find).map(|sent| sent.message.clone());
-        let message = message.ok_or_else(|| format!("there is no event {}", resend.event))?;
+        let mut message = message.ok_or_else(|| format!("there is no event {}", resend.event))?;
+        // Where no time is signed, the event itself says when it was.
+        if let Some(created) = message.body.get_mut("created_at") {
+            *created = json!(created.as_i64().unwrap_or_default() - resend.age_seconds);
+            message.text = (self.write)(&message.body);
+        }
         Ok(self.attempt(&message, resend.age_seconds, resend.is_forged).await)
     }
 

@@ -18,12 +18,18 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use workflows::checkout::webhook;
 
-use crate::provider::{Provider, Site};
+use crate::{
+    patience::until,
+    provider::{Provider, Site},
+};
 
 /// An account with a provider, as the shop's adapter and a test see it.
 pub struct Account {
     pub gateway: Arc<dyn PaymentGateway>,
     pub site: Site,
+    /// The shop's database, on which the sandbox keeps its books too.
+    pool: PgPool,
+    is_told: bool,
     stop: CancellationToken,
     _parts: JoinSet<()>,
 }
@@ -53,7 +59,27 @@ impl Account {
         let gateway = adapter(&site);
         let hears = Router::new().fallback(post(hear)).with_state((Arc::clone(&gateway), pool.clone()));
         parts.spawn(async move { axum::serve(listener, hears).await.expect("served") });
-        Account { gateway, site, stop, _parts: parts }
+        Account { gateway, site, pool: pool.clone(), is_told: sends, stop, _parts: parts }
+    }
+
+    /// Waits until the shop has heard all that the provider has to say.
+    pub async fn all_told(&self) {
+        if !self.is_told {
+            return;
+        }
+        until("every webhook has arrived", async || {
+            let left = match self.site.provider {
+                Provider::Sandbox => {
+                    let left = "select count(*) from sandbox.webhooks where send_at is not null";
+                    sqlx::query_scalar(left).fetch_one(&self.pool).await.expect("the sandbox's books")
+                }
+                Provider::Stripe | Provider::Razorpay | Provider::PayPal => {
+                    self.site.get("/_fake/events").await["pending"].as_i64().expect("a number")
+                }
+            };
+            if left == 0 { Ok(()) } else { Err(left) }
+        })
+        .await;
     }
 }
 

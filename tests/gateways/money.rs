@@ -5,7 +5,7 @@ use domain::money::Money;
 use rust_decimal::Decimal;
 use workflows::checkout::accept::Refusal;
 
-use super::stories::{Course, Till};
+use super::till::{Course, Till};
 use crate::{
     misfortune::{Story as _, Way, astray, play},
     provider::{PROVIDERS, Provider},
