@@ -26,8 +26,8 @@ pub struct Dispute<'a> {
     pub status: DisputeStatus,
 }
 
-/// Books it, and an event. False when that was known, or it had ended before: words arrive in any order. The latest
-/// end stands: a quarrel that was won may be taken up again, and lost.
+/// Books it, and an event. False when that was known, or it had ended before: words arrive in any order, and the first
+/// end stands, but that one that was won may be taken up again, and lost.
 ///
 /// # Errors
 /// The database's own.
@@ -41,7 +41,7 @@ pub async fn record(conn: &mut PgConnection, dispute: Dispute<'_>, now: DateTime
             on conflict (gateway, gateway_dispute_id) do update
                set status = excluded.status, updated_at = $9, amount = coalesce(excluded.amount, d.amount),
                    currency = coalesce(excluded.currency, d.currency), reason = coalesce(excluded.reason, d.reason)
-             where excluded.status not in ('OPENED', d.status)
+             where d.status = 'OPENED' and excluded.status <> 'OPENED' or d.status = 'WON' and excluded.status = 'LOST'
             returning order_id, amount, currency, reason, status)
          insert into outbox_events (event_id, event_type, subject, data, occurred_at)
          select gen_random_uuid(), 'payment.disputed', order_id::text,
