@@ -350,6 +350,49 @@ async fn a_try_that_failed_and_is_authorized_later_buys_while_it_can_and_is_let_
     }
 }
 
+/// What was agreed to after the end was let go of, as far as one can, and is captured all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_let_go_of_and_is_captured_later_goes_back_all_the_same() {
+    for provider in [Provider::Razorpay, Provider::PayPal] {
+        let (sale, when) = (Sale::begin(provider, Course::Abandoned).await, format!("{provider:?}"));
+        sale.turn().await;
+        let payment = first_payment(&sale.world, sale.order_id()).await;
+        sale.drain().await;
+        assert_eq!(sale.status().await.as_deref(), Some("CANCELLED"), "{when}");
+        for captured in [false, true] {
+            if captured {
+                sale.account.site.capture_late(&payment).await;
+            } else {
+                sale.account.site.agree(&payment).await;
+            }
+            sale.account.all_told().await;
+            sale.drain().await;
+        }
+        sale.world.assert_books(&when).await;
+        let holds = sale.account.site.holds(sale.order_id()).await;
+        assert_eq!((holds.captures, holds.net), (1, Decimal::ZERO), "{when}: {holds:?}");
+    }
+}
+
+/// A failure is kept under its key: whoever asks under the same one hears of nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_capture_that_failed_is_tried_again_and_sells_what_the_staff_have_approved() {
+    for (provider, kind) in
+        STRANGERS.into_iter().flat_map(|one| [(one, "server-error"), (one, "server-error-after-effect")])
+    {
+        let course = Course::Reviewed(StaffDecision::Approve);
+        let (sale, when) = (Sale::begin(provider, course).await, format!("{provider:?}, {kind}"));
+        // PayPal sets aside by a call of the same kind.
+        sale.account.site.befalls("capture", kind, 2).await;
+        for _ in 0..40 {
+            sale.worker.drain(1).await.expect("a turn");
+            sale.till.meanwhile(&sale.world, std::slice::from_ref(&sale.bought)).await;
+        }
+        sale.judge(&when).await;
+        sale.assert_sold_once(&when).await;
+    }
+}
+
 /// The provider tells of every refund, ours too.
 #[tokio::test(flavor = "multi_thread")]
 async fn word_of_our_own_refund_is_not_another_refund() {

@@ -196,7 +196,7 @@ impl Said<'_> {
         let what = if self.event.kind == WebhookKind::PaymentApproved { "approved" } else { "authorized" };
         let delivery = self.signal(conn, what, &Word::Look).await?;
         if delivery != Delivery::Invalid && self.is_unwanted(conn, delivery).await? {
-            return self.give_back(conn).await;
+            return self.give_back(conn, "agreed").await;
         }
         Ok(told(delivery))
     }
@@ -209,7 +209,7 @@ impl Said<'_> {
         let outcome = PaymentOutcome { gateway_payment_id, captured, failure: None, expired: false };
         let delivery = self.signal(conn, "captured", &Word::Ended(outcome)).await?;
         if delivery != Delivery::Invalid && self.is_unwanted(conn, delivery).await? {
-            return self.give_back(conn).await;
+            return self.give_back(conn, "late").await;
         }
         Ok(told(delivery))
     }
@@ -229,12 +229,13 @@ impl Said<'_> {
         })
     }
 
-    async fn give_back(&self, conn: &mut PgConnection) -> Result<&'static str, sqlx::Error> {
+    /// Once for each word: what was only agreed to is let go of, and may be captured all the same.
+    async fn give_back(&self, conn: &mut PgConnection, word: &str) -> Result<&'static str, sqlx::Error> {
         let is_paid = payments::order_of(conn, self.order_id).await?.is_some_and(|order| order.confirmed_by.is_some());
         let reason = if is_paid { "the order was paid already" } else { "the order is not to be had" };
         let everything = RefundRequest::everything(self.order_id, Some(self.gateway.to_owned()), reason.to_owned());
         let request = RefundRequest { gateway_payment_id: Some(self.event.gateway_payment_id.clone()), ..everything };
-        let key = format!("{}/late/{}", self.order_id, self.event.gateway_payment_id);
+        let key = format!("{}/{word}/{}", self.order_id, self.event.gateway_payment_id);
         engine::start(conn, &Start::<RefundPayment>::new(key, &request).map_err(encoding)?).await?;
         Ok("STARTED_REFUND")
     }

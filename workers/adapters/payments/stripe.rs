@@ -258,8 +258,11 @@ impl PaymentGateway for StripeGateway {
         match proceeding.capture {
             // It is set aside by the customer's agreeing.
             Capture::Hold => self.intent(id).await?.parse(proceeding.order_id),
+            // What is set aside is captured once, whatever the key: a second try finds it done. So each has a key of
+            // its own, lest a failure that Stripe keeps under one be all that is ever heard.
             Capture::Take => {
-                let request = self.post(&["payment_intents", id, "capture"], key, &form::capture(proceeding)?);
+                let request =
+                    self.post(&["payment_intents", id, "capture"], Uuid::now_v7(), &form::capture(proceeding)?);
                 let answer = self.or_as_it_stands(exchange(request).await, id).await;
                 self.outcome(key, proceeding.order_id, answer).await
             }
