@@ -423,7 +423,7 @@ mod tests {
 
     #[test]
     fn there_are_as_many_shoppers_as_were_asked_for() {
-        for shoppers in [1, 2, 29, 30, 31, 50, 150, 151, 152, 300, 1000] {
+        for shoppers in [1, 2, 34, 35, 36, 50, 175, 176, 177, 300, 1000] {
             assert_eq!(counted(shoppers, 7).values().sum::<usize>(), shoppers);
         }
     }
