@@ -465,6 +465,12 @@ impl History {
                 if self.decide_on_refunds().await? {
                     continue;
                 }
+                // Some are looked at after all, and some never.
+                for bought in self.doubtful().await {
+                    if self.rng.random_bool(0.4) {
+                        self.review(&bought).await?;
+                    }
+                }
                 if self.live_runs().await.is_empty() {
                     if is_tidy {
                         return Ok(());

@@ -9,17 +9,31 @@ use workflows::{
     refund::desk::{self, Decision, RefundRefusal},
 };
 
-use super::{actions::draw, bank, history::History, staff::CLERK};
+use super::{
+    actions::draw,
+    bank,
+    history::{Bought, History},
+    staff::CLERK,
+};
 
 impl History {
     /// Somebody of the staff looks at a doubtful order, in time or not, once or again.
     pub async fn look_at_doubtful(&mut self) -> Result<(), String> {
-        let decision = draw(self, &[(StaffDecision::Approve, 3), (StaffDecision::Reject, 1)]);
+        let waiting = self.doubtful().await;
+        let Some(bought) = waiting.choose(&mut self.rng).cloned().or_else(|| self.an_order()) else { return Ok(()) };
+        self.review(&bought).await
+    }
+
+    /// Orders that somebody must look at.
+    pub async fn doubtful(&self) -> Vec<Bought> {
         let open = "select order_id from order_reviews where status = 'OPEN'";
         let open: Vec<Uuid> = sqlx::query_scalar(open).fetch_all(&self.world.pool).await.expect("the queue");
-        let waiting: Vec<_> =
-            self.bought.iter().filter(|bought| open.contains(&bought.accepted.order_id.into())).cloned().collect();
-        let Some(bought) = waiting.choose(&mut self.rng).cloned().or_else(|| self.an_order()) else { return Ok(()) };
+        self.bought.iter().filter(|bought| open.contains(&bought.accepted.order_id.into())).cloned().collect()
+    }
+
+    /// The staff say what becomes of an order.
+    pub async fn review(&mut self, bought: &Bought) -> Result<(), String> {
+        let decision = draw(self, &[(StaffDecision::Approve, 3), (StaffDecision::Reject, 1)]);
         let order_id = bought.accepted.order_id;
         let mut tx = self.world.pool.begin().await.expect("a transaction");
         let now = engine::now(&mut *tx).await.expect("the time");
@@ -27,7 +41,7 @@ impl History {
             Ok(_) => {
                 tx.commit().await.expect("committed");
                 if self.promises.reviews.insert(order_id, decision).is_some() {
-                    return Err(format!("order {} was decided twice", self.number_of(&bought)));
+                    return Err(format!("order {} was decided twice", self.number_of(bought)));
                 }
                 "done".to_owned()
             }
@@ -35,7 +49,7 @@ impl History {
             Err(ReviewRefusal::Late { .. }) => "too late".to_owned(),
             Err(refusal) => refusal.to_string(),
         };
-        self.diary.note(format!("the staff {decision:?} order {}: {told}", self.number_of(&bought)));
+        self.diary.note(format!("the staff {decision:?} order {}: {told}", self.number_of(bought)));
         Ok(())
     }
 

@@ -37,7 +37,7 @@ impl Plot {
             Plot::Sale => false,
             Plot::Declined => matches!(action, Action::PayAgain | Action::ActAtTheBank | Action::DeliverWebhook),
             Plot::Delivered => matches!(action, Action::AskToReturn | Action::DecideOnReturn),
-            Plot::Doubtful => matches!(action, Action::LookAtDoubtful | Action::TimePasses),
+            Plot::Doubtful => matches!(action, Action::LookAtDoubtful),
             Plot::Owed => matches!(
                 action,
                 Action::RefundPart
@@ -58,7 +58,7 @@ impl History {
             Plot::Sale => return Ok(()),
             Plot::Declined => "tok_declined",
             Plot::Delivered | Plot::Owed => "tok_ok",
-            Plot::Doubtful => ["tok_ok", "tok_hold", "tok_at_once", "cash"][self.rng.random_range(0..4)],
+            Plot::Doubtful => ["tok_ok", "tok_hold", "tok_at_once"][self.rng.random_range(0..3)],
         };
         self.world.gateway.keep_refunds_pending(self.plot == Plot::Owed);
         for what in 0..self.rng.random_range(1..=2) {
