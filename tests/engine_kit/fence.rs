@@ -1,5 +1,7 @@
 //! Who may write to a run: whoever claimed it last, as the database remembers it now.
 
+use std::collections::BTreeMap;
+
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -135,6 +137,38 @@ async fn a_claim_under_way_does_not_take_a_run_from_who_was_faster() {
     assert_eq!(second.expect("a turn"), engine::worker::Turn::Idle, "and so is this one's");
     let (owner, claims, crashes) = holder(&lab.pool, b).await;
     assert_eq!((owner, claims, crashes), (Some(quick.engine().incarnation().id()), 1, 0));
+}
+
+/// A worker that is struck off may live, hold one of its runs, and want another next.
+#[tokio::test]
+async fn who_strikes_a_worker_off_waits_for_a_run_with_no_other_in_hand() {
+    for (held, wanted) in [("a", "b"), ("b", "a")] {
+        let lab = Lab::new().await;
+        let worker = lab.worker(None).await;
+        let mut runs = BTreeMap::new();
+        for key in ["a", "b"] {
+            runs.insert(key, lab.start(key, &Plan::default()).await);
+        }
+        sqlx::query("update engine.runs set owner = $1, status = 'RUNNING'")
+            .bind(worker.engine().incarnation().id())
+            .execute(&lab.pool)
+            .await
+            .expect("in its hands");
+        let mut carries = lab.pool.begin().await.expect("a transaction");
+        let lock = sqlx::query("select from engine.runs where id = $1 for update").bind(runs[held]);
+        lock.execute(&mut *carries).await.expect("locked");
+        let burial = tokio::spawn(worker.die());
+        until_blocked(&lab.pool).await;
+        let lock = sqlx::query("select from engine.runs where id = $1 for update nowait").bind(runs[wanted]);
+        lock.execute(&mut *carries).await.expect("nobody holds it");
+        carries.commit().await.expect("committed");
+        in_time("it is struck off", burial).await.expect("no panic").expect("struck off");
+        let due: i64 = sqlx::query_scalar("select count(*) from engine.runs where wake_at <= engine.now()")
+            .fetch_one(&lab.pool)
+            .await
+            .expect("a count");
+        assert_eq!(due, 2, "both are anybody's");
+    }
 }
 
 /// Calls, and stays in the call until it is told to go on.

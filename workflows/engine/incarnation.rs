@@ -116,9 +116,7 @@ impl Incarnation {
         let (old, history) = (self.id(), History::read(pool).await);
         self.identity().id = Uuid::now_v7();
         self.insert(pool).await?;
-        let mut tx = pool.begin().await?;
-        bury(&mut tx, old).await?;
-        tx.commit().await?;
+        bury(pool, old).await?;
         // Last: until all of it is done, it is to be done again.
         self.identity().history = history;
         Ok(())
@@ -130,14 +128,9 @@ impl Incarnation {
     /// # Errors
     /// The database's own; then the runs wait until this incarnation is found dead.
     pub async fn leave(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
-        let goodbye = async || {
-            let mut tx = pool.begin().await?;
-            bury(&mut tx, self.id()).await?;
-            tx.commit().await
-        };
         let mut more = 1..GOODBYES;
         loop {
-            match heard(goodbye()).await {
+            match heard(bury(pool, self.id())).await.map(drop) {
                 Err(error) if is_lock_timeout(&error) && more.next().is_some() => {
                     tracing::warn!(worker = %self.id(), "a run it holds is locked by somebody; trying again");
                 }
@@ -160,10 +153,37 @@ impl Incarnation {
 }
 
 /// Strikes a worker off and makes its runs due for the sweep. Scans the live runs, once per death.
-pub(crate) async fn bury(conn: &mut sqlx::PgConnection, worker: Uuid) -> Result<u64, sqlx::Error> {
-    sqlx::query!("delete from engine.workers where id = $1", worker).execute(&mut *conn).await?;
-    Ok(sqlx::query!("update engine.runs set wake_at = engine.now() where owner = $1 and status <> 'STUCK'", worker)
-        .execute(&mut *conn)
-        .await?
-        .rows_affected())
+///
+/// It may live all the same, and hold some of them, and want others, in any order: whoever else holds a run and waits
+/// for the next would wait in a circle. So those that are locked are waited for one by one, with nothing in hand. They
+/// are due in some seconds even if nobody comes so far.
+pub(crate) async fn bury(pool: &PgPool, worker: Uuid) -> Result<usize, sqlx::Error> {
+    let mut tx = pool.begin().await?;
+    sqlx::query!("delete from engine.workers where id = $1", worker).execute(&mut *tx).await?;
+    let free = sqlx::query_scalar!(
+        "with free as materialized (
+            select id from engine.runs where owner = $1 and status <> 'STUCK' for no key update skip locked)
+         update engine.runs r set wake_at = engine.now() from free f where r.id = f.id returning r.id",
+        worker
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    let locked = sqlx::query_scalar!(
+        "select id from engine.runs where owner = $1 and status <> 'STUCK' and id <> all($2) order by id",
+        worker,
+        &free
+    )
+    .fetch_all(pool)
+    .await?;
+    for run_id in &locked {
+        sqlx::query!(
+            "update engine.runs set wake_at = engine.now() where id = $1 and owner = $2 and status <> 'STUCK'",
+            run_id,
+            worker
+        )
+        .execute(pool)
+        .await?;
+    }
+    Ok(free.len() + locked.len())
 }

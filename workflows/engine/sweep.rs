@@ -37,9 +37,7 @@ pub async fn sweep(pool: &PgPool, lease: Duration) -> Result<Swept, sqlx::Error>
     .fetch_all(pool)
     .await?;
     for worker in dead {
-        let mut tx = pool.begin().await?;
-        let runs = bury(&mut tx, worker).await?;
-        tx.commit().await?;
+        let runs = bury(pool, worker).await?;
         tracing::warn!(%worker, runs, "a worker died; its runs go to others");
         swept.buried += 1;
     }
