@@ -153,14 +153,8 @@ impl Call for FindPayments<'_> {
             asked.is_away = true;
             return Ok(asked);
         };
-        let lookups = {
-            let mut conn = self.pool.acquire().await?;
-            let mut lookups = Vec::with_capacity(self.checks.len());
-            for check in self.checks {
-                lookups.push(payments::lookup(&mut conn, check.order_id, context.now).await?);
-            }
-            lookups
-        };
+        let orders: Vec<_> = self.checks.iter().map(|check| check.order_id).collect();
+        let lookups = payments::lookups(&mut *self.pool.acquire().await?, &orders, context.now).await?;
         for (lookups, answers) in lookups.chunks(AT_ONCE).zip(asked.answers.chunks_mut(AT_ONCE)) {
             let found = futures::future::join_all(lookups.iter().map(|lookup| find(&**gateway, lookup))).await;
             for (answer, found) in answers.iter_mut().zip(found) {

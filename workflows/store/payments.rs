@@ -46,8 +46,22 @@ pub async fn order_of(conn: &mut PgConnection, order_id: OrderId) -> Result<Opti
 /// # Errors
 /// The database's own.
 pub async fn lookup(conn: &mut PgConnection, order_id: OrderId, now: DateTime<Utc>) -> Result<Lookup, sqlx::Error> {
-    let row = sqlx::query!(
-        r#"select min(p.created_at) as since,
+    lookups(conn, &[order_id], now).await?.pop().ok_or(sqlx::Error::RowNotFound)
+}
+
+/// The same of many orders, in their order.
+///
+/// # Errors
+/// The database's own.
+pub async fn lookups(
+    conn: &mut PgConnection,
+    orders: &[OrderId],
+    now: DateTime<Utc>,
+) -> Result<Vec<Lookup>, sqlx::Error> {
+    let ids: Vec<Uuid> = orders.iter().copied().map(Uuid::from).collect();
+    let rows = sqlx::query!(
+        r#"select u.order_id as "order_id!",
+                  (select min(p.created_at) from payments p where p.order_id = u.order_id) as since,
                   array(select distinct t.id
                           from payments p
                           join lateral (
@@ -55,13 +69,18 @@ pub async fn lookup(conn: &mut PgConnection, order_id: OrderId, now: DateTime<Ut
                                union all select a.gateway_payment_id from payment_attempts a where a.payment_id = p.id
                                union all select r.gateway_payment_id from refunds r where r.payment_id = p.id) t
                                on t.id is not null
-                         where p.order_id = $1 order by t.id limit 100) as "known!"
-             from payments p where p.order_id = $1"#,
-        Uuid::from(order_id)
+                         where p.order_id = u.order_id order by t.id limit 100) as "known!"
+             from unnest($1::uuid[]) with ordinality as u (order_id, nth)
+            order by u.nth"#,
+        &ids
     )
-    .fetch_one(conn)
+    .fetch_all(conn)
     .await?;
-    Ok(Lookup { order_id, known: row.known, lost: false, since: row.since.unwrap_or(now) })
+    let lookups = rows.into_iter().map(|row| {
+        let since = row.since.unwrap_or(now);
+        Lookup { order_id: row.order_id.into(), known: row.known, lost: false, since }
+    });
+    Ok(lookups.collect())
 }
 
 /// The order that a payment was made for, by the gateway's id of the payment.

@@ -62,14 +62,14 @@ pub async fn read(
             billing_country: row.billing_country,
             shipping_country: row.shipping_country,
             amount: row.amount,
-            currency: row.currency.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
+            currency: row.currency.parse().map_err(unreadable)?,
             at: row.screened_at,
             counts: row.counts.0,
         };
         past.push(Past {
             order_id: row.order_id.into(),
             place: row.place,
-            decision: row.decision.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
+            decision: row.decision.parse().map_err(unreadable)?,
             facts,
             failures: row.failures,
         });

@@ -77,7 +77,14 @@ impl PayPalGateway {
             ("page", number.to_string()),
         ]);
         let request = self.client.get(url);
-        let answer = self.exchange(request).await.map_err(|Refusal { error, .. }| error)?;
+        let answer = match self.exchange(request).await {
+            Ok(answer) => answer,
+            // Who may log in and not search is well served otherwise: it says nothing of the payments that are known.
+            Err(Refusal { error: GatewayError::Misconfigured(why), .. }) if self.login.token().await.is_ok() => {
+                return Err(GatewayError::Refused { code: "NOT_AUTHORIZED".to_owned(), detail: why });
+            }
+            Err(Refusal { error, .. }) => return Err(error),
+        };
         let found = answer.read::<Found>()?;
         let mut payments = Vec::with_capacity(found.transaction_details.len());
         for Detail { transaction_info } in found.transaction_details {
