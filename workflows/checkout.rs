@@ -91,7 +91,6 @@ impl Workflow for Checkout {
         if request.payment_method != PaymentMethod::Cod && !quote.total.is_zero() {
             let desk = Desk::new(flow.pool(), shop.gateway(&request.gateway));
             let window = Window::new(held.since, request.terms.payment_window(), hold);
-            let return_url = shop.rules.payment_return_url(order_id);
             let mut attempt = Attempt::first(&request);
             payment = Some(loop {
                 // 8. Initiate payment: call the gateway, and store its payment id
@@ -101,7 +100,6 @@ impl Workflow for Checkout {
                     attempt: &attempt,
                     earlier: &earlier,
                     quote: &quote,
-                    return_url: &return_url,
                     is_doubtful: screening.decision == Decision::Review,
                     window,
                     desk: &desk,

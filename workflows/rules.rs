@@ -99,11 +99,6 @@ impl Rules {
         format!("{}/cart", self.public_url.trim_end_matches('/'))
     }
 
-    /// Where a gateway's page sends a shopper who has paid, or has not.
-    pub fn payment_return_url(&self, order_id: OrderId) -> String {
-        format!("{}/api/payments/return/{order_id}", self.public_url.trim_end_matches('/'))
-    }
-
     /// Where the shop shows them what has become of their order.
     pub fn order_url(&self, order_id: OrderId) -> String {
         format!("{}/orders/{order_id}", self.public_url.trim_end_matches('/'))

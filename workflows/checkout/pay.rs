@@ -121,8 +121,6 @@ pub struct InitiatePayment<'a> {
     pub(super) quote: &'a Quote,
     /// Somebody is to look before the money is taken.
     pub(super) is_doubtful: bool,
-    /// Where the shopper comes back to from the gateway's page.
-    pub(super) return_url: &'a str,
     pub(super) window: Window,
     pub(super) desk: &'a Desk<'a>,
 }
@@ -133,7 +131,7 @@ const ASK_AFTER: Duration = Duration::from_secs(30);
 
 impl InitiatePayment<'_> {
     fn payment(&self) -> PaymentRequest {
-        let Request { order_id, order_number, contact_email, contact_phone, .. } = self.request;
+        let Request { order_id, order_number, contact_email, contact_phone, terms, .. } = self.request;
         PaymentRequest {
             order_id: *order_id,
             order_number: order_number.to_string(),
@@ -142,7 +140,7 @@ impl InitiatePayment<'_> {
             capture: if self.is_doubtful { Capture::Hold } else { Capture::Take },
             method: self.attempt.method,
             token: self.attempt.token.clone(),
-            return_url: self.return_url.to_owned(),
+            return_url: terms.payment_return_url(*order_id),
             email: Some(contact_email.clone()),
             phone: contact_phone.clone(),
         }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use domain::pricing::{Pricing, PricingPolicy, ShippingMethod};
+use domain::{
+    ids::OrderId,
+    pricing::{Pricing, PricingPolicy, ShippingMethod},
+};
 use serde::{Deserialize, Serialize};
 
 use super::Rules;
@@ -23,6 +26,9 @@ pub struct Terms {
     pub auto_process_after_s: Option<u64>,
     /// Days from confirmation to the estimated delivery.
     pub delivery_days: u16,
+    /// Where the shop is on the web: the gateway sends the shopper back there. A gateway refuses to be asked for one
+    /// payment twice in other words, so this does not change while a payment is begun.
+    pub public_url: String,
 }
 
 impl Terms {
@@ -37,6 +43,7 @@ impl Terms {
                 ShippingMethod::Standard => rules.standard_delivery_days,
                 ShippingMethod::Express => rules.express_delivery_days,
             },
+            public_url: rules.public_url.clone(),
         }
     }
 
@@ -48,6 +55,11 @@ impl Terms {
     /// How long stock is held.
     pub fn hold(&self) -> Duration {
         Duration::from_secs(self.hold_s)
+    }
+
+    /// Where a gateway sends the shopper when they have paid, or not.
+    pub fn payment_return_url(&self, order_id: OrderId) -> String {
+        format!("{}/api/payments/return/{order_id}", self.public_url.trim_end_matches('/'))
     }
 
     /// How long the shopper has to pay.
