@@ -62,8 +62,8 @@ fn method_name(method: &Method) -> &'static str {
 
 /// The beginning of a path: it is ASCII, or it would not be one. What somebody typed into it may be a card number.
 fn logged(path: &str) -> &str {
-    // However its digits are kept apart: %20, %2D and the like are two digits more.
-    let plain = path.replace("%20", " ").replace("%2D", "-").replace("%2d", "-");
+    // However its digits are written, and kept apart: %20 and the like are digits more.
+    let plain = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
     let shown = path.get(..MAX_LOGGED_PATH_BYTES).unwrap_or(path);
     if mentions_card_number(&plain) { "(with a card number)" } else { shown }
 }
@@ -124,8 +124,17 @@ mod tests {
 
     #[test]
     fn a_card_number_in_a_path_is_not_logged() {
-        assert_eq!(logged("/api/orders/ORD0000000018"), "/api/orders/ORD0000000018");
-        for path in ["/api/orders/4111111111111111", "/api/orders/4111%201111%201111%201111"] {
+        for path in ["/api/orders/ORD0000000018", "/api/carts/a1b2c3d4-4111-7111-8111-111111111111/items", "/%FF%"] {
+            assert_eq!(logged(path), path);
+        }
+        for path in [
+            "/api/orders/4111111111111111",
+            "/api/orders/4111%201111%201111%201111",
+            "/api/orders/4111%2e1111%2E1111%2e1111",
+            "/api/orders/4111%E2%80%8B1111%E2%80%8B1111%E2%80%8B1111",
+            "/api/orders/%EF%BC%94111111111111111",
+            "/api/payments/tok_4111111111111111",
+        ] {
             assert_eq!(logged(path), "(with a card number)");
         }
     }
