@@ -102,7 +102,8 @@ impl Credentials {
             Provider::Sandbox | Provider::Stripe | Provider::Razorpay => format!("whsec_{}", BASE64.encode(drawn())),
             Provider::PayPal => drawn()[..17].to_uppercase(),
         };
-        Credentials { key: format!("key_{}", drawn()), secret: format!("sk_test_{}", drawn()), webhook }
+        // As Razorpay's begin.
+        Credentials { key: format!("rzp_test_{}", drawn()), secret: format!("sk_test_{}", drawn()), webhook }
     }
 }
 

@@ -51,6 +51,12 @@ async fn a_variable_that_says_nothing_is_no_other_database() {
         }
     }
     refused("api", &[("JWT_SECRET", "hunter2")], "auth.jwt_secret = *** (JWT_SECRET): must be 32 to 1024 bytes").await;
+    for command in ["config", "dev", "api", "worker"] {
+        for nothing in [",", "whsec_1,,whsec_2", "whsec_1,"] {
+            let secret = [("STRIPE_WEBHOOK_SECRET", nothing)];
+            refused(command, &secret, "stripe.webhook_secret = *** (STRIPE_WEBHOOK_SECRET): must be whsec_").await;
+        }
+    }
     let endless = [("CART_ENGINE__SHOP__HOLD_S", "99999999999999")];
     refused("worker", &endless, "shop.hold_s = 99999999999999 (CART_ENGINE__SHOP__HOLD_S)").await;
 }

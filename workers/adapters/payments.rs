@@ -29,7 +29,13 @@ pub enum ConfigError {
     /// The address is a URL that cannot carry paths (`mailto:` and the like).
     #[error("the gateway's address must be an http or https URL")]
     NotHttp,
+    /// The address says more than where the gateway is.
+    #[error("the gateway's address must have no user, password, query or fragment")]
+    NotAnAddress,
     /// The webhook secret is not in the form that the gateway's scheme wants. Says nothing of its text.
     #[error("the gateway's webhook secret is malformed")]
     WebhookSecret,
+    /// The id that the gateway knows a webhook by is missing, or empty.
+    #[error("the gateway's webhook id is missing")]
+    WebhookId,
 }

@@ -227,9 +227,44 @@ pub(crate) fn without_password(url: &str) -> String {
     parsed.into()
 }
 
+/// Whether a URL names a user or a password, if only an empty one.
+fn names_user(url: &str) -> bool {
+    Url::parse(url).is_ok_and(|parsed| !parsed.username().is_empty() || parsed.password().is_some())
+        || url.split(['/', '?', '#']).nth(2).is_some_and(|authority| authority.contains('@'))
+}
+
+/// A URL that was to hold no secret, as it may be shown: whose it is, and what was asked of it, perhaps are secrets.
+fn without_secrets(url: &str) -> String {
+    let Ok(mut parsed) = Url::parse(url) else {
+        return MASK.to_owned();
+    };
+    let hidden = |part: Option<&str>| part.filter(|part| !part.is_empty()).map(|_| MASK);
+    let (password, query, fragment) = (hidden(parsed.password()), hidden(parsed.query()), hidden(parsed.fragment()));
+    let user = if parsed.username().is_empty() { "" } else { MASK };
+    parsed.set_query(query);
+    parsed.set_fragment(fragment);
+    if parsed.set_username(user).and_then(|()| parsed.set_password(password)).is_err() {
+        return MASK.to_owned();
+    }
+    parsed.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_without_its_secrets_still_says_which_it_was() {
+        for (url, shown) in [
+            ("https://user:hunter2@gateway.example/v1", "https://***:***@gateway.example/v1"),
+            ("https://hunter2@gateway.example:8443", "https://***@gateway.example:8443/"),
+            ("https://gateway.example/?key=hunter2#hunter2", "https://gateway.example/?***#***"),
+            ("mailto:hunter2@gateway.example", "***"),
+            ("hunter2@gateway.example", "***"),
+        ] {
+            assert_eq!(without_secrets(url), shown);
+        }
+    }
 
     #[test]
     fn a_password_is_never_shown() {

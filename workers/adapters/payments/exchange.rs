@@ -26,10 +26,15 @@ const PEACE_S: u64 = 5;
 /// A gateway's address.
 ///
 /// # Errors
-/// [`ConfigError`]: it is no http URL.
+/// [`ConfigError`]: it is no http URL, or says more than where that is.
 pub(super) fn base(url: &str) -> Result<Url, ConfigError> {
     let base = Url::parse(url)?;
-    if ["http", "https"].contains(&base.scheme()) { Ok(base) } else { Err(ConfigError::NotHttp) }
+    if !["http", "https"].contains(&base.scheme()) {
+        return Err(ConfigError::NotHttp);
+    }
+    let says_more =
+        !base.username().is_empty() || base.password().is_some() || base.query().is_some() || base.fragment().is_some();
+    if says_more { Err(ConfigError::NotAnAddress) } else { Ok(base) }
 }
 
 /// The address of a resource below it; each segment is escaped.

@@ -70,7 +70,7 @@ impl PayPalGateway {
     /// for one of `webhook_ids`. `client` must not follow redirects.
     ///
     /// # Errors
-    /// [`ConfigError`] when the address is no http URL.
+    /// [`ConfigError`] when the address is no http URL, or there is no webhook id, or an empty one.
     pub fn new(
         base_url: &str,
         client_id: String,
@@ -79,6 +79,9 @@ impl PayPalGateway {
         client: Client,
     ) -> Result<PayPalGateway, ConfigError> {
         let base = base(base_url)?;
+        if webhook_ids.is_empty() || webhook_ids.iter().any(String::is_empty) {
+            return Err(ConfigError::WebhookId);
+        }
         let token_url = below(&base, &["v1", "oauth2", "token"]);
         let login = Login::new(token_url, client_id, client_secret, client.clone());
         Ok(PayPalGateway { base, login: Arc::new(login), webhook_ids, client })

@@ -9,7 +9,7 @@ use super::{Config, masked};
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Stripe {
-    /// `sk_live_…` or `sk_test_…`.
+    /// `sk_live_…` or `sk_test_…`; or `rk_…`, a restricted one.
     #[serde(serialize_with = "masked")]
     pub(crate) secret_key: Option<SecretString>,
     /// `whsec_…`, of the endpoint that Stripe sends its events to; several while one is replaced by another.
@@ -80,9 +80,9 @@ pub(super) fn secrets_of(config: &Config) -> [(&'static str, Vec<(&'static str, 
     ]
 }
 
-/// The parts of a list with commas.
+/// The parts of a list with commas, of which none may be empty.
 pub(crate) fn list(values: &str) -> Vec<String> {
-    values.split(',').map(str::trim).filter(|value| !value.is_empty()).map(str::to_owned).collect()
+    values.split(',').map(|value| value.trim().to_owned()).collect()
 }
 
 /// The same of secrets.

@@ -156,7 +156,7 @@ fn check(key: &str, value: &Value, origins: &mut BTreeMap<String, String>, probl
 }
 
 /// Variables of ours that are read elsewhere than here, and what they may be.
-const READ_ELSEWHERE: [(&str, Range); 1] = [("CART_ENGINE_PG_MIRROR", ranges::HTTP)];
+const READ_ELSEWHERE: [(&str, Range); 1] = [("CART_ENGINE_PG_MIRROR", ranges::SECRET_HTTP)];
 
 /// What the environment says, and which of our variables say nothing. An empty one is most likely a mistake, such
 /// as a secret that was not found: to go on as if it were unset could mean to work on another database.
@@ -278,11 +278,11 @@ mod tests {
             ("", &[("DATABASE_URL", "")], "DATABASE_URL"),
             ("", &[("CART_ENGINE__API__LISTEN", " ")], "CART_ENGINE__API__LISTEN"),
             ("", &[("CART_ENGINE_PG_MIRROR", "")], "CART_ENGINE_PG_MIRROR"),
-            ("", &[("CART_ENGINE_PG_MIRROR", "/srv/npm")], "CART_ENGINE_PG_MIRROR = /srv/npm: must be a URL"),
+            ("", &[("CART_ENGINE_PG_MIRROR", "/srv/npm")], "CART_ENGINE_PG_MIRROR = ***: must be a URL"),
             ("shop.default_gateway = 'stripe'", &[], "shop.default_gateway = stripe"),
             ("shop.default_gateway = 'cash'", &[], "shop.default_gateway = cash"),
             ("", &[("STRIPE_SECRET_KEY", "sk_test_1")], "stripe.webhook_secret = unset"),
-            ("", &[("RAZORPAY_KEY_ID", "rzp_1"), ("RAZORPAY_WEBHOOK_SECRET", "w")], "razorpay.key_secret = unset"),
+            ("", &[("RAZORPAY_KEY_ID", "rzp_test_1"), ("RAZORPAY_WEBHOOK_SECRET", "w")], "razorpay.key_secret = unset"),
             (
                 "",
                 &[
@@ -292,6 +292,28 @@ mod tests {
                     ("PAYPAL_URL", "http://paypal.example"),
                 ],
                 "paypal.url",
+            ),
+            (
+                "",
+                &[("STRIPE_WEBHOOK_SECRET", ",")],
+                "stripe.webhook_secret = *** (STRIPE_WEBHOOK_SECRET): must be whsec_",
+            ),
+            (
+                "",
+                &[("STRIPE_SECRET_KEY", "pk_live_1")],
+                "stripe.secret_key = *** (STRIPE_SECRET_KEY): must be a secret key",
+            ),
+            (
+                "",
+                &[("STRIPE_URL", "https://user:hunter2@api.stripe.com/v1?key=hunter2")],
+                "stripe.url = https://***:***@api.stripe.com/v1?*** (STRIPE_URL): must be http or https, a host",
+            ),
+            ("", &[("RAZORPAY_KEY_ID", "key_1")], "razorpay.key_id = key_1 (RAZORPAY_KEY_ID): must be rzp_"),
+            ("", &[("RAZORPAY_WEBHOOK_SECRET", "a,,b")], "razorpay.webhook_secret = *** (RAZORPAY_WEBHOOK_SECRET)"),
+            (
+                "",
+                &[("PAYPAL_WEBHOOK_ID", "https://shop.example/api/webhooks/paypal")],
+                "paypal.webhook_id = https://shop.example/api/webhooks/paypal (PAYPAL_WEBHOOK_ID): must be an id",
             ),
             ("api.max_backlog = 20001", &[], "must be a whole number from 1 to 20000"),
             ("worker.queues = ['checkout', 'refunds']", &[], "worker.queues = refunds"),

@@ -11,6 +11,8 @@ use engine::inspect::COUNTED;
 use rust_decimal::Decimal;
 use url::Url;
 
+use super::gateways;
+
 /// A day, in seconds.
 const DAY_S: u64 = 24 * 3600;
 /// A year, in seconds: no plan of a shop is longer.
@@ -41,12 +43,22 @@ pub(super) enum Range {
     Folder,
     /// `host:port`.
     Address,
-    /// A URL of one of these schemes.
+    /// A URL of one of these schemes, with nobody's name or password in it.
     Url(&'static [&'static str]),
     /// The same, with a password in it perhaps.
     SecretUrl(&'static [&'static str]),
+    /// Scheme, host and port of a service that is reached over HTTP.
+    Origin,
     /// At least so many bytes that nobody is shown.
     Secret(usize),
+    /// A secret of letters, digits and underscores that begins with one of these.
+    SecretKey(&'static [&'static str]),
+    /// Secrets with commas between them, each of which begins with this.
+    Secrets(&'static str),
+    /// What an account or an app is known by: it begins with this, and has so many characters at most.
+    Id(&'static str, usize),
+    /// Ids of letters and digits with commas between them, each with so many characters at most.
+    Ids(usize),
     /// `whsec_` and base64.
     WebhookSecret,
     /// An e-mail address, with a name before it perhaps.
@@ -56,7 +68,13 @@ pub(super) enum Range {
 }
 
 /// Over HTTP, encrypted or not.
-pub(super) const HTTP: Range = Range::Url(&["http", "https"]);
+const HTTP: Range = Range::Url(&["http", "https"]);
+
+/// The same, with a password perhaps.
+pub(super) const SECRET_HTTP: Range = Range::SecretUrl(&["http", "https"]);
+
+/// Longest secret, or list of them, in bytes.
+const MOST_SECRET_BYTES: usize = 1_024;
 
 /// Every key there is.
 #[rustfmt::skip]
@@ -85,18 +103,18 @@ pub(super) const RANGES: &[(&str, Range)] = &[
     ("worker.beat_ms", Range::Whole(10, 200_000)),
     ("worker.watchdog_ms", Range::Whole(110, 3_600_000)),
     ("worker.metrics_listen", Range::Address),
-    ("stripe.secret_key", Range::Secret(1)),
-    ("stripe.webhook_secret", Range::Secret(1)),
-    ("stripe.url", HTTP),
-    ("razorpay.key_id", Range::Text(100)),
+    ("stripe.secret_key", Range::SecretKey(&["sk_", "rk_"])),
+    ("stripe.webhook_secret", Range::Secrets("whsec_")),
+    ("stripe.url", Range::Origin),
+    ("razorpay.key_id", Range::Id("rzp_", 100)),
     ("razorpay.key_secret", Range::Secret(1)),
-    ("razorpay.webhook_secret", Range::Secret(1)),
-    ("razorpay.url", HTTP),
-    ("paypal.client_id", Range::Text(200)),
+    ("razorpay.webhook_secret", Range::Secrets("")),
+    ("razorpay.url", Range::Origin),
+    ("paypal.client_id", Range::Id("", 200)),
     ("paypal.client_secret", Range::Secret(1)),
-    ("paypal.webhook_id", Range::Text(400)),
-    ("paypal.url", HTTP),
-    ("sandbox.url", HTTP),
+    ("paypal.webhook_id", Range::Ids(50)),
+    ("paypal.url", Range::Origin),
+    ("sandbox.url", Range::Origin),
     ("sandbox.webhook_secret", Range::WebhookSecret),
     ("sandbox.webhook_url", HTTP),
     ("sandbox.public_url", HTTP),
@@ -158,10 +176,26 @@ impl fmt::Display for Range {
             Range::Currency => f.write_str("an ISO 4217 currency, such as INR"),
             Range::Folder => f.write_str("a folder"),
             Range::Address => f.write_str("host:port, such as 127.0.0.1:8080"),
-            Range::Url(schemes) | Range::SecretUrl(schemes) => {
-                write!(f, "a URL that starts with {}://", schemes.join(":// or "))
+            Range::Url(schemes) => {
+                write!(f, "a URL that starts with {}://, without a user or password", schemes.join(":// or "))
             }
-            Range::Secret(least) => write!(f, "{least} to 1024 bytes"),
+            Range::SecretUrl(schemes) => write!(f, "a URL that starts with {}://", schemes.join(":// or ")),
+            Range::Origin => f.write_str("http or https, a host and perhaps a port, as https://gateway.example:8443"),
+            Range::Secret(least) => write!(f, "{least} to {MOST_SECRET_BYTES} bytes"),
+            Range::SecretKey(starts) => {
+                write!(f, "a secret key: {}, then letters, digits and underscores", starts.join(" or "))
+            }
+            Range::Secrets("") => f.write_str("a secret, or several with a comma between each two"),
+            Range::Secrets(start) => {
+                write!(f, "{start} and more, or several such secrets with a comma between each two")
+            }
+            Range::Id("", most) => write!(f, "1 to {most} letters, digits, dots, dashes and underscores"),
+            Range::Id(start, most) => {
+                write!(f, "{start} and more: up to {most} letters, digits, dots, dashes and underscores")
+            }
+            Range::Ids(most) => {
+                write!(f, "an id of 1 to {most} letters and digits, or several with a comma between each two")
+            }
             Range::WebhookSecret => f.write_str("whsec_ followed by base64"),
             Range::Sender => f.write_str("an e-mail address"),
             Range::Origins(count) => {
@@ -195,7 +229,12 @@ impl Range {
             | Range::Address
             | Range::Url(_)
             | Range::SecretUrl(_)
+            | Range::Origin
             | Range::Secret(_)
+            | Range::SecretKey(_)
+            | Range::Secrets(_)
+            | Range::Id(..)
+            | Range::Ids(_)
             | Range::WebhookSecret
             | Range::Sender => value.clone().into_string().is_ok_and(|text| self.holds_text(&text)),
         }
@@ -220,10 +259,36 @@ impl Range {
                 Range::Address => text.rsplit_once(':').is_some_and(|(host, port)| {
                     !host.is_empty() && !host.contains(char::is_whitespace) && port.parse::<u16>().is_ok()
                 }),
-                Range::Url(schemes) | Range::SecretUrl(schemes) => {
+                Range::Url(schemes) => Range::SecretUrl(schemes).holds_text(text) && !super::names_user(text),
+                Range::SecretUrl(schemes) => {
                     text.len() <= 2_048 && Url::parse(text).is_ok_and(|url| schemes.contains(&url.scheme()))
                 }
-                Range::Secret(least) => (least..=1_024).contains(&text.len()),
+                Range::Origin => {
+                    HTTP.holds_text(text)
+                        && !text.contains(['?', '#'])
+                        && Url::parse(text).is_ok_and(|url| url.path() == "/" && url.has_host())
+                }
+                Range::Secret(least) => (least..=MOST_SECRET_BYTES).contains(&text.len()),
+                Range::SecretKey(starts) => {
+                    let is_key =
+                        |rest: &str| !rest.is_empty() && rest.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+                    text.len() <= MOST_SECRET_BYTES
+                        && starts.iter().any(|start| text.strip_prefix(start).is_some_and(is_key))
+                }
+                Range::Secrets(start) => {
+                    let is_secret = |rest: &str| !rest.is_empty();
+                    text.len() <= MOST_SECRET_BYTES
+                        && gateways::list(text).iter().all(|secret| secret.strip_prefix(start).is_some_and(is_secret))
+                }
+                Range::Id(start, most) => {
+                    let is_id = |rest: &str| {
+                        !rest.is_empty() && rest.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+                    };
+                    text.len() <= most && text.strip_prefix(start).is_some_and(is_id)
+                }
+                Range::Ids(most) => gateways::list(text)
+                    .iter()
+                    .all(|id| (1..=most).contains(&id.len()) && id.chars().all(|c| c.is_ascii_alphanumeric())),
                 Range::WebhookSecret => adapters::payments::is_webhook_secret(text),
                 Range::Sender => text.len() <= 320 && check_sender(text).is_ok(),
                 Range::Wholes(..) | Range::Names(_) | Range::Switch | Range::Origins(_) => false,
@@ -237,8 +302,9 @@ impl Range {
             None => value.clone().into_string().unwrap_or_default(),
         };
         match self {
-            Range::Secret(_) | Range::WebhookSecret => super::MASK.to_owned(),
+            Range::Secret(_) | Range::SecretKey(_) | Range::Secrets(_) | Range::WebhookSecret => super::MASK.to_owned(),
             Range::SecretUrl(_) => super::without_password(&text),
+            Range::Url(_) | Range::Origin if text.contains(['@', '?', '#']) => super::without_secrets(&text),
             Range::Whole(..)
             | Range::Wholes(..)
             | Range::Amount
@@ -251,6 +317,9 @@ impl Range {
             | Range::Folder
             | Range::Address
             | Range::Url(_)
+            | Range::Origin
+            | Range::Id(..)
+            | Range::Ids(_)
             | Range::Sender
             | Range::Origins(_) => text.chars().take(80).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect(),
         }
@@ -301,11 +370,78 @@ mod tests {
                 let url = |scheme: &str| format!("{scheme}://127.0.0.1/x");
                 let long = format!("{}{}", url(schemes[0]), "x".repeat(2_048));
                 let good = schemes.iter().map(|scheme| url(scheme)).collect();
-                (good, vec!["127.0.0.1".to_owned(), url("gopher"), long])
+                let mut bad = vec!["127.0.0.1".to_owned(), url("gopher"), long];
+                if matches!(range, Range::Url(_)) {
+                    bad.extend([format!("{}://user:hunter2@shop.example", schemes[0])]);
+                }
+                (good, bad)
             }
+            Range::Origin => (
+                texts(&["https://gateway.example", "http://127.0.0.1:4001/", "https://[::1]:8443"]),
+                texts(&[
+                    "gateway.example",
+                    "https:",
+                    "ftp://gateway.example",
+                    "https://gateway.example/v1",
+                    "https://gateway.example?key=hunter2",
+                    "https://gateway.example?",
+                    "https://gateway.example#hunter2",
+                    "https://user:hunter2@gateway.example",
+                    "https://hunter2@gateway.example",
+                    "https://@gateway.example",
+                ]),
+            ),
             Range::Secret(least) => {
                 (vec!["s".repeat(least), "s".repeat(1_024)], vec!["s".repeat(least - 1), "s".repeat(1_025)])
             }
+            Range::SecretKey(starts) => (
+                starts
+                    .iter()
+                    .flat_map(|start| [format!("{start}live_1"), format!("{start}{}", "x".repeat(1_021))])
+                    .collect(),
+                texts(&[
+                    "pk_live_hunter2",
+                    "whsec_hunter2",
+                    "sk_",
+                    "rk_",
+                    "sk_live_…",
+                    "sk_live 1",
+                    "SK_live_1",
+                    "sk_1,sk_2",
+                ]),
+            ),
+            Range::Secrets(start) => {
+                let named = |list: &str| list.replace('s', &format!("{start}s"));
+                let good = ["s", "s,s2", " s , s2 ", "s+/=:@"].map(named).to_vec();
+                let mut bad: Vec<String> = [",", "s,", ",s", "s,,s2", "s, ,s2"].map(named).to_vec();
+                bad.push(format!("{start}{}", "s".repeat(1_025)));
+                if !start.is_empty() {
+                    bad.extend([start.to_owned(), format!("{start}1,hunter2hunter2"), "hunter2hunter2".to_owned()]);
+                }
+                (good, bad)
+            }
+            Range::Id(start, most) => {
+                let mut bad = vec![format!("{start}{}", "x".repeat(most)), format!("{start}…"), format!("{start}a b")];
+                bad.extend(texts(&["https://provider.example/a", "a:b"]));
+                if start.is_empty() {
+                    bad.remove(0);
+                    bad.push("x".repeat(most + 1));
+                } else {
+                    bad.extend([start.to_owned(), format!("x{start}1")]);
+                }
+                (vec![format!("{start}live_a-B.9"), format!("{start}{}", "x".repeat(most - start.len()))], bad)
+            }
+            Range::Ids(most) => (
+                vec!["1JE4291016473214C".to_owned(), "WH1, WH2".to_owned(), "x".repeat(most)],
+                texts(&[
+                    "https://shop.example/api/webhooks/paypal",
+                    ",",
+                    "WH1,,WH2",
+                    "WH1,",
+                    "WH-1",
+                    &"x".repeat(most + 1),
+                ]),
+            ),
             Range::WebhookSecret => (texts(&["whsec_ZGV2LXNlY3JldA=="]), texts(&["whsec_", "whsec_***"])),
             Range::Sender => (texts(&["a@shop.example", "A shop <a@shop.example>"]), texts(&["shop", "@", "a@b@c"])),
             Range::Origins(count) => (
@@ -339,8 +475,8 @@ mod tests {
             "razorpay.key_secret" => &[("razorpay.key_id", "rzp_test_1"), ("razorpay.webhook_secret", "a secret")],
             "razorpay.webhook_secret" => &[("razorpay.key_id", "rzp_test_1"), ("razorpay.key_secret", "a secret")],
             "paypal.client_id" => &[("paypal.client_secret", "a secret"), ("paypal.webhook_id", "WH1")],
-            "paypal.client_secret" => &[("paypal.client_id", "an app"), ("paypal.webhook_id", "WH1")],
-            "paypal.webhook_id" => &[("paypal.client_id", "an app"), ("paypal.client_secret", "a secret")],
+            "paypal.client_secret" => &[("paypal.client_id", "app"), ("paypal.webhook_id", "WH1")],
+            "paypal.webhook_id" => &[("paypal.client_id", "app"), ("paypal.client_secret", "a secret")],
             _ => &[],
         };
         let spell = |key: &str| format!("CART_ENGINE__{}", key.to_uppercase().replace('.', "__"));
@@ -362,8 +498,10 @@ mod tests {
                 let report = told(key, &value).expect_err(&format!("{key} = {value:?}"));
                 let variable = format!("CART_ENGINE__{}", key.to_uppercase().replace('.', "__"));
                 assert!(report.contains(&variable) && report.lines().count() == 1, "{key} = {value:?}: {report}");
-                let is_secret = matches!(range, Range::Secret(_) | Range::WebhookSecret) && value.len() > 8;
-                assert!(!is_secret || !report.contains(&value), "{report}");
+                let is_secret =
+                    matches!(range, Range::Secret(_) | Range::SecretKey(_) | Range::Secrets(_) | Range::WebhookSecret);
+                assert!(!(is_secret && value.len() > 8 && report.contains(&value)), "{report}");
+                assert!(!report.contains("hunter2"), "{report}");
             }
         }
     }

@@ -663,5 +663,13 @@ fn an_address_or_secret_that_cannot_work_is_refused() {
     assert!(made("https://api.stripe.com", &["whsec_1", "whsec_2"]).is_ok());
     assert!(matches!(made("stripe", &["whsec_1"]), Err(ConfigError::Url(_))));
     assert!(matches!(made("mailto:a@b.example", &["whsec_1"]), Err(ConfigError::NotHttp)));
+    for url in [
+        "https://a:b@api.stripe.com",
+        "https://a@api.stripe.com",
+        "https://api.stripe.com?a",
+        "https://api.stripe.com#a",
+    ] {
+        assert!(matches!(made(url, &["whsec_1"]), Err(ConfigError::NotAnAddress)), "{url}");
+    }
     assert!(matches!(made("https://api.stripe.com", &[]), Err(ConfigError::WebhookSecret)));
 }

@@ -5,8 +5,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use domain::ports::{Capture, GatewayError, PaymentGateway as _};
 use serde_json::json;
 
+use super::super::PayPalGateway;
 use super::scene::{KEY, Reply, Scene, gateway, key_of, lookup, order, payment_request, refuse, say, try_gateway};
-use crate::payments::ConfigError;
+use crate::payments::{ConfigError, script::CLIENT};
 
 fn approved() -> Reply {
     say(200, &order("APPROVED", "CAPTURE", &json!({})))
@@ -108,4 +109,14 @@ fn only_an_http_address_is_taken() {
     assert!(["http://127.0.0.1:9", "https://api-m.paypal.com/"].into_iter().all(|url| gateway(url).base.has_host()));
     assert!(matches!(try_gateway("mailto:x@y").err(), Some(ConfigError::NotHttp)));
     assert!(matches!(try_gateway("paypal").err(), Some(ConfigError::Url(_))));
+    assert!(matches!(try_gateway("https://a:b@paypal.example").err(), Some(ConfigError::NotAnAddress)));
+}
+
+#[test]
+fn a_gateway_needs_a_webhook_id() {
+    for ids in [vec![], vec![""], vec!["WH1", ""]] {
+        let ids = ids.into_iter().map(str::to_owned).collect();
+        let made = PayPalGateway::new("https://paypal.example", "id".to_owned(), "secret".into(), ids, CLIENT.clone());
+        assert!(matches!(made.err(), Some(ConfigError::WebhookId)));
+    }
 }
