@@ -55,14 +55,10 @@ async fn receive(
     };
     let headers = named_values(request.headers());
     let body = read_body(request, &state).await?;
-    let signed = gateway.verify_webhook(&headers, &body, Utc::now()).await.map_err(|error| match error {
-        WebhookError::BadSignature | WebhookError::TooOld => {
-            ApiError::bad_request("bad-signature", "The webhook is not authentic, or too old.").caused_by(error)
-        }
-        WebhookError::Unavailable(_) => ApiError::unavailable(error),
-    })?;
-    let raw = as_it_came(&body);
     let name = gateway.name();
+    let verified = gateway.verify_webhook(&headers, &body, Utc::now()).await;
+    let signed = verified.map_err(|error| refused(name, error))?;
+    let raw = as_it_came(&body);
     let mut tx = state.pool.begin().await?;
     let (event_id, outcome) = match &signed {
         Webhook::Event(event) => (&event.event_id, webhook::keep(&mut tx, name, event, &raw).await?),
@@ -78,6 +74,19 @@ async fn receive(
     Ok(Json(Receipt { outcome }))
 }
 
+/// Who may not believe a webhook says so where an operator looks: with a wrong secret none of a gateway's gets in, and
+/// the gateway alone would know. Anybody can forge one, so nobody is written to.
+fn refused(gateway: &'static str, error: WebhookError) -> ApiError {
+    match error {
+        WebhookError::BadSignature | WebhookError::TooOld => {
+            metrics::counter!("cart_engine_webhooks_refused_total", "gateway" => gateway).increment(1);
+            tracing::warn!(gateway, why = %error, "a webhook was refused");
+            ApiError::bad_request("bad-signature", "The webhook is not authentic, or too old.").caused_by(error)
+        }
+        WebhookError::Unavailable(_) => ApiError::unavailable(error),
+    }
+}
+
 /// The body as JSON, or else its text: also of what no JSON of Postgres' holds.
 fn as_it_came(body: &[u8]) -> Value {
     let text = String::from_utf8_lossy(body).replace('\0', "\u{fffd}");
@@ -91,4 +100,35 @@ fn named_values(headers: &HeaderMap) -> Vec<(String, String)> {
         .iter()
         .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_believed_is_counted_for_its_gateway_and_what_cannot_be_checked_is_not() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            for (gateway, error, status) in [
+                ("paypal", WebhookError::BadSignature, 400),
+                ("paypal", WebhookError::TooOld, 400),
+                ("stripe", WebhookError::BadSignature, 400),
+                ("razorpay", WebhookError::Unavailable("silent".to_owned()), 503),
+            ] {
+                assert_eq!(refused(gateway, error).status().as_u16(), status);
+            }
+        });
+        let page = recorder.handle().render();
+        let counted: Vec<&str> = page.lines().filter(|line| line.starts_with("cart_engine_webhooks_refused")).collect();
+        assert_eq!(counted.len(), 2, "{page}");
+        for line in [
+            "cart_engine_webhooks_refused_total{gateway=\"paypal\"} 2",
+            "cart_engine_webhooks_refused_total{gateway=\"stripe\"} 1",
+        ] {
+            assert!(counted.contains(&line), "{page}");
+        }
+    }
 }
