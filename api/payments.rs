@@ -53,9 +53,10 @@ struct ProcessBody {
     /// CREDIT_CARD, DEBIT_CARD, UPI, NET_BANKING or WALLET.
     #[schema(value_type = String, examples("CREDIT_CARD"))]
     payment_method: PaymentMethod,
-    /// What the gateway gave the shopper's browser; never a card number.
+    /// What the gateway gave the shopper's browser, if it gives something; never a card number.
+    #[serde(default)]
     #[schema(max_length = 512, examples("tok_ok"))]
-    payment_token: String,
+    payment_token: Option<String>,
 }
 
 /// What is given back.
@@ -126,13 +127,14 @@ async fn process(
     if method == PaymentMethod::Cod {
         errors.push(FieldError::new("/paymentMethod", "cash is not paid here"));
     }
-    errors.extend(line_problem(&token, MAX_TOKEN_CHARS).map(|detail| FieldError::new("/paymentToken", detail)));
+    let token_problem = token.as_deref().and_then(|token| line_problem(token, MAX_TOKEN_CHARS));
+    errors.extend(token_problem.map(|detail| FieldError::new("/paymentToken", detail)));
     if !errors.is_empty() {
         return Err(ApiError::invalid(errors));
     }
     visible(&state, &caller, &order_id.to_string()).await?;
     let mut write = begun!(Write::begin(&state, &caller, Some(key)).await?);
-    let offer = Offer { order_id, amount, method, token: Some(token) };
+    let offer = Offer { order_id, amount, method, token };
     let workflow_id = attempt::offer(write.conn(), &state.shop, offer).await?;
     write.answer(StatusCode::ACCEPTED, &PaymentRun { workflow_id, status: RunStatus::Running.as_str() }).await
 }

@@ -47,7 +47,7 @@ struct RefundView {
     reason: String,
     /// Why the gateway refused it, the last time it did.
     failure: Option<String>,
-    /// Paid back by a person, not by the gateway.
+    /// Not by the gateway: paid back by a person, or taken by the shopper's bank.
     by_hand: bool,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,

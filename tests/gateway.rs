@@ -15,8 +15,8 @@ use domain::{
     payment::PaymentMethod,
     ports::{
         Capture, Email, GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, GatewayRefundStatus,
-        ListedPayment, Lookup, MailError, Mailer, NextAction, Operation, PaymentGateway, PaymentPage, PaymentRequest,
-        Proceeding, RefundOrder, Unsupported, Webhook, WebhookError, Window,
+        ListedPayment, ListedRefund, Lookup, MailError, Mailer, NextAction, Operation, PaymentGateway, PaymentPage,
+        PaymentRequest, Proceeding, RefundOrder, Unsupported, Webhook, WebhookError, Window,
     },
 };
 use futures::future::BoxFuture;
@@ -54,6 +54,8 @@ struct Ledger {
     /// By our ids of them.
     refunds: HashMap<Uuid, (GatewayRefund, String)>,
     refund_keys: HashMap<Uuid, Uuid>,
+    /// Those that somebody has made in its own dashboard, and of which payments they are.
+    elsewhere: Vec<(GatewayRefund, String)>,
     refunds_pend: bool,
     /// Payments that are only approved when the shopper agrees.
     asks_first: HashSet<String>,
@@ -243,11 +245,33 @@ impl ScriptedGateway {
         }
     }
 
-    /// Somebody gives money back in the gateway's own dashboard.
-    pub fn refund_by_hand(&self, order_id: OrderId, amount: Decimal) {
+    /// Money goes of which it has no refund to show.
+    pub fn lose_money(&self, order_id: OrderId, amount: Decimal) {
         for payment in self.ledger().payments.values_mut().filter(|p| p.order_id == order_id) {
             payment.refunded += amount;
         }
+    }
+
+    /// Somebody gives money back of an order in the gateway's own dashboard.
+    pub fn refund_by_hand(&self, order_id: OrderId, amount: Decimal) {
+        for payment in self.payments(order_id) {
+            self.give_back_elsewhere(&payment.gateway_payment_id, amount);
+        }
+    }
+
+    /// The same of one payment.
+    pub fn give_back_elsewhere(&self, gateway_payment_id: &str, amount: Decimal) -> GatewayRefund {
+        let Ledger { payments, elsewhere, .. } = &mut *self.ledger();
+        let payment = payments.get_mut(gateway_payment_id).expect("a payment");
+        payment.refunded += amount;
+        let refund = GatewayRefund {
+            gateway_refund_id: format!("re_elsewhere_{}", elsewhere.len()),
+            amount: Money::rounded(amount, payment.amount.currency()),
+            status: GatewayRefundStatus::Succeeded,
+            failure: None,
+        };
+        elsewhere.push((refund.clone(), gateway_payment_id.to_owned()));
+        refund
     }
 
     /// The shopper's bank says no to what waits for them.
@@ -324,6 +348,17 @@ impl Ledger {
         self.made_at.insert(id.clone(), self.clock.unwrap_or_else(Utc::now));
         self.payments.insert(id, payment.clone());
         (payment, true)
+    }
+
+    /// Whether so much is left that somebody may have given back elsewhere. That we ask for more than that ourselves
+    /// is a fault.
+    fn has_left(&self, key: Uuid, order: &RefundOrder) -> bool {
+        let payment = &self.payments[&order.gateway_payment_id];
+        let here = self.elsewhere.iter().filter(|(_, payment)| *payment == order.gateway_payment_id);
+        let elsewhere: Decimal = here.map(|(refund, _)| refund.amount.amount()).sum();
+        self.refund_keys.contains_key(&key)
+            || elsewhere.is_zero()
+            || payment.refunded + order.amount.amount() <= payment.captured
     }
 
     /// The refund under this key, made if it is new.
@@ -463,6 +498,10 @@ impl PaymentGateway for ScriptedGateway {
                 let (code, detail) = ("charge-too-old".to_owned(), "it was long ago".to_owned());
                 return Err(GatewayError::Refused { code, detail });
             }
+            if !ledger.has_left(key, refund) {
+                let (code, detail) = ("exceeds-captured".to_owned(), "somebody has given it back".to_owned());
+                return Err(GatewayError::Refused { code, detail });
+            }
             ledger.give_back(key, refund)
         };
         self.answer(refund).await
@@ -472,6 +511,18 @@ impl PaymentGateway for ScriptedGateway {
         self.heard()?;
         let found = self.ledger().refunds.get(&refund.refund_id).map(|(refund, _)| refund.clone());
         self.answer(found).await
+    }
+
+    async fn refunds(&self, gateway_payment_id: &str) -> Result<Vec<ListedRefund>, GatewayError> {
+        self.heard()?;
+        let listed: Vec<_> = {
+            let Ledger { refunds, elsewhere, .. } = &*self.ledger();
+            let ours = refunds.iter().map(|(id, (refund, payment))| (Some(*id), refund, payment));
+            let all = ours.chain(elsewhere.iter().map(|(refund, payment)| (None, refund, payment)));
+            let of_payment = all.filter(|(_, _, payment)| *payment == gateway_payment_id);
+            of_payment.map(|(refund_id, refund, _)| ListedRefund { refund_id, refund: refund.clone() }).collect()
+        };
+        self.answer(listed).await
     }
 
     async fn verify_webhook(

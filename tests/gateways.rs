@@ -2,7 +2,9 @@
 //! on the other, and whatever may befall a run in between.
 
 mod account;
+mod gone_back;
 mod money;
 mod other_shops;
+mod sale;
 mod stories;
 mod till;

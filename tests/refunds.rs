@@ -268,6 +268,52 @@ async fn a_refund_made_at_the_gateway_is_booked_and_the_order_stands() {
     assert_refunded(&world, order_id, "PARTIALLY_REFUNDED", Decimal::TEN, "booked").await;
 }
 
+/// While the shopper's bank wants the money nothing is sent, for days; then what the bank has not taken goes back.
+#[tokio::test]
+async fn a_refund_waits_for_the_bank_and_sends_what_it_has_left() {
+    let rules = workflows::Rules { staff_email: Some("staff@example.com".to_owned()), ..workflows::Rules::default() };
+    let world = World::with(workflows::Rules { default_gateway: "scripted".to_owned(), ..rules }).await;
+    let (order_id, total) = paid(&world).await;
+    let payment = world.gateway.payments(order_id)[0].gateway_payment_id.clone();
+    let (kept, taken) = (Decimal::from(500), Decimal::from(700));
+    let heard = async |kind: WebhookKind| {
+        let event = WebhookEvent {
+            event_id: format!("evt_{kind:?}"),
+            kind,
+            gateway_payment_id: payment.clone(),
+            order_id: None,
+            amount: Some(Money::rounded(taken, domain::money::Currency::INR)),
+            failure: Some("fraudulent".to_owned()),
+            about: Some(WebhookSubject { gateway_id: "dp_1".to_owned(), refund_id: None }),
+        };
+        let mut tx = world.pool.begin().await.expect("a transaction");
+        let outcome = workflows::checkout::webhook::receive(&mut tx, "scripted", &event).await.expect("received");
+        tx.commit().await.expect("committed");
+        outcome
+    };
+    assert_eq!(heard(WebhookKind::DisputeOpened).await, "BOOKED");
+    let run_id = ask(&world, order_id, total - kept).await.expect("accepted");
+    let worker = world.healthy().await;
+    for day in 0..4 {
+        worker.turn(run_id).await.expect("a turn");
+        assert_eq!(world.status(run_id).await, "WAITING", "day {day}");
+        engine::advance_clock(&world.pool, std::time::Duration::from_secs(24 * 3600 + 1)).await.expect("a day later");
+    }
+    assert_eq!(world.gateway.refund_keys().len(), 0);
+    assert_eq!(heard(WebhookKind::DisputeLost).await, "BOOKED");
+    worker.drain(20).await.expect("drained");
+    assert_eq!(world.gateway.net(order_id), taken, "the bank takes that from the gateway");
+    let refunds: Vec<(Decimal, bool)> = sqlx::query_as("select amount, by_hand from refunds order by amount, by_hand")
+        .fetch_all(&world.pool)
+        .await
+        .expect("rows");
+    assert_eq!(refunds, [(taken - kept, true), (kept, true), (total - taken, false)]);
+    assert_eq!(payment_status(&world, order_id).await, ("REFUNDED".to_owned(), total));
+    world.assert_books("the rest is sent").await;
+    let subjects: Vec<String> = world.mails.to("staff@example.com").into_iter().map(|mail| mail.subject).collect();
+    assert!(subjects.iter().any(|subject| subject.contains("had gone back already")), "{subjects:?}");
+}
+
 /// Cash has no gateway: that it is owed, and paid back by hand, is a row.
 #[tokio::test]
 async fn cash_is_paid_back_by_hand_and_the_row_says_so() {

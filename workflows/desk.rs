@@ -6,13 +6,19 @@ use chrono::{DateTime, Utc};
 use domain::{
     ids::OrderId,
     notification::{StaffReport, gateway_misconfigured},
-    ports::{GatewayError, Lookup, PaymentGateway},
+    ports::{GatewayError, Lookup, PaymentGateway, RefundOrder},
 };
 use engine::{Dependency, Failure, StepError};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::{notification::Notice, store::payments};
+use crate::{
+    notification::Notice,
+    store::{
+        disputes::{self, Contested},
+        payments,
+    },
+};
 
 /// What calls to a gateway depend on.
 pub(crate) fn dependency_of(gateway: Option<&Arc<dyn PaymentGateway>>) -> Option<Dependency> {
@@ -44,6 +50,12 @@ impl<'a> Desk<'a> {
     /// What the gateway must be told to find an order's payments.
     pub(crate) async fn lookup(&self, order_id: OrderId, now: DateTime<Utc>) -> Result<Lookup, StepError> {
         Ok(payments::lookup(&mut *self.pool.acquire().await?, order_id, now).await?)
+    }
+
+    /// How far shoppers' banks are with the payment that a refund is of.
+    pub(crate) async fn contested(&self, refund: &RefundOrder) -> Result<Contested, StepError> {
+        let mut conn = self.pool.acquire().await?;
+        Ok(disputes::contested(&mut conn, refund.order_id, &refund.gateway_payment_id).await?)
     }
 
     /// How a gateway's error is read: refused is final; anything else is "unknown", and tried again under

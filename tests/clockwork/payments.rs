@@ -136,7 +136,7 @@ async fn what_no_run_can_mend_is_told_to_the_staff_once() {
     let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
     let accepted = world.checkout(user, cart, "tok_ok").await.expect("accepted");
     world.settle().await;
-    world.gateway.refund_by_hand(accepted.order_id, Decimal::from(10));
+    world.gateway.lose_money(accepted.order_id, Decimal::from(10));
     world.later(20 * MINUTE).await;
     assert_eq!(world.compared().await, (1, 0, 1));
     world.later(DAY).await;
@@ -148,7 +148,28 @@ async fn what_no_run_can_mend_is_told_to_the_staff_once() {
     let refunded: Decimal =
         sqlx::query_scalar("select refund_amount from payments").fetch_one(&world.pool).await.expect("one");
     assert_eq!(refunded, Decimal::ZERO, "the books are not written over");
-    world.assert_books("after a refund by hand").await;
+    world.assert_books("after money went that nobody can name").await;
+}
+
+/// Somebody has given money back on the gateway's own site, and its webhook never came.
+#[tokio::test]
+async fn a_refund_that_nobody_told_of_is_found_and_booked() {
+    let world = World::with(rules()).await;
+    let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
+    let accepted = world.checkout(user, cart, "tok_ok").await.expect("accepted");
+    world.settle().await;
+    world.gateway.refund_by_hand(accepted.order_id, Decimal::from(10));
+    world.gateway.refund_by_hand(accepted.order_id, Decimal::from(5));
+    world.later(20 * MINUTE).await;
+    assert_eq!(world.compared().await, (1, 2, 0));
+    world.settle().await;
+    world.later(DAY).await;
+    assert_eq!(world.compared().await.2, 0, "the books say what the gateway says");
+    let refunded: Decimal =
+        sqlx::query_scalar("select refund_amount from payments").fetch_one(&world.pool).await.expect("one");
+    assert_eq!(refunded, Decimal::from(15));
+    assert_eq!(world.mails.to(STAFF).len(), 2, "one for each");
+    world.assert_books("after refunds that nobody told of").await;
 }
 
 #[tokio::test]
@@ -164,6 +185,27 @@ async fn while_the_gateway_is_away_the_comparison_waits() {
     assert_eq!(world.compared().await, (1, 0, 0), "it takes up where it stood");
     let nothing = json!({ "compared": 0, "told": 0, "mismatches": 0, "setAside": 0, "unbooked": 0 });
     assert_eq!(world.tick::<PaymentReconciliation>().await, nothing);
+}
+
+/// An account that may not list its payments is seen from the first try on.
+#[tokio::test]
+async fn the_lag_of_a_gateway_that_never_lists_grows() {
+    let world = World::with(rules()).await;
+    let mut conn = world.pool.acquire().await.expect("a connection");
+    let lag_of = |lags: Vec<lag::Lag>| lags.into_iter().find(|lag| lag.pass == "LISTED").expect("a lag").seconds;
+    world.gateway.set_weather(Weather::Elsewhere);
+    world.compared().await;
+    let first = lag_of(lag::lags(&mut conn, &world.shop).await.expect("the lags"));
+    world.later(HOUR).await;
+    world.compared().await;
+    let second = lag_of(lag::lags(&mut conn, &world.shop).await.expect("the lags"));
+    assert!(second >= first + 3_600.0, "{first}, {second}");
+    world.gateway.set_weather(Weather::Fair);
+    for _ in 0..4 {
+        world.compared().await;
+    }
+    let last = lag_of(lag::lags(&mut conn, &world.shop).await.expect("the lags"));
+    assert!(last < 120.0, "{last}");
 }
 
 #[tokio::test]
@@ -354,15 +396,19 @@ async fn money_that_only_a_dispute_speaks_of_goes_back() {
     }
     world.gateway.capture_closed(accepted.order_id);
     let payment = world.gateway.payments(accepted.order_id)[0].gateway_payment_id.clone();
-    let disputed = WebhookEvent {
-        kind: WebhookKind::DisputeOpened,
+    let disputed = |kind: WebhookKind| WebhookEvent {
+        event_id: format!("evt_{kind:?}"),
+        kind,
         about: Some(WebhookSubject { gateway_id: "dp_1".to_owned(), refund_id: None }),
         ..capture_of(accepted.order_id, &payment)
     };
-    assert_eq!(world.hears(&disputed).await, Some("BOOKED"));
+    assert_eq!(world.hears(&disputed(WebhookKind::DisputeOpened)).await, Some("BOOKED"));
     world.assert_books("while it is to be compared").await;
     world.later(20 * MINUTE).await;
     assert_eq!(world.compared().await.1, 1);
+    world.settle().await;
+    assert_ne!(world.gateway.net(accepted.order_id), Decimal::ZERO, "the bank may take it yet");
+    assert_eq!(world.hears(&disputed(WebhookKind::DisputeWon)).await, Some("BOOKED"));
     world.settle().await;
     assert_eq!(world.gateway.net(accepted.order_id), Decimal::ZERO);
     world.assert_books("after it went back").await;

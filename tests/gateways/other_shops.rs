@@ -5,14 +5,11 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use domain::{
-    ids::OrderId,
     money::Money,
     ports::{Capture, GatewayPaymentStatus, GatewayRefundStatus, Proceeding, RefundOrder},
 };
-use engine::testing::TestWorker;
 use rust_decimal::Decimal;
-use serde_json::{Value, json};
-use std::sync::Arc;
+use serde_json::json;
 use uuid::Uuid;
 use workflows::{
     checkout::webhook,
@@ -21,120 +18,17 @@ use workflows::{
 };
 
 use super::{
-    account::Account,
-    till::{Bought, Course, Till, first_payment, total},
+    sale::{STRANGERS, Sale},
+    till::{Course, Till, first_payment},
 };
 use crate::{
     misfortune::Story as _,
     patience::until,
     provider::{PROVIDERS, Provider},
-    world::World,
 };
 
 /// Refunds of an order.
 const REFUNDS: &str = "select count(*) from refunds r join payments p on p.id = r.payment_id where p.order_id = $1";
-
-const STRANGERS: [Provider; 3] = [Provider::Stripe, Provider::Razorpay, Provider::PayPal];
-
-/// One order at one gateway, carried on step by step.
-struct Sale {
-    till: Till,
-    world: World,
-    account: Arc<Account>,
-    worker: TestWorker,
-    bought: Bought,
-}
-
-impl Sale {
-    async fn begin(provider: Provider, course: Course) -> Sale {
-        Sale::of(Till::with(provider, course, "USD")).await
-    }
-
-    async fn of(till: Till) -> Sale {
-        let world = till.world().await;
-        let account = till.account();
-        let bought = till.begin(&world, 1).await.remove(0);
-        let worker = world.healthy().await;
-        Sale { till, world, account, worker, bought }
-    }
-
-    fn order_id(&self) -> OrderId {
-        self.bought.accepted.order_id
-    }
-
-    async fn turn(&self) {
-        self.worker.turn(self.bought.accepted.workflow_id).await.expect("a turn");
-    }
-
-    /// Until nothing is left to do.
-    async fn drain(&self) {
-        assert!(self.worker.drain(200).await.expect("drained") < 200, "it never ends");
-    }
-
-    /// The first turn, after which it waits for the shopper, who agrees; and the shop hears of it.
-    async fn pays(&self) -> String {
-        self.turn().await;
-        let payment = first_payment(&self.world, self.order_id()).await;
-        self.account.site.agree(&payment).await;
-        self.account.all_told().await;
-        payment
-    }
-
-    async fn status(&self) -> Option<String> {
-        self.world.order_status(self.order_id().into()).await
-    }
-
-    async fn total(&self) -> Decimal {
-        total(&self.world, self.order_id()).await.expect("an order")
-    }
-
-    /// How often something is written about the order.
-    async fn count(&self, query: &'static str) -> i64 {
-        let counted = sqlx::query_scalar(query).bind(Uuid::from(self.order_id()));
-        counted.fetch_one(&self.world.pool).await.expect("a count")
-    }
-
-    /// The end: as the course wants it, and in balance.
-    async fn judge(&self, when: &str) {
-        self.account.all_told().await;
-        self.drain().await;
-        self.world.assert_books(when).await;
-        let judged = self.till.judge(&self.world, std::slice::from_ref(&self.bought), when).await;
-        assert_eq!(judged, [true], "{when}: {:?}", self.status().await);
-    }
-
-    /// Sold once: one capture, one confirmation, one e-mail of it.
-    async fn assert_sold_once(&self, when: &str) {
-        assert_eq!(self.status().await.as_deref(), Some("CONFIRMED"), "{when}");
-        let holds = self.account.site.holds(self.order_id()).await;
-        assert_eq!((holds.captures, holds.net), (1, self.total().await), "{when}");
-        let confirmed = "select count(*) from order_state_history where order_id = $1 and to_status = 'CONFIRMED'";
-        assert_eq!(self.count(confirmed).await, 1, "{when}");
-        let mails = self.world.mails.about(self.order_id());
-        assert_eq!(mails.iter().filter(|mail| mail.event == "order.confirmed").count(), 1, "{when}");
-    }
-
-    /// The events that the provider has sent, by kind.
-    async fn events(&self, kind: &str) -> Vec<String> {
-        let events = self.account.site.events().await;
-        let of_kind = events.iter().filter(|event| event["kind"] == kind);
-        of_kind.map(|event| event["id"].as_str().expect("an id").to_owned()).collect()
-    }
-
-    async fn calls(&self, operation: &str) -> Vec<Value> {
-        let ledger = self.account.site.ledger().await;
-        ledger.of("calls").iter().filter(|call| call["operation"] == operation).cloned().collect()
-    }
-
-    /// The keys under which an operation was called, each once.
-    async fn keys(&self, operation: &str) -> Vec<String> {
-        let calls = self.calls(operation).await;
-        let mut keys: Vec<_> = calls.iter().filter_map(|call| call["key"].as_str()).map(str::to_owned).collect();
-        keys.sort();
-        keys.dedup();
-        keys
-    }
-}
 
 async fn money(sale: &Sale) -> Money {
     Money::new(sale.total().await, "USD".parse().expect("a currency")).expect("an amount")

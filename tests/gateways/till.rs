@@ -228,12 +228,14 @@ impl Till {
         }
     }
 
-    async fn cancel(&self, world: &World, order_id: OrderId) {
+    /// Returns how much is promised back.
+    pub async fn cancel(&self, world: &World, order_id: OrderId) -> Decimal {
         let (by, reason) = ("user:asha".to_owned(), "a change of mind".to_owned());
         let request = CancelRequest { order_id, actor: Actor::Customer, by, reason };
         let mut tx = world.pool.begin().await.expect("a transaction");
-        cancellation::accept::accept(&mut tx, &world.shop.rules, &request, |_| true).await.expect("accepted");
+        let accepted = cancellation::accept::accept(&mut tx, &world.shop.rules, &request, |_| true).await;
         tx.commit().await.expect("committed");
+        accepted.expect("accepted").refund_amount
     }
 
     async fn send_back(&self, world: &World, one: &mut Bought) {
@@ -368,7 +370,7 @@ impl Story for Till {
                 continue;
             }
             match self.course {
-                Course::Cancelled => self.cancel(world, order_id).await,
+                Course::Cancelled => drop(self.cancel(world, order_id).await),
                 Course::PartlyRefunded => {
                     let mut tx = world.pool.begin().await.expect("a transaction");
                     pay_back::accept(&mut tx, order_id, PART, "user:clerk", "a scratch").await.expect("promised");

@@ -58,6 +58,7 @@ pub enum Action {
     HearOfRefund,
     DecideOnRefunds,
     Dispute,
+    RefundElsewhere,
 }
 
 /// How often, relative to one another.
@@ -99,6 +100,7 @@ const ODDS: &[(Action, u32)] = &[
     (Action::HearOfRefund, 4),
     (Action::DecideOnRefunds, 3),
     (Action::Dispute, 4),
+    (Action::RefundElsewhere, 2),
 ];
 
 /// How shoppers pay, and how often.
@@ -188,6 +190,7 @@ impl History {
             Action::HearOfRefund => self.hear_of_refund().await,
             Action::DecideOnRefunds => return self.decide_on_refunds().await.map(drop),
             Action::Dispute => self.dispute().await,
+            Action::RefundElsewhere => self.refund_elsewhere().await,
         }
         Ok(())
     }

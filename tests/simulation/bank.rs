@@ -70,6 +70,11 @@ pub fn word_of_refund(order_id: OrderId, refund: &(Uuid, GatewayRefund, String),
     }
 }
 
+/// What it would say of a refund that was made on its own site.
+pub fn word_of_elsewhere(order_id: OrderId, payment: &str, refund: &GatewayRefund) -> WebhookEvent {
+    word_of_refund(order_id, &(Uuid::nil(), refund.clone(), payment.to_owned()), false)
+}
+
 /// The shopper's bank wants a payment back, or has done with it.
 pub fn word_of_dispute(payment: &GatewayPayment, status: DisputeStatus) -> WebhookEvent {
     let kind = match status {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use domain::{ids::OrderId, payment::DisputeStatus};
+use domain::{ids::OrderId, payment::DisputeStatus, ports::WebhookEvent};
 use engine::{
     Registry, park,
     testing::{Faults, TestWorker, advance_clock},
@@ -88,6 +88,8 @@ pub struct Promises {
     pub reviews: BTreeMap<OrderId, StaffDecision>,
     /// Payments that banks wanted back, and how that stands.
     pub disputes: BTreeMap<String, DisputeStatus>,
+    /// What somebody has given back on the gateway's own site, as it would tell.
+    pub elsewhere: Vec<WebhookEvent>,
 }
 
 /// A live run, as whoever gives turns sees it.
@@ -442,6 +444,7 @@ impl History {
         }
         self.world.gateway.keep_refunds_pending(false);
         self.end_refunds();
+        self.end_disputes().await;
         for bought in self.bought.clone() {
             let order_id = bought.accepted.order_id;
             for refund in self.world.gateway.refunds(order_id) {
@@ -462,7 +465,7 @@ impl History {
                 self.diary.note(format!("{} goes on: {became:?}", run.name));
             }
             if due.is_empty() {
-                if self.decide_on_refunds().await? {
+                if self.decide_on_refunds().await? || self.hear_of_elsewhere().await {
                     continue;
                 }
                 // Some are looked at after all, and some never.

@@ -1,8 +1,12 @@
 //! What goes on at the back: orders that somebody must look at, refunds that are long under way, banks that want
 //! money back.
 
-use domain::{payment::DisputeStatus, ports::GatewayRefundStatus};
+use domain::{
+    payment::DisputeStatus,
+    ports::{GatewayPayment, GatewayRefundStatus},
+};
 use rand::{RngExt as _, seq::IndexedRandom as _};
+use rust_decimal::Decimal;
 use uuid::Uuid;
 use workflows::{
     fraud::{self, ReviewRefusal, StaffDecision},
@@ -110,15 +114,63 @@ impl History {
         let captured: Vec<_> = payments.into_iter().filter(|payment| payment.captured > payment.refunded).collect();
         let Some(payment) = captured.choose(&mut self.rng) else { return };
         let status = draw(self, &[(DisputeStatus::Opened, 3), (DisputeStatus::Won, 1), (DisputeStatus::Lost, 1)]);
+        let (payment, number) = (payment.clone(), self.number_of(&bought));
+        self.say_of_dispute(number, &payment, status).await;
+    }
+
+    /// Quarrels end.
+    pub async fn end_disputes(&mut self) {
+        for bought in self.bought.clone() {
+            for payment in self.world.gateway.payments(bought.accepted.order_id) {
+                if self.promises.disputes.get(&payment.gateway_payment_id) == Some(&DisputeStatus::Opened) {
+                    let status = draw(self, &[(DisputeStatus::Won, 1), (DisputeStatus::Lost, 1)]);
+                    let number = self.number_of(&bought);
+                    self.say_of_dispute(number, &payment, status).await;
+                }
+            }
+        }
+    }
+
+    async fn say_of_dispute(&mut self, number: usize, payment: &GatewayPayment, status: DisputeStatus) {
         let event = bank::word_of_dispute(payment, status);
         for _ in 0..self.rng.random_range(1..=2) {
             let outcome = bank::deliver(&self.world.pool, &event).await;
-            let number = self.number_of(&bought);
             self.diary.note(format!("the payment of checkout {number} is disputed: {status:?}, {outcome}"));
         }
         let stands = self.promises.disputes.entry(payment.gateway_payment_id.clone()).or_insert(status);
-        if *stands == DisputeStatus::Opened {
+        // What was won may be lost later.
+        if *stands == DisputeStatus::Opened || status == DisputeStatus::Lost {
             *stands = status;
         }
+    }
+
+    /// Somebody gives money back on the gateway's own site, which tells of it, twice, or never.
+    pub async fn refund_elsewhere(&mut self) {
+        let Some(bought) = self.an_order() else { return };
+        let (order_id, number) = (bought.accepted.order_id, self.number_of(&bought));
+        let payments = self.world.gateway.payments(order_id);
+        let captured: Vec<_> = payments.into_iter().filter(|payment| payment.captured > payment.refunded).collect();
+        let Some(payment) = captured.choose(&mut self.rng) else { return };
+        let left = payment.captured - payment.refunded;
+        let amount =
+            if self.rng.random_bool(0.3) { left } else { left.min(Decimal::from(self.rng.random_range(1..=500))) };
+        let refund = self.world.gateway.give_back_elsewhere(&payment.gateway_payment_id, amount);
+        let event = bank::word_of_elsewhere(order_id, &payment.gateway_payment_id, &refund);
+        self.diary.note(format!("{amount} of checkout {number} are given back elsewhere"));
+        for _ in 0..self.rng.random_range(0..=2) {
+            let outcome = bank::deliver(&self.world.pool, &event).await;
+            self.diary.note(format!("word of it: {outcome}"));
+        }
+        self.promises.elsewhere.push(event);
+    }
+
+    /// The gateway tells of all that was given back elsewhere and was not booked. Returns whether there was any.
+    pub async fn hear_of_elsewhere(&mut self) -> bool {
+        let mut has_booked = false;
+        for event in self.promises.elsewhere.clone() {
+            let outcome = bank::deliver(&self.world.pool, &event).await;
+            has_booked |= outcome == "BOOKED";
+        }
+        has_booked
     }
 }

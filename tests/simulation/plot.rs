@@ -45,6 +45,7 @@ impl Plot {
                     | Action::HearOfRefund
                     | Action::DecideOnRefunds
                     | Action::Dispute
+                    | Action::RefundElsewhere
             ),
         };
         if is_what_it_is_about { 5 } else { 1 }

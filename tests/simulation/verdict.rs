@@ -1,5 +1,6 @@
 //! What must be true when everything has come to its end, and what must be true all along.
 
+use domain::money::Money;
 use rust_decimal::Decimal;
 use uuid::Uuid;
 use workflows::{audit, fraud::StaffDecision};
@@ -61,6 +62,11 @@ struct Outcome {
     returned: Decimal,
     /// Paid back by other means, because the gateway had refused to.
     by_hand: Decimal,
+    /// Of that, taken by shoppers' banks.
+    taken: Decimal,
+    /// Given back on the gateway's own site, as far as it is booked.
+    elsewhere: Decimal,
+    is_lost: bool,
     is_doubtful: bool,
     was_confirmed: bool,
     has_left: bool,
@@ -143,6 +149,12 @@ impl History {
                           where r.order_id = o.id and r.status = 'REFUNDED') as returned,
                         (select coalesce(sum(r.amount), 0) from refunds r
                           where r.payment_id = p.id and r.by_hand and r.gateway_payment_id is not null) as by_hand,
+                        (select coalesce(sum(d.booked_amount), 0) from payment_disputes d
+                          where d.order_id = o.id) as taken,
+                        (select coalesce(sum(r.amount), 0) from refunds r
+                          where r.payment_id = p.id and r.origin = 'GATEWAY') as elsewhere,
+                        exists (select from payment_disputes d
+                                 where d.order_id = o.id and d.status = 'LOST') as is_lost,
                         exists (select from order_screenings s
                                  where s.order_id = o.id and s.decision = 'REVIEW') as is_doubtful,
                         o.confirmed_at is not null as was_confirmed,
@@ -163,15 +175,27 @@ impl History {
                 wrong.push(format!("checkout {number} was charged more than once in {tries} tries: {payments:?}"));
             }
             let promised = self.promises.refunds.get(&order_id).copied().unwrap_or_default();
+            let given = self.promises.elsewhere.iter().filter(|event| event.order_id == Some(order_id));
+            let given: Decimal = given.filter_map(|event| event.amount.as_ref()).map(Money::amount).sum();
             let sold = outcome.as_ref().filter(|outcome| outcome.is_sold());
+            if let Some(sold) = sold {
+                // What has gone back otherwise took the place of what was promised, or came on top.
+                let (least, otherwise) = (promised + sold.returned, sold.elsewhere + sold.taken);
+                if sold.refunded < least || sold.refunded > least + otherwise {
+                    wrong.push(format!("checkout {number}: {promised} was promised back: {sold:?}"));
+                }
+            }
+            // The bank may have taken what somebody had given back, too.
+            let is_lost = outcome.as_ref().is_some_and(|outcome| outcome.is_lost);
+            let unknown = given - outcome.as_ref().map_or(Decimal::ZERO, |outcome| outcome.elsewhere);
+            if !unknown.is_zero() && !is_lost {
+                wrong.push(format!("checkout {number}: {unknown} given back elsewhere are not booked: {outcome:?}"));
+            }
             let due = match sold {
-                Some(sold) if !bought.is_cash => sold.total - promised - sold.returned,
+                Some(sold) if !bought.is_cash => sold.total - sold.refunded,
                 Some(_) | None => Decimal::ZERO,
             };
-            if let Some(sold) = sold.filter(|sold| sold.refunded != promised + sold.returned) {
-                wrong.push(format!("checkout {number}: {promised} was promised back: {sold:?}"));
-            }
-            if net != due + by_hand {
+            if net != due + by_hand - unknown {
                 wrong.push(format!("checkout {number}: the gateway has {net}, and {due} is due: {outcome:?}"));
             }
             match self.promises.reviews.get(&order_id) {

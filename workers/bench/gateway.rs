@@ -13,9 +13,9 @@ use domain::{
     money::Money,
     payment::PaymentMethod,
     ports::{
-        GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, GatewayRefundStatus, Lookup, Operation,
-        PaymentGateway, PaymentPage, PaymentRequest, Proceeding, RefundOrder, Unsupported, Webhook, WebhookError,
-        Window,
+        GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, GatewayRefundStatus, ListedRefund, Lookup,
+        Operation, PaymentGateway, PaymentPage, PaymentRequest, Proceeding, RefundOrder, Unsupported, Webhook,
+        WebhookError, Window,
     },
 };
 use rust_decimal::Decimal;
@@ -34,7 +34,8 @@ struct Memory {
     payments: HashMap<OrderId, GatewayPayment>,
     /// Whose a payment is, by its id.
     orders: HashMap<String, OrderId>,
-    refunds: HashMap<Uuid, GatewayRefund>,
+    /// By our ids of them, with their payments.
+    refunds: HashMap<Uuid, (String, GatewayRefund)>,
 }
 
 impl Instantly {
@@ -110,7 +111,7 @@ impl PaymentGateway for Instantly {
         let RefundOrder { refund_id, gateway_payment_id, amount, .. } = refund;
         let Memory { payments, orders, refunds } = &mut *self.memory();
         if let Some(refund) = refunds.get(refund_id) {
-            return Ok(refund.clone());
+            return Ok(refund.1.clone());
         }
         let payment = orders.get(gateway_payment_id).and_then(|order_id| payments.get_mut(order_id));
         let payment = payment.filter(|payment| payment.refunded + amount.amount() <= payment.captured);
@@ -125,12 +126,22 @@ impl PaymentGateway for Instantly {
             status: GatewayRefundStatus::Succeeded,
             failure: None,
         };
-        refunds.insert(*refund_id, refund.clone());
+        refunds.insert(*refund_id, (gateway_payment_id.clone(), refund.clone()));
         Ok(refund)
     }
 
     async fn find_refund(&self, refund: &RefundOrder) -> Result<Option<GatewayRefund>, GatewayError> {
-        Ok(self.memory().refunds.get(&refund.refund_id).cloned())
+        Ok(self.memory().refunds.get(&refund.refund_id).map(|(_, refund)| refund.clone()))
+    }
+
+    async fn refunds(&self, gateway_payment_id: &str) -> Result<Vec<ListedRefund>, GatewayError> {
+        let memory = self.memory();
+        let of_payment = memory.refunds.iter().filter(|(_, (payment_id, _))| payment_id == gateway_payment_id);
+        let listed = |(id, (_, refund)): (&Uuid, &(String, GatewayRefund))| ListedRefund {
+            refund_id: Some(*id),
+            refund: refund.clone(),
+        };
+        Ok(of_payment.map(listed).collect())
     }
 
     async fn list(&self, _: Window, _: Option<&str>) -> Result<PaymentPage, GatewayError> {

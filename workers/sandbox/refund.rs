@@ -21,11 +21,11 @@ pub(crate) struct NewRefund {
     amount: String,
 }
 
-/// `?refundId=`
+/// `?refundId=`; without, all.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct OfRefund {
-    refund_id: String,
+    refund_id: Option<String>,
 }
 
 /// A refund as the gateway keeps it.
@@ -77,7 +77,7 @@ pub(crate) async fn find(
     Query(OfRefund { refund_id }): Query<OfRefund>,
 ) -> Result<Json<Value>, Refusal> {
     let mut connection = gateway.pool.acquire().await?;
-    let refunds = known(&mut connection, &payment_id, Some(&refund_id), None).await?;
+    let refunds = known(&mut connection, &payment_id, refund_id.as_deref(), None).await?;
     Ok(Json(json!({ "items": refunds.iter().map(Refund::view).collect::<Vec<_>>() })))
 }
 

@@ -19,13 +19,14 @@ use crate::{
     notification::Notice,
     refund::{
         RefundPayment, RefundRequest,
-        desk::{NEWS, News},
+        desk::{Decision, NEWS, News},
     },
     store::{
         disputes::{self, Dispute},
+        orders,
         payments::{self, OrderOfPayment},
         reconciliation::checks,
-        refunds::{self, Booking, DueRefund, Elsewhere},
+        refunds::{self, Booking, DueRefund, Elsewhere, otherwise},
         webhook_inbox,
     },
 };
@@ -252,7 +253,8 @@ impl Said<'_> {
             Some(about) => refunds::of_gateway(conn, self.order_id, about).await?,
             None => None,
         };
-        let Some(own) = own else { return self.made_elsewhere(conn).await };
+        // What was made elsewhere may stand there in part only.
+        let Some(own) = own.filter(|own| !own.is_elsewhere) else { return self.made_elsewhere(conn).await };
         match (own.status, &self.event.kind) {
             // Its run has its answer, or will have.
             (RefundStatus::Pending, _) if !own.is_noted => Ok("IGNORED"),
@@ -278,7 +280,6 @@ impl Said<'_> {
         let now = engine::now(&mut *conn).await?;
         let elsewhere = Elsewhere {
             order_id: self.order_id,
-            gateway: self.gateway,
             gateway_payment_id: &self.event.gateway_payment_id,
             gateway_refund_id: &about.gateway_id,
             amount,
@@ -290,20 +291,27 @@ impl Said<'_> {
                 Ok("BOOKED")
             }
             Booking::Known => Ok("IGNORED"),
-            // More than there is, or of a payment that we do not know: a person finds out.
-            Booking::DoesNotFit => self.compare_again(conn).await,
+            // It may be what a refund of ours was refused for, which finds it when it is tried again. Or there is not so
+            // much, or it is of a payment that we do not know: a person finds out.
+            Booking::DoesNotFit => {
+                self.wake_refunds(conn, &about.gateway_id).await?;
+                self.compare_again(conn).await
+            }
         }
     }
 
-    /// The order stays as it is: whether goods are kept back is the staff's to decide.
+    /// The order stays as it is: whether goods are kept back is the staff's to decide. What the bank has taken counts as
+    /// given back, and refunds of the payment wait until it is known who keeps the money.
     async fn disputed(&self, conn: &mut PgConnection, status: DisputeStatus) -> Result<&'static str, sqlx::Error> {
         let Some(about) = &self.event.about else { return self.compare_again(conn).await };
-        let now = engine::now(&mut *conn).await?;
+        let (payment, now) = (&self.event.gateway_payment_id, engine::now(&mut *conn).await?);
+        // Before the dispute, as whoever books refunds takes them.
+        orders::lock(&mut *conn, self.order_id).await?;
         let dispute = Dispute {
             gateway: self.gateway,
             gateway_dispute_id: &about.gateway_id,
             order_id: self.order_id,
-            gateway_payment_id: &self.event.gateway_payment_id,
+            gateway_payment_id: payment,
             amount: self.event.amount.as_ref(),
             reason: self.event.failure.as_deref(),
             status,
@@ -312,11 +320,33 @@ impl Said<'_> {
             return Ok("IGNORED");
         }
         // If we have not heard that it was paid, the gateway is to say what is in it.
-        if self.order.confirmed_by.as_ref() != Some(&self.event.gateway_payment_id) {
+        if self.order.confirmed_by.as_ref() != Some(payment) {
             checks::check_again(conn, self.order_id).await?;
+        }
+        if status == DisputeStatus::Lost {
+            otherwise::book_taken(conn, self.order_id, payment, now).await?;
+        }
+        if status != DisputeStatus::Opened {
+            self.wake_refunds(conn, &format!("{}/{}", about.gateway_id, status.as_str())).await?;
         }
         disputed(self.gateway, self.order_id, self.event, &about.gateway_id, status).tell(conn).await?;
         Ok("BOOKED")
+    }
+
+    /// Has those that wait, or were refused, tried again: because of `what`, they may go through now, or need not.
+    async fn wake_refunds(&self, conn: &mut PgConnection, what: &str) -> Result<(), sqlx::Error> {
+        let now = engine::now(&mut *conn).await?;
+        for (refund_id, run_id, status) in
+            refunds::unsettled(conn, self.order_id, &self.event.gateway_payment_id).await?
+        {
+            let decision = (status == RefundStatus::Failed).then_some(Decision::Resend);
+            let news = News { refund_id, decision };
+            let delivery = engine::run::signal(conn, run_id, NEWS, &format!("{refund_id}/{what}"), &news).await?;
+            if decision.is_some() && delivery == Delivery::Delivered {
+                refunds::reopen(conn, refund_id, now).await?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -350,10 +380,14 @@ fn disputed(gateway: &str, order_id: OrderId, event: &WebhookEvent, dispute_id: 
     let reason = event.failure.as_deref().unwrap_or("none given");
     let (subject, what) = match status {
         DisputeStatus::Opened => {
-            ("opened", "The shopper's bank wants the money back. Answer it on the gateway's site in time.")
+            let what = "The shopper's bank wants the money back. Answer it on the gateway's site in time. Until it has \
+                        ended, no refund of this payment is sent.";
+            ("opened", what)
         }
-        DisputeStatus::Won => ("won", "The money stays."),
-        DisputeStatus::Lost => ("lost", "The money is gone."),
+        DisputeStatus::Won => ("won", "The money stays. Refunds that waited for this are sent."),
+        DisputeStatus::Lost => {
+            ("lost", "The money is gone. It counts as given back: what is cancelled or returned gives back the rest.")
+        }
     };
     let text = format!(
         "{what} The order stays as it is.\n\nOrder: {order_id}\nGateway: {gateway}\nPayment: {}\nDispute: \

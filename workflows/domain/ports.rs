@@ -173,6 +173,15 @@ pub struct GatewayRefund {
     pub failure: Option<String>,
 }
 
+/// A refund as a gateway lists it, whoever asked for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ListedRefund {
+    /// Our id of it, if its reference is one.
+    pub refund_id: Option<Uuid>,
+    /// How it stands.
+    pub refund: GatewayRefund,
+}
+
 /// Where a refund stands at the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -346,6 +355,10 @@ pub trait PaymentGateway: Send + Sync {
 
     /// The refund that was made for ours, if there is one.
     async fn find_refund(&self, refund: &RefundOrder) -> Result<Option<GatewayRefund>, GatewayError>;
+
+    /// Every refund of a payment, also those that somebody has made on the gateway's own site, but for those that
+    /// cannot be read; empty if it never heard of the payment.
+    async fn refunds(&self, gateway_payment_id: &str) -> Result<Vec<ListedRefund>, GatewayError>;
 
     /// Payments made in a stretch of the gateway's time, in any order, a page at a time: the first, or the one
     /// that `page` names. A payment that it has all along is on one of them.

@@ -1,16 +1,20 @@
 //! Payments and refunds of ours, each asked about in its time.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::ports::{GatewayError, GatewayPayment, Lookup, PaymentGateway, Window};
+use domain::{
+    ids::OrderId,
+    ports::{GatewayError, GatewayPayment, GatewayRefundStatus, ListedRefund, Lookup, PaymentGateway, Window},
+};
 use engine::{Call, CallContext, Dependency, RetryPolicy, SetTx, Step, StepError, Tx, Undo, Undoing, legible};
+use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 
 use super::{
     Reconciled,
-    compare::{Finding, Mismatch, MismatchKind, compare},
+    compare::{Finding, Mismatch, MismatchKind, compare, refund_word},
     report,
 };
 use crate::{
@@ -18,11 +22,12 @@ use crate::{
     desk::dependency_of,
     rules::Reconciliation,
     store::{
-        alone, payments,
+        alone, disputes, payments,
         reconciliation::{
             booked,
             checks::{self, Check, Pass},
         },
+        refunds::otherwise,
     },
 };
 
@@ -102,14 +107,23 @@ impl Undo<Picked> for PutBack {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Answer {
-    /// These payments.
-    Found(Vec<GatewayPayment>),
+    /// This.
+    Found(Known),
     /// It will not say.
     Refused(String),
     /// It did not say.
     Unknown(String),
     /// It was not asked.
     Unasked,
+}
+
+/// Payments, and what went back of each.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Known {
+    payments: Vec<GatewayPayment>,
+    /// By the gateway's ids of the payments.
+    refunds: BTreeMap<String, Vec<ListedRefund>>,
 }
 
 /// What the gateway said of a batch.
@@ -172,7 +186,7 @@ impl Call for FindPayments<'_> {
 }
 
 async fn find(gateway: &dyn PaymentGateway, lookup: &Lookup) -> Answer {
-    let found = tokio::time::timeout(PATIENCE, gateway.find(lookup)).await;
+    let found = tokio::time::timeout(PATIENCE, known(gateway, lookup)).await;
     match found.unwrap_or_else(|_| Err(GatewayError::Unknown("it took too long".to_owned()))) {
         Ok(found) => Answer::Found(found),
         Err(error @ GatewayError::Refused { .. }) => {
@@ -189,6 +203,15 @@ async fn find(gateway: &dyn PaymentGateway, lookup: &Lookup) -> Answer {
             Answer::Unknown(legible(&error.to_string()).into_owned())
         }
     }
+}
+
+async fn known(gateway: &dyn PaymentGateway, lookup: &Lookup) -> Result<Known, GatewayError> {
+    let (payments, mut refunds) = (gateway.find(lookup).await?, BTreeMap::new());
+    for payment in payments.iter().filter(|payment| payment.refunded > Decimal::ZERO) {
+        let id = &payment.gateway_payment_id;
+        refunds.insert(id.clone(), gateway.refunds(id).await?);
+    }
+    Ok(Known { payments, refunds })
 }
 
 /// Whether it answers at all: asked what was paid a moment ago, a refusal is an answer too.
@@ -262,27 +285,51 @@ impl Step for CompareBooks<'_> {
 }
 
 /// What follows from the gateway's answer about one order.
-async fn settle(
-    tx: &mut Tx<'_>,
-    gateway: &str,
-    check: &Check,
-    found: &[GatewayPayment],
-) -> Result<Reconciled, StepError> {
-    let mut sum = Reconciled::default();
-    let Some(books) = booked(tx.conn(), check.order_id).await? else { return Ok(sum) };
+async fn settle(tx: &mut Tx<'_>, gateway: &str, check: &Check, found: &Known) -> Result<Reconciled, StepError> {
+    let (mut sum, order_id, now) = (Reconciled::default(), check.order_id, tx.now());
+    for payment in disputes::unbooked(tx.conn(), order_id).await? {
+        otherwise::book_taken(tx.conn(), order_id, &payment, now).await?;
+    }
+    let Some(books) = booked(tx.conn(), order_id).await? else { return Ok(sum) };
     sum.compared += 1;
-    for finding in compare(&books, found) {
+    let mut findings = compare(&books, &found.payments);
+    let is_refunded = |finding: &Finding| matches!(finding, Finding::Mismatch(mismatch) if mismatch.kind == MismatchKind::RefundedDiffers);
+    if findings.iter().any(is_refunded) && pass_on_refunds(tx, gateway, order_id, &found.refunds, &mut sum).await? {
+        let Some(books) = booked(tx.conn(), order_id).await? else { return Ok(sum) };
+        findings = compare(&books, &found.payments);
+    }
+    for finding in findings {
         match finding {
             Finding::Untold(event) => {
                 let outcome = webhook::receive(tx.conn(), gateway, &event).await?;
-                tracing::info!(order_id = %check.order_id, payment = event.gateway_payment_id, outcome,
+                tracing::info!(%order_id, payment = event.gateway_payment_id, outcome,
                     "the gateway's word had not been heard; passed on");
                 sum.told += u64::from(outcome != "IGNORED");
             }
             Finding::Mismatch(mismatch) => {
-                sum.mismatches += u64::from(report(tx, gateway, check.order_id, &mismatch).await?);
+                sum.mismatches += u64::from(report(tx, gateway, order_id, &mismatch).await?);
             }
         }
     }
     Ok(sum)
+}
+
+/// Refunds that the gateway lists, as if it told of them now; true when one was booked that nobody here had heard of.
+async fn pass_on_refunds(
+    tx: &mut Tx<'_>,
+    gateway: &str,
+    order_id: OrderId,
+    refunds: &BTreeMap<String, Vec<ListedRefund>>,
+    sum: &mut Reconciled,
+) -> Result<bool, StepError> {
+    let mut has_booked = false;
+    for (payment, listed) in refunds {
+        for made in listed.iter().filter(|made| made.refund.status == GatewayRefundStatus::Succeeded) {
+            let outcome = webhook::receive(tx.conn(), gateway, &refund_word(order_id, payment, made)).await?;
+            tracing::info!(%order_id, payment, outcome, "a refund may not have been heard of; passed on");
+            sum.told += u64::from(outcome == "BOOKED");
+            has_booked |= outcome == "BOOKED";
+        }
+    }
+    Ok(has_booked)
 }

@@ -1,8 +1,9 @@
 //! What the books say, what the gateway says, and what follows from the difference.
 
 use domain::{
+    ids::OrderId,
     money::Money,
-    ports::{GatewayPayment, GatewayPaymentStatus, WebhookEvent, WebhookKind},
+    ports::{GatewayPayment, GatewayPaymentStatus, ListedRefund, WebhookEvent, WebhookKind, WebhookSubject},
 };
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
@@ -120,6 +121,20 @@ fn compare_one(booked: &Booked, payment: &GatewayPayment) -> Option<Finding> {
         );
     }
     None
+}
+
+/// The gateway's word of a refund, as its webhook would have brought it.
+pub(super) fn refund_word(order_id: OrderId, gateway_payment_id: &str, listed: &ListedRefund) -> WebhookEvent {
+    let ListedRefund { refund_id, refund } = listed;
+    WebhookEvent {
+        event_id: format!("reconciliation/{}", refund.gateway_refund_id),
+        kind: WebhookKind::RefundSucceeded,
+        gateway_payment_id: gateway_payment_id.to_owned(),
+        order_id: Some(order_id),
+        amount: Some(refund.amount.clone()),
+        failure: None,
+        about: Some(WebhookSubject { gateway_id: refund.gateway_refund_id.clone(), refund_id: *refund_id }),
+    }
 }
 
 /// The gateway's word, as its webhook would have brought it.

@@ -57,7 +57,7 @@ impl Listing {
     }
 }
 
-/// Where to read on. Changes nothing: the walk moves when what was listed has been looked for.
+/// Where to read on. The walk moves when what was listed has been looked for.
 #[derive(Debug)]
 pub(super) struct OpenListing<'a> {
     pub(super) name: &'a str,
@@ -75,9 +75,14 @@ impl Step for OpenListing<'_> {
         Ok(match place {
             Some(place) if !place.window.is_empty() => place,
             seen => {
-                let from = seen.map_or(horizon - FIRST, |place| place.window.until);
+                let from = seen.as_ref().map_or(horizon - FIRST, |place| place.window.until);
                 let until = if horizon - from < SHORTEST { from } else { horizon.min(from + LONGEST) };
-                Place { window: Window { from, until }, page: None }
+                let place = Place { window: Window { from, until }, page: None };
+                if seen.is_none() {
+                    // From now on the lag tells, also with a gateway that never lists anything.
+                    listings::move_on(tx.conn(), self.name, self.listing.as_str(), &place, &place).await?;
+                }
+                place
             }
         })
     }

@@ -6,12 +6,13 @@ use domain::{
     ids::OrderId,
     money::{Money, to_wire},
     notification::StaffReport,
-    ports::{GatewayError, GatewayRefund, GatewayRefundStatus, Operation, PaymentGateway, RefundOrder},
+    ports::{GatewayError, GatewayRefund, GatewayRefundStatus, ListedRefund, Operation, PaymentGateway, RefundOrder},
 };
 use engine::{
     Call, CallContext, Dependency, Forward, Result, RetryPolicy, SetResult, SetStep, SetTx, Start, StepError, done,
     legible,
 };
+use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -24,8 +25,9 @@ use crate::{
     desk::Desk,
     notification::{Notice, Notification, Refunded},
     store::{
+        disputes::Contested,
         orders,
-        refunds::{self, DueRefund, PaidBack},
+        refunds::{self, DueRefund, PaidBack, otherwise},
     },
 };
 
@@ -36,8 +38,10 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Sends back what this run has claimed, however long that takes, settles each refund, and tells the
 /// shopper. Cash is not sent: it is recorded as paid back by hand. What the gateway refuses, at once or
-/// days later, is FAILED, and holds up no other; the run waits until the gateway has ended the rest, and until
-/// a person has had each of those sent again, or has paid it.
+/// days later, is FAILED, and holds up no other, unless the money has gone back already: given back on the gateway's own
+/// site, or taken by the shopper's bank. Nothing is sent of a payment that the bank still wants back. The run waits
+/// until the gateway has ended the rest, and until a person has had each of those that are FAILED sent again, or has
+/// paid it.
 ///
 /// # Errors
 /// Ends the turn, or parks the run as any step of a flow that only goes forward.
@@ -51,21 +55,21 @@ pub(crate) async fn give_back(
     let sending = Sending { order_id: request.order_id, gateway };
     let mut open = Vec::new();
     for refund in due {
-        let mut going = Going { refund, stands: Stands::Refused, why: String::new(), told: 0 };
+        let mut going = Going { refund: refund.clone(), stands: Stands::Refused, why: String::new(), told: 0 };
         if !sending.send(flow, &mut going).await? {
             open.push(going);
         }
     }
     while !open.is_empty() {
-        let is_under_way = open.iter().any(|going| going.stands == Stands::UnderWay);
-        let news = flow.wait_for::<News>(NEWS, if is_under_way { DAY } else { STAFF_PATIENCE }).await?;
+        let is_moving = open.iter().any(|going| going.stands != Stands::Refused);
+        let news = flow.wait_for::<News>(NEWS, if is_moving { DAY } else { STAFF_PATIENCE }).await?;
         // Whoever decides has the order before this run, whose row we have heard at.
         flow.checkpoint().await?;
         match news {
             Some(news) => sending.follow(flow, &mut open, news).await?,
-            None if is_under_way => {
+            None if is_moving => {
                 for at in (0..open.len()).rev() {
-                    if open[at].stands == Stands::UnderWay && sending.ask(flow, &mut open[at]).await? {
+                    if sending.go_on(flow, &mut open[at]).await? {
                         open.remove(at);
                     }
                 }
@@ -85,13 +89,15 @@ pub(crate) async fn give_back(
 enum Stands {
     /// The gateway has it in hand.
     UnderWay,
+    /// The shopper's bank wants the same money back: it waits for how that ends.
+    Disputed,
     /// The gateway refuses it, and a person is to decide.
     Refused,
 }
 
 /// A refund on its way.
-struct Going<'a> {
-    refund: &'a DueRefund,
+struct Going {
+    refund: DueRefund,
     stands: Stands,
     /// What the gateway said last.
     why: String,
@@ -108,14 +114,23 @@ struct Sending<'a> {
 
 impl Sending<'_> {
     /// Sends one refund; true when it has arrived.
-    async fn send(&self, flow: &mut Forward<'_>, going: &mut Going<'_>) -> Result<bool> {
-        let Some(order) = self.order(going.refund) else { return self.settle(flow, going.refund, None).await };
-        // Ends: each time is further from the one before, and the journal is finite.
+    async fn send(&self, flow: &mut Forward<'_>, going: &mut Going) -> Result<bool> {
+        // Ends: each time is further from the one before, or over less; and the journal is finite.
         for time in 0_u32.. {
+            let Some(order) = self.order(&going.refund) else { return self.settle(flow, &going.refund, None).await };
             let desk = Desk::new(flow.pool(), self.gateway);
             match flow.call(SendRefund { order: &order, desk: &desk }).await? {
                 Sent::Accepted(sent) => return self.come_to(flow, going, sent).await,
-                Sent::Refused { why } => return self.refused(flow, going, why).await,
+                Sent::Disputed => {
+                    going.stands = Stands::Disputed;
+                    return Ok(false);
+                }
+                Sent::Refused { why, made } => match self.refused(flow, going, why, made).await? {
+                    // A part of it has gone back otherwise: the rest is another call.
+                    Refused::InPart => {}
+                    Refused::Whole => return Ok(false),
+                    Refused::GoneBack => return Ok(true),
+                },
                 Sent::NotNow { why, after_s } => {
                     tracing::info!(order_id = %self.order_id, refund_id = %order.refund_id, why, "a refund must wait");
                     flow.sleep(LATER, later(after_s, time)).await?;
@@ -136,9 +151,9 @@ impl Sending<'_> {
     }
 
     /// Does what the gateway's word on a refund leads to; true when it has arrived.
-    async fn come_to(&self, flow: &mut Forward<'_>, going: &mut Going<'_>, sent: GatewayRefund) -> Result<bool> {
+    async fn come_to(&self, flow: &mut Forward<'_>, going: &mut Going, sent: GatewayRefund) -> Result<bool> {
         match sent.status {
-            GatewayRefundStatus::Succeeded => self.settle(flow, going.refund, Some(sent)).await,
+            GatewayRefundStatus::Succeeded => self.settle(flow, &going.refund, Some(sent)).await,
             GatewayRefundStatus::Pending => {
                 going.stands = Stands::UnderWay;
                 flow.tx(NoteRefund { refund_id: going.refund.refund_id, sent }).await?;
@@ -146,7 +161,11 @@ impl Sending<'_> {
             }
             GatewayRefundStatus::Failed => {
                 let why = sent.failure.unwrap_or_else(|| "it did not go through".to_owned());
-                self.refused(flow, going, why).await
+                match self.refused(flow, going, why, Vec::new()).await? {
+                    Refused::GoneBack => Ok(true),
+                    Refused::InPart => Box::pin(self.send(flow, going)).await,
+                    Refused::Whole => Ok(false),
+                }
             }
         }
     }
@@ -157,18 +176,40 @@ impl Sending<'_> {
         Ok(true)
     }
 
-    /// The gateway says no, of which the staff hears each time.
-    async fn refused(&self, flow: &mut Forward<'_>, going: &mut Going<'_>, why: String) -> Result<bool> {
+    /// The gateway says no. If that is because of what has gone back otherwise, of which `made` is what it lists, the
+    /// refund gives way to that; otherwise the staff hears of it, each time.
+    async fn refused(
+        &self,
+        flow: &mut Forward<'_>,
+        going: &mut Going,
+        why: String,
+        made: Vec<ListedRefund>,
+    ) -> Result<Refused> {
         let (order_id, refund) = (self.order_id, going.refund.clone());
-        flow.tx(FailRefund { order_id, refund, why: why.clone() }).await?;
-        (going.why, going.stands) = (why, Stands::Refused);
-        self.tell_staff(flow, going).await?;
-        Ok(false)
+        let rest = flow.tx(FailRefund { order_id, refund, why: why.clone(), made }).await?;
+        let Some(rest) = rest else {
+            (going.why, going.stands) = (why, Stands::Refused);
+            self.tell_staff(flow, going).await?;
+            return Ok(Refused::Whole);
+        };
+        let notice = gone_back(order_id, &going.refund, rest);
+        flow.start(Start::<Notification>::new(notice.key(), &notice)).await?;
+        going.refund.amount = rest;
+        Ok(if rest.is_zero() { Refused::GoneBack } else { Refused::InPart })
+    }
+
+    /// Does what a day without news asks for; true when the refund has arrived.
+    async fn go_on(&self, flow: &mut Forward<'_>, going: &mut Going) -> Result<bool> {
+        match going.stands {
+            Stands::UnderWay => self.ask(flow, going).await,
+            Stands::Disputed => self.send(flow, going).await,
+            Stands::Refused => Ok(false),
+        }
     }
 
     /// Asks the gateway about a refund that it has in hand; true when it has arrived.
-    async fn ask(&self, flow: &mut Forward<'_>, going: &mut Going<'_>) -> Result<bool> {
-        let Some(order) = self.order(going.refund) else { return Ok(false) };
+    async fn ask(&self, flow: &mut Forward<'_>, going: &mut Going) -> Result<bool> {
+        let Some(order) = self.order(&going.refund) else { return Ok(false) };
         let desk = Desk::new(flow.pool(), self.gateway);
         match flow.call(FindRefund { order: &order, desk: &desk }).await? {
             Some(found) if found.status != GatewayRefundStatus::Pending => self.come_to(flow, going, found).await,
@@ -177,18 +218,17 @@ impl Sending<'_> {
     }
 
     /// Does what is to be done about one of those that have not arrived.
-    async fn follow(&self, flow: &mut Forward<'_>, open: &mut Vec<Going<'_>>, news: News) -> Result<()> {
+    async fn follow(&self, flow: &mut Forward<'_>, open: &mut Vec<Going>, news: News) -> Result<()> {
         let Some(at) = open.iter().position(|going| going.refund.refund_id == news.refund_id) else {
             return Ok(());
         };
-        let has_arrived = match (news.decision, open[at].stands) {
-            (Some(Decision::Settle), _) => {
-                self.tell(flow, open[at].refund).await?;
+        let has_arrived = match news.decision {
+            Some(Decision::Settle) => {
+                self.tell(flow, &open[at].refund).await?;
                 true
             }
-            (Some(Decision::Resend), _) => self.send(flow, &mut open[at]).await?,
-            (None, Stands::UnderWay) => self.ask(flow, &mut open[at]).await?,
-            (None, Stands::Refused) => false,
+            Some(Decision::Resend) => self.send(flow, &mut open[at]).await?,
+            None => self.go_on(flow, &mut open[at]).await?,
         };
         if has_arrived {
             open.remove(at);
@@ -196,9 +236,9 @@ impl Sending<'_> {
         Ok(())
     }
 
-    async fn tell_staff(&self, flow: &mut Forward<'_>, going: &mut Going<'_>) -> Result<()> {
+    async fn tell_staff(&self, flow: &mut Forward<'_>, going: &mut Going) -> Result<()> {
         going.told += 1;
-        let notice = refused(self.order_id, going.refund, &going.why, going.told);
+        let notice = refused(self.order_id, &going.refund, &going.why, going.told);
         flow.start(Start::<Notification>::new(notice.key(), &notice)).await?;
         Ok(())
     }
@@ -227,6 +267,31 @@ fn refused(order_id: OrderId, refund: &DueRefund, why: &str, time: u32) -> Notic
     Notice::to_staff("refund.failed", StaffReport { id, subject, text })
 }
 
+/// What the staff is told when a refund was not needed, or not all of it.
+fn gone_back(order_id: OrderId, refund: &DueRefund, rest: Decimal) -> Notice {
+    let DueRefund { refund_id, gateway_payment_id, amount, currency } = refund;
+    let (gone, rest) = (to_wire(*amount - rest, *currency), to_wire(rest, *currency));
+    let payment = gateway_payment_id.as_deref().unwrap_or_default();
+    let text = format!(
+        "Of what was to be given back, some had gone back already: on the gateway's own site, or the shopper's bank took \
+         it. It is booked, and not sent again.\n\nRefund: {refund_id}\nOrder: {order_id}\nPayment: {payment}\n\
+         Gone back: {gone} {currency}\nStill to be sent: {rest} {currency}\n"
+    );
+    let id = Uuid::new_v5(refund_id, format!("gone back/{rest}").as_bytes());
+    let subject = format!("{gone} {currency} of a refund had gone back already");
+    Notice::to_staff("refund.booked", StaffReport { id, subject, text })
+}
+
+/// What a refusal comes to.
+enum Refused {
+    /// A person is to decide.
+    Whole,
+    /// Some of it has gone back otherwise, and the rest is to be sent.
+    InPart,
+    /// All of it has.
+    GoneBack,
+}
+
 /// What came of sending a refund.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -237,7 +302,11 @@ enum Sent {
     Refused {
         /// Its words.
         why: String,
+        /// Every refund that it knows of the payment.
+        made: Vec<ListedRefund>,
     },
+    /// It was not asked: the shopper's bank wants the money back.
+    Disputed,
     /// It certainly has not, and may another time.
     NotNow {
         /// Its words.
@@ -281,17 +350,33 @@ impl Call for SendRefund<'_> {
 
     async fn run(&self, context: &CallContext) -> Result<Sent, StepError> {
         let gateway = self.desk.gateway()?;
+        let Contested { is_open, unbooked } = self.desk.contested(self.order).await?;
+        let is_contested = is_open || unbooked > Decimal::ZERO;
         let age = (context.now - context.intended_at).to_std().unwrap_or_default();
-        if age > ASK_AFTER.min(gateway.key_lifetime(Operation::Refund) / 2) {
+        if is_contested || age > ASK_AFTER.min(gateway.key_lifetime(Operation::Refund) / 2) {
             // Refusing to say whether is not refusing to give back.
             let found = gateway.find_refund(self.order).await.map_err(|error| StepError::Unknown(error.into()))?;
-            if let Some(found) = found {
+            // One that has failed says nothing of another that is to be sent.
+            if let Some(found) = found.filter(|found| !is_contested || found.status != GatewayRefundStatus::Failed) {
                 return Ok(Sent::Accepted(found));
             }
         }
+        if is_open {
+            return Ok(Sent::Disputed);
+        }
+        if is_contested {
+            let why = "dispute-lost: the shopper's bank has taken it".to_owned();
+            return Ok(Sent::Refused { why, made: Vec::new() });
+        }
         match gateway.refund(context.idempotency_key, self.order).await {
             Err(GatewayError::Refused { code, detail }) => {
-                Ok(Sent::Refused { why: legible(&format!("{code}: {detail}")).into_owned() })
+                // There may be nothing left because somebody has given it back elsewhere.
+                let made = gateway.refunds(&self.order.gateway_payment_id).await;
+                let made = match made {
+                    Err(GatewayError::Refused { .. }) => Vec::new(),
+                    made => self.desk.read(made, context.now).await?,
+                };
+                Ok(Sent::Refused { why: legible(&format!("{code}: {detail}")).into_owned(), made })
             }
             Err(GatewayError::NotNow { code, detail, after_s }) => {
                 Ok(Sent::NotNow { why: legible(&format!("{code}: {detail}")).into_owned(), after_s })
@@ -365,29 +450,39 @@ impl SetStep for SettleRefund {
         let (orders, now): (Vec<OrderId>, _) = (rows.iter().map(|row| row.order_id).collect(), tx.now());
         orders::lock_many(tx.conn(), &orders).await?;
         for row in rows {
-            let paid = row.sent.as_ref().map_or(PaidBack::InCash, PaidBack::ByGateway);
+            let paid = row.sent.as_ref().map_or(PaidBack::InCash, |sent| PaidBack::ByGateway(&sent.gateway_refund_id));
             refunds::settle(tx.conn(), row.order_id, &row.refund, paid, now).await?;
         }
         done(rows)
     }
 }
 
+/// The gateway has refused it: it is FAILED, unless some of it has gone back otherwise, of which `made` is what the
+/// gateway lists. Then it is over what is left.
 struct FailRefund {
     order_id: OrderId,
     refund: DueRefund,
     why: String,
+    made: Vec<ListedRefund>,
 }
 
 impl SetStep for FailRefund {
     const NAME: &'static str = "FailRefund";
-    type Output = ();
+    /// What is still to be sent; none of one that is FAILED.
+    type Output = Option<Decimal>;
 
-    async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<()> {
-        let now = tx.now();
-        for FailRefund { order_id, refund, why } in rows {
-            refunds::fail(tx.conn(), *order_id, refund, why, now).await?;
-            metrics::counter!("cart_engine_refunds_failed_total").increment(1);
+    async fn run(tx: &mut SetTx<'_>, rows: &[Self]) -> SetResult<Option<Decimal>> {
+        let (orders, now): (Vec<OrderId>, _) = (rows.iter().map(|row| row.order_id).collect(), tx.now());
+        orders::lock_many(tx.conn(), &orders).await?;
+        let mut results = Vec::with_capacity(rows.len());
+        for FailRefund { order_id, refund, why, made } in rows {
+            let rest = otherwise::give_way(tx.conn(), *order_id, refund, made, now).await?;
+            if rest.is_none() {
+                refunds::fail(tx.conn(), *order_id, refund, why, now).await?;
+                metrics::counter!("cart_engine_refunds_failed_total").increment(1);
+            }
+            results.push(Ok(rest));
         }
-        done(rows)
+        Ok(results)
     }
 }

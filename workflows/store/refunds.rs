@@ -3,13 +3,14 @@
 //! gateway. What was refused stays claimed: it is owed until a person has paid it, or had it sent again.
 
 pub mod held;
+pub mod otherwise;
 
 use chrono::{DateTime, Utc};
 use domain::{
     ids::OrderId,
     money::{Currency, Money, to_wire},
     order::OrderStatus,
-    ports::{GatewayPayment, GatewayRefund, GatewayRefundStatus, WebhookSubject},
+    ports::{GatewayPayment, GatewayRefund, WebhookSubject},
     refund::RefundStatus,
 };
 use engine::{Failure, StepError};
@@ -19,6 +20,46 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::orders;
+
+/// Who had money go back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Shop,
+    /// Somebody on the gateway's own site.
+    Gateway,
+    /// The shopper's bank, which took it.
+    Bank,
+}
+
+impl Origin {
+    fn as_str(self) -> &'static str {
+        match self {
+            Origin::Shop => "SHOP",
+            Origin::Gateway => "GATEWAY",
+            Origin::Bank => "BANK",
+        }
+    }
+
+    /// Why, where nobody at the shop can say.
+    fn reason(self) -> &'static str {
+        match self {
+            Origin::Shop => "given back by the shop",
+            Origin::Gateway => "made at the gateway",
+            Origin::Bank => "taken by the shopper's bank",
+        }
+    }
+}
+
+/// What is claimed.
+#[derive(Debug, Clone, Copy)]
+struct Part<'a> {
+    /// Of which payment; of cash, for none.
+    gateway_payment_id: Option<&'a str>,
+    amount: Decimal,
+    /// It is besides what pays for the order.
+    is_extra: bool,
+    origin: Origin,
+}
 
 /// A refund that has been claimed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -113,6 +154,18 @@ struct Locked {
     currency: Currency,
 }
 
+impl Locked {
+    /// It pays for the order, or did.
+    fn stands_for(&self, gateway_payment_id: &str) -> bool {
+        self.paid_by.as_deref().or(self.gateway_payment_id.as_deref()) == Some(gateway_payment_id)
+    }
+
+    fn part<'a>(&self, gateway_payment_id: Option<&'a str>, amount: Decimal, origin: Origin) -> Part<'a> {
+        let is_extra = self.is_live && self.paid_by.as_deref() != gateway_payment_id;
+        Part { gateway_payment_id, amount, is_extra, origin }
+    }
+}
+
 /// The order before its payment, as everybody takes them. In statements of their own: what the order
 /// lock's last holder wrote is visible to no earlier one.
 async fn lock(conn: &mut PgConnection, order_id: OrderId) -> Result<Option<Locked>, sqlx::Error> {
@@ -159,20 +212,42 @@ async fn claimed(
     .await
 }
 
+/// What nobody has claimed of what was captured, whichever payment it goes back to: one that its checkout never noted
+/// has no id here.
+async fn left(conn: &mut PgConnection, order: &Locked) -> Result<Decimal, sqlx::Error> {
+    let claimed = sqlx::query_scalar!(
+        r#"select coalesce(sum(amount), 0) as "sum!" from refunds
+            where payment_id = $1 and not is_extra"#,
+        order.payment_id
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(order.captured - claimed)
+}
+
+/// How much of a refund of the gateway's is booked.
+async fn booked_as(conn: &mut PgConnection, order: &Locked, gateway_refund_id: &str) -> Result<Decimal, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select coalesce(sum(amount), 0) as "sum!" from refunds where payment_id = $1 and gateway_refund_id = $2"#,
+        order.payment_id,
+        gateway_refund_id
+    )
+    .fetch_one(conn)
+    .await
+}
+
 async fn insert(
     conn: &mut PgConnection,
     claim: Claim<'_>,
     order: &Locked,
-    gateway_payment_id: Option<&str>,
-    amount: Decimal,
+    Part { gateway_payment_id, amount, is_extra, origin }: Part<'_>,
     now: DateTime<Utc>,
 ) -> Result<DueRefund, sqlx::Error> {
     let refund_id = Uuid::now_v7();
-    let is_extra = order.is_live && order.paid_by.as_deref() != gateway_payment_id;
     sqlx::query!(
         "insert into refunds (id, payment_id, run_id, gateway_payment_id, amount, currency, reason, reference, by_hand,
-                              is_extra, status, created_at, updated_at)
-         values ($1, $2, $3, $4, $5, $10, $6, $7, $4::text is null, $8, 'PENDING', $9, $9)",
+                              is_extra, origin, status, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $10, $6, $7, $4::text is null, $8, $11, 'PENDING', $9, $9)",
         refund_id,
         order.payment_id,
         claim.run_id,
@@ -182,7 +257,8 @@ async fn insert(
         claim.reference,
         is_extra,
         now,
-        order.currency.as_str()
+        order.currency.as_str(),
+        origin.as_str()
     )
     .execute(conn)
     .await?;
@@ -213,7 +289,8 @@ pub async fn claim_everything(
     for found in payments.iter().filter(|found| !stands_for(found)) {
         let amount = found.captured - claimed(conn, order.payment_id, Some(&found.gateway_payment_id)).await?;
         if amount > Decimal::ZERO {
-            due.push(insert(conn, claim, &order, Some(&found.gateway_payment_id), amount, now).await?);
+            let part = order.part(Some(&found.gateway_payment_id), amount, Origin::Shop);
+            due.push(insert(conn, claim, &order, part, now).await?);
         }
     }
     if order.is_live {
@@ -222,7 +299,7 @@ pub async fn claim_everything(
     if order.is_cash && order.captured > Decimal::ZERO {
         let amount = order.captured - claimed(conn, order.payment_id, None).await?;
         if amount > Decimal::ZERO {
-            due.push(insert(conn, claim, &order, None, amount, now).await?);
+            due.push(insert(conn, claim, &order, order.part(None, amount, Origin::Shop), now).await?);
         }
     }
     sqlx::query!(
@@ -271,20 +348,12 @@ pub async fn claim_amount(
     if amount <= Decimal::ZERO || Money::rounded(amount, order.currency).amount() != amount {
         return Err(ClaimError::NotPayable);
     }
-    // All of it, whichever payment it goes back to: one that its checkout never noted has no id here.
-    let claimed = sqlx::query_scalar!(
-        r#"select coalesce(sum(amount), 0) as "sum!" from refunds
-            where payment_id = $1 and not is_extra"#,
-        order.payment_id
-    )
-    .fetch_one(&mut *conn)
-    .await?;
     let paid_by = order.paid_by.as_deref().or(order.gateway_payment_id.as_deref());
-    let left = order.captured - claimed;
+    let left = left(&mut *conn, &order).await?;
     if amount > left {
         return Err(ClaimError::ExceedsCaptured { left: Money::rounded(left, order.currency) });
     }
-    Ok(insert(conn, claim, &order, paid_by, amount, now).await?)
+    Ok(insert(conn, claim, &order, order.part(paid_by, amount, Origin::Shop), now).await?)
 }
 
 /// What a run has claimed and not settled, in the order it claimed.
@@ -346,6 +415,8 @@ pub struct OwnRefund {
     pub status: RefundStatus,
     /// Its run knows that the gateway has it in hand.
     pub is_noted: bool,
+    /// Somebody has made it at the gateway.
+    pub is_elsewhere: bool,
 }
 
 /// Which of an order's refunds a gateway speaks of: by our id of it, or by its own.
@@ -358,7 +429,8 @@ pub async fn of_gateway(
     about: &WebhookSubject,
 ) -> Result<Option<OwnRefund>, sqlx::Error> {
     let row = sqlx::query!(
-        r#"select r.id, r.run_id, r.status, r.gateway_refund_id is not null as "is_noted!"
+        r#"select r.id, r.run_id, r.status, r.gateway_refund_id is not null as "is_noted!",
+                  r.origin = 'GATEWAY' as "is_elsewhere!"
              from refunds r join payments p on p.id = r.payment_id
             where p.order_id = $1 and (r.id = $2 or r.gateway_refund_id = $3) limit 1"#,
         Uuid::from(order_id),
@@ -369,7 +441,8 @@ pub async fn of_gateway(
     .await?;
     row.map(|row| {
         let status = row.status.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-        Ok(OwnRefund { refund_id: row.id, run_id: row.run_id, status, is_noted: row.is_noted })
+        let (is_noted, is_elsewhere) = (row.is_noted, row.is_elsewhere);
+        Ok(OwnRefund { refund_id: row.id, run_id: row.run_id, status, is_noted, is_elsewhere })
     })
     .transpose()
 }
@@ -379,8 +452,6 @@ pub async fn of_gateway(
 pub struct Elsewhere<'a> {
     /// The order.
     pub order_id: OrderId,
-    /// Whose word it is.
-    pub gateway: &'a str,
     /// The gateway's id of the payment.
     pub gateway_payment_id: &'a str,
     /// The gateway's id of the refund.
@@ -409,37 +480,32 @@ pub async fn book_elsewhere(
     elsewhere: Elsewhere<'_>,
     now: DateTime<Utc>,
 ) -> Result<Booking, sqlx::Error> {
-    let Elsewhere { order_id, gateway, gateway_payment_id, gateway_refund_id, amount } = elsewhere;
+    let Elsewhere { order_id, gateway_payment_id, gateway_refund_id, amount } = elsewhere;
     let Some(order) = lock(&mut *conn, order_id).await? else { return Ok(Booking::DoesNotFit) };
-    // Whoever had the lock may have booked it.
-    let about = WebhookSubject { gateway_id: gateway_refund_id.to_owned(), refund_id: None };
-    if of_gateway(&mut *conn, order_id, &about).await?.is_some() {
+    // Whoever had the lock may have booked it, or a part of it in place of a refund of ours.
+    let rest = amount.amount() - booked_as(&mut *conn, &order, gateway_refund_id).await?;
+    if rest <= Decimal::ZERO {
         return Ok(Booking::Known);
     }
     let is_own = order.gateway_payment_id.as_deref() == Some(gateway_payment_id);
-    let left = order.captured - claimed(&mut *conn, order.payment_id, Some(gateway_payment_id)).await?;
-    if !is_own || amount.currency() != order.currency || amount.amount() > left {
+    if !is_own || amount.currency() != order.currency || rest > left(&mut *conn, &order).await? {
         return Ok(Booking::DoesNotFit);
     }
     // No run sends it.
-    let run_id = Uuid::new_v5(&order_id.into(), format!("{gateway}/{gateway_refund_id}").as_bytes());
-    let claim = Claim { run_id, order_id, reason: "made at the gateway", reference: None };
-    let due = insert(&mut *conn, claim, &order, Some(gateway_payment_id), amount.amount(), now).await?;
-    let made = GatewayRefund {
-        gateway_refund_id: gateway_refund_id.to_owned(),
-        amount: amount.clone(),
-        status: GatewayRefundStatus::Succeeded,
-        failure: None,
-    };
-    settle(conn, order_id, &due, PaidBack::ByGateway(&made), now).await?;
+    let part = order.part(Some(gateway_payment_id), rest, Origin::Gateway);
+    let claim = Claim { run_id: Uuid::now_v7(), order_id, reason: part.origin.reason(), reference: None };
+    let due = insert(&mut *conn, claim, &order, part, now).await?;
+    settle(conn, order_id, &due, PaidBack::ByGateway(gateway_refund_id), now).await?;
     Ok(Booking::Booked(due))
 }
 
 /// How the money of a refund went back.
 #[derive(Debug, Clone, Copy)]
 pub enum PaidBack<'a> {
-    /// By the gateway, as it says.
-    ByGateway(&'a GatewayRefund),
+    /// By the gateway, which has this id for it.
+    ByGateway(&'a str),
+    /// By the shopper's bank, which has taken it.
+    ByBank,
     /// By hand, as cash always is.
     InCash,
     /// By hand, because the gateway had refused to.
@@ -450,7 +516,7 @@ impl PaidBack<'_> {
     /// Where the refund stood.
     fn from(self) -> RefundStatus {
         match self {
-            PaidBack::ByGateway(_) | PaidBack::InCash => RefundStatus::Pending,
+            PaidBack::ByGateway(_) | PaidBack::ByBank | PaidBack::InCash => RefundStatus::Pending,
             PaidBack::Instead => RefundStatus::Failed,
         }
     }
@@ -469,8 +535,8 @@ pub async fn settle(
     now: DateTime<Utc>,
 ) -> Result<bool, sqlx::Error> {
     let sent = match paid {
-        PaidBack::ByGateway(sent) => Some(sent.gateway_refund_id.as_str()),
-        PaidBack::InCash | PaidBack::Instead => None,
+        PaidBack::ByGateway(theirs) => Some(theirs),
+        PaidBack::ByBank | PaidBack::InCash | PaidBack::Instead => None,
     };
     let settled = sqlx::query!(
         "with locked as materialized (
@@ -504,6 +570,29 @@ pub async fn settle(
     .execute(conn)
     .await?;
     Ok(settled.rows_affected() == 1)
+}
+
+/// Refunds of a payment that have not arrived, with the runs that send them: PENDING or FAILED.
+///
+/// # Errors
+/// The database's own.
+pub async fn unsettled(
+    conn: &mut PgConnection,
+    order_id: OrderId,
+    gateway_payment_id: &str,
+) -> Result<Vec<(Uuid, Uuid, RefundStatus)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "select r.id, r.run_id, r.status
+           from refunds r join payments p on p.id = r.payment_id
+          where p.order_id = $1 and r.gateway_payment_id = $2 and r.status <> 'SUCCEEDED' order by r.id",
+        Uuid::from(order_id),
+        gateway_payment_id
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| Ok((row.id, row.run_id, row.status.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?)))
+        .collect()
 }
 
 /// The gateway has refused a refund: PENDING → FAILED, and an event. Its amount stays claimed.

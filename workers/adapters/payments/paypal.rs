@@ -20,8 +20,9 @@ use domain::ids::OrderId;
 use domain::money::{Currency, Money};
 use domain::payment::PaymentMethod;
 use domain::ports::{
-    Capture, GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, Lookup, NextAction, Operation,
-    PaymentGateway, PaymentPage, PaymentRequest, Proceeding, RefundOrder, Unsupported, Webhook, WebhookError, Window,
+    Capture, GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, ListedRefund, Lookup, NextAction,
+    Operation, PaymentGateway, PaymentPage, PaymentRequest, Proceeding, RefundOrder, Unsupported, Webhook,
+    WebhookError, Window,
 };
 use reqwest::{Client, RequestBuilder, header};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -346,6 +347,11 @@ impl PaymentGateway for PayPalGateway {
     async fn find_refund(&self, refund: &RefundOrder) -> Result<Option<GatewayRefund>, GatewayError> {
         let order = self.order(&refund.gateway_payment_id).await?;
         order.as_ref().and_then(|order| order.refund(refund.refund_id)).map(Refund::parse).transpose()
+    }
+
+    async fn refunds(&self, gateway_payment_id: &str) -> Result<Vec<ListedRefund>, GatewayError> {
+        let order = self.order(gateway_payment_id).await?;
+        Ok(order.as_ref().map(|order| order.refunds().filter_map(Refund::listed).collect()).unwrap_or_default())
     }
 
     /// Captures, as PayPal lists no orders: what nobody has captured takes no money.

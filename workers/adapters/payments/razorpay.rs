@@ -19,8 +19,8 @@ use chrono::{DateTime, Utc};
 use domain::money::Money;
 use domain::payment::PaymentMethod;
 use domain::ports::{
-    Capture, GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, Lookup, Operation, PaymentGateway,
-    PaymentPage, PaymentRequest, Proceeding, RefundOrder, Unsupported, Webhook, WebhookError, Window,
+    Capture, GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, ListedRefund, Lookup, Operation,
+    PaymentGateway, PaymentPage, PaymentRequest, Proceeding, RefundOrder, Unsupported, Webhook, WebhookError, Window,
 };
 use reqwest::{Client, Method, RequestBuilder};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -150,30 +150,38 @@ impl RazorpayGateway {
         }
     }
 
-    /// What a payment has of a refund of ours: those with its receipt, on all pages.
-    async fn refunds_of(&self, payment: &Payment, refund_id: Uuid) -> Result<Vec<Refund>, GatewayError> {
-        let receipt = refund_id.to_string();
-        let mut ours = Vec::new();
+    /// What went back of a payment: all pages.
+    async fn refunds_of(&self, payment: &Payment) -> Result<Vec<Value>, GatewayError> {
+        let mut found = Vec::new();
         for page in 0..MAX_PAGES {
             let query = [("count", PAGE.to_string()), ("skip", (page * PAGE).to_string())];
             let request = self.get(&["payments", &payment.id, "refunds"], &query);
-            let refunds = exchange::<Collection<Refund>>(request).await?.items;
+            let refunds = exchange::<Collection<Value>>(request).await?.items;
             let is_last = refunds.len() < PAGE;
-            ours.extend(refunds.into_iter().filter(|refund| refund.receipt.as_ref() == Some(&receipt)));
+            found.extend(refunds);
             if is_last {
-                return Ok(ours);
+                return Ok(found);
             }
         }
         Err(GatewayError::Unknown(format!("{} has refunds without end", payment.id)))
     }
 
-    /// All that was made of a refund of ours.
-    async fn parts(&self, standing: &Standing, refund: &RefundOrder) -> Result<Parts, GatewayError> {
-        let mut parts = Parts::default();
+    /// What went back of every payment of an order.
+    async fn all_refunds(&self, standing: &Standing) -> Result<Vec<Value>, GatewayError> {
+        let mut found = Vec::new();
         for payment in standing.payments.iter().filter(|payment| payment.taken() > 0) {
-            parts.0.extend(self.refunds_of(payment, refund.refund_id).await?);
+            found.extend(self.refunds_of(payment).await?);
         }
-        Ok(parts)
+        Ok(found)
+    }
+
+    /// All that was made of a refund of ours: it has our receipt.
+    async fn parts(&self, standing: &Standing, refund: &RefundOrder) -> Result<Parts, GatewayError> {
+        let receipt = refund.refund_id.to_string();
+        let ours = self.all_refunds(standing).await?.into_iter().filter(|item| item["receipt"] == receipt);
+        let read =
+            |item| serde_json::from_value::<Refund>(item).map_err(|error| GatewayError::Unknown(error.to_string()));
+        ours.map(read).collect::<Result<_, _>>().map(Parts)
     }
 
     /// Sends `share` of a refund back from one payment.
@@ -308,6 +316,12 @@ impl PaymentGateway for RazorpayGateway {
             Some(standing) => self.parts(&standing, refund).await?.read(asked),
             None => Ok(None),
         }
+    }
+
+    async fn refunds(&self, gateway_payment_id: &str) -> Result<Vec<ListedRefund>, GatewayError> {
+        let Some(standing) = self.standing(gateway_payment_id).await? else { return Ok(Vec::new()) };
+        let listed = self.all_refunds(&standing).await?.into_iter();
+        Ok(listed.filter_map(|item| serde_json::from_value::<Refund>(item).ok()?.listed()).collect())
     }
 
     /// It counts in seconds, and does not say whether either end belongs to the stretch: a little more is asked for.

@@ -8,9 +8,9 @@ use domain::ids::OrderId;
 use domain::money::{Currency, Money, to_wire};
 use domain::payment::PaymentMethod;
 use domain::ports::{
-    GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, GatewayRefundStatus, ListedPayment, Lookup,
-    NextAction, Operation, PaymentGateway, PaymentPage, PaymentRequest, Proceeding, RefundOrder, Unsupported, Webhook,
-    WebhookError, WebhookEvent, WebhookKind, WebhookSubject, Window,
+    GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, GatewayRefundStatus, ListedPayment,
+    ListedRefund, Lookup, NextAction, Operation, PaymentGateway, PaymentPage, PaymentRequest, Proceeding, RefundOrder,
+    Unsupported, Webhook, WebhookError, WebhookEvent, WebhookKind, WebhookSubject, Window,
 };
 use reqwest::{Client, RequestBuilder, StatusCode};
 use rust_decimal::Decimal;
@@ -119,6 +119,12 @@ impl PaymentGateway for SandboxGateway {
         items.into_iter().next().map(Refund::parse).transpose()
     }
 
+    async fn refunds(&self, gateway_payment_id: &str) -> Result<Vec<ListedRefund>, GatewayError> {
+        let Refunds { items } =
+            exchange(self.client.get(self.url(&["v1", "payments", gateway_payment_id, "refunds"]))).await?;
+        Ok(items.into_iter().filter_map(Refund::listed).collect())
+    }
+
     async fn list(&self, window: Window, page: Option<&str>) -> Result<PaymentPage, GatewayError> {
         let mut url = self.url(&["v1", "payments"]);
         url.query_pairs_mut()
@@ -222,6 +228,8 @@ impl Payments {
 #[serde(rename_all = "camelCase")]
 struct Refund {
     gateway_refund_id: String,
+    /// Whoever asked for it names it so.
+    refund_id: String,
     amount: Decimal,
     currency: String,
     status: GatewayRefundStatus,
@@ -229,6 +237,12 @@ struct Refund {
 }
 
 impl Refund {
+    /// None of one that cannot be read.
+    fn listed(self) -> Option<ListedRefund> {
+        let refund_id = self.refund_id.parse().ok();
+        Some(ListedRefund { refund_id, refund: self.parse().ok()? })
+    }
+
     fn parse(self) -> Result<GatewayRefund, GatewayError> {
         Ok(GatewayRefund {
             gateway_refund_id: self.gateway_refund_id,

@@ -22,8 +22,9 @@ use domain::ids::OrderId;
 use domain::money::Money;
 use domain::payment::PaymentMethod;
 use domain::ports::{
-    Capture, GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, GatewayRefundStatus, Lookup, Operation,
-    PaymentGateway, PaymentPage, PaymentRequest, Proceeding, RefundOrder, Unsupported, Webhook, WebhookError, Window,
+    Capture, GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, GatewayRefundStatus, ListedRefund,
+    Lookup, Operation, PaymentGateway, PaymentPage, PaymentRequest, Proceeding, RefundOrder, Unsupported, Webhook,
+    WebhookError, Window,
 };
 use reqwest::{Client, RequestBuilder};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -128,22 +129,25 @@ impl StripeGateway {
             ("created[gte]", since.saturating_sub(CLOCKS_S).to_string()),
             ("created[lte]", since.saturating_add(MADE_WITHIN_S).to_string()),
         ];
-        let ours = self.marked("payment_intents", &made, ("order_id", &lookup.order_id.to_string())).await?;
-        ours.iter().map(id_of).collect()
+        let listed = self.all("payment_intents", &made).await?;
+        let order_id = Some(Uuid::from(lookup.order_id));
+        listed.iter().filter(|intent| objects::marks(intent, "order_id") == order_id).map(id_of).collect()
     }
 
-    /// The objects of a list whose metadata says so, the newest first.
-    async fn marked(
-        &self,
-        list: &str,
-        filter: &[(&str, String)],
-        (name, value): (&str, &str),
-    ) -> Result<Vec<Value>, GatewayError> {
+    async fn refunds_of(&self, id: &str) -> Result<Vec<Value>, GatewayError> {
+        match self.all("refunds", &[("payment_intent", id.to_owned())]).await {
+            Err(GatewayError::Refused { code, .. }) if is_missing(&code) => Ok(Vec::new()),
+            listed => listed,
+        }
+    }
+
+    /// The objects of a list, the newest first.
+    async fn all(&self, list: &str, filter: &[(&str, String)]) -> Result<Vec<Value>, GatewayError> {
         let (mut found, mut after) = (Vec::new(), None);
         for _ in 0..MAX_PAGES {
             let page = self.page(list, filter, after.as_deref()).await?;
             let next = page.next()?;
-            found.extend(page.marked(name, value));
+            found.extend(page.data);
             if next.is_none() {
                 return Ok(found);
             }
@@ -304,14 +308,23 @@ impl PaymentGateway for StripeGateway {
     }
 
     async fn find_refund(&self, refund: &RefundOrder) -> Result<Option<GatewayRefund>, GatewayError> {
-        let of_payment = [("payment_intent", refund.gateway_payment_id.clone())];
-        let ours = self.marked("refunds", &of_payment, ("refund_id", &refund.refund_id.to_string())).await?;
+        let listed = self.refunds_of(&refund.gateway_payment_id).await?;
+        let ours = listed.into_iter().filter(|item| objects::marks(item, "refund_id") == Some(refund.refund_id));
         let read = |item| serde_json::from_value::<Refund>(item).map_err(objects::nonsense)?.parse();
-        let found = ours.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let found = ours.map(read).collect::<Result<Vec<_>, _>>()?;
         // One that failed may have been sent again.
         let (failed, alive): (Vec<_>, Vec<_>) =
             found.into_iter().partition(|refund| refund.status == GatewayRefundStatus::Failed);
         Ok(alive.into_iter().chain(failed).next())
+    }
+
+    async fn refunds(&self, gateway_payment_id: &str) -> Result<Vec<ListedRefund>, GatewayError> {
+        let read = |item: Value| {
+            let refund_id = objects::marks(&item, "refund_id");
+            let refund = serde_json::from_value::<Refund>(item).ok()?.parse().ok()?;
+            Some(ListedRefund { refund_id, refund })
+        };
+        Ok(self.refunds_of(gateway_payment_id).await?.into_iter().filter_map(read).collect())
     }
 
     async fn list(&self, window: Window, page: Option<&str>) -> Result<PaymentPage, GatewayError> {

@@ -31,7 +31,7 @@ pub struct RefundHead {
     pub reason: String,
     /// Why the gateway refused it, the last time it did.
     pub failure: Option<String>,
-    /// Paid back by a person, not by the gateway.
+    /// Not by the gateway: paid back by a person, or taken by the shopper's bank.
     pub by_hand: bool,
     /// When it was claimed.
     pub created_at: DateTime<Utc>,

@@ -3,7 +3,7 @@
 use domain::ids::OrderId;
 use domain::money::{Currency, Money};
 use domain::ports::{
-    GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, GatewayRefundStatus, NextAction,
+    GatewayError, GatewayPayment, GatewayPaymentStatus, GatewayRefund, GatewayRefundStatus, ListedRefund, NextAction,
 };
 use rust_decimal::Decimal;
 use serde::Deserialize;
@@ -228,9 +228,14 @@ impl Order {
             .map(|capture| capture.id.as_str())
     }
 
+    /// Everything that went back.
+    pub(super) fn refunds(&self) -> impl Iterator<Item = &Refund> {
+        self.parts().flat_map(|parts| &parts.refunds)
+    }
+
     /// The refund made for ours; one that goes through rather than one that has failed.
     pub(super) fn refund(&self, refund_id: Uuid) -> Option<&Refund> {
-        let ours = || self.parts().flat_map(|parts| &parts.refunds).filter(move |refund| refund.is_for(refund_id));
+        let ours = || self.refunds().filter(move |refund| refund.our_id() == Some(refund_id));
         ours().find(|refund| refund.is_live()).or_else(|| ours().next())
     }
 
@@ -357,8 +362,13 @@ impl Refund {
         })
     }
 
-    fn is_for(&self, refund_id: Uuid) -> bool {
-        self.custom_id.as_deref().and_then(|id| Uuid::parse_str(id).ok()) == Some(refund_id)
+    /// As the port lists it; none of one that cannot be read.
+    pub(super) fn listed(&self) -> Option<ListedRefund> {
+        Some(ListedRefund { refund_id: self.our_id(), refund: self.parse().ok()? })
+    }
+
+    fn our_id(&self) -> Option<Uuid> {
+        self.custom_id.as_deref().and_then(|id| Uuid::parse_str(id).ok())
     }
 }
 

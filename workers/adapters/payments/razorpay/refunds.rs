@@ -1,7 +1,7 @@
 //! A refund of ours over the payments that an order was paid by. Nearly always that is one. Where a customer has
 //! paid one order twice, what goes back may be more than either payment took, and is sent in parts.
 
-use domain::ports::{GatewayError, GatewayRefund, GatewayRefundStatus};
+use domain::ports::{GatewayError, GatewayRefund, GatewayRefundStatus, ListedRefund};
 use serde::Deserialize;
 
 use super::money;
@@ -34,8 +34,17 @@ impl RefundStatus {
     }
 }
 
+impl Refund {
+    /// As the port lists it; none in a currency that nobody knows.
+    pub(super) fn listed(self) -> Option<ListedRefund> {
+        let refund_id = self.receipt.as_deref().and_then(|receipt| receipt.parse().ok());
+        let (amount, status) = (money::from_minor_units(self.amount, &self.currency).ok()?, self.status.read());
+        let failure = (status == GatewayRefundStatus::Failed).then(|| "the refund failed".to_owned());
+        Some(ListedRefund { refund_id, refund: GatewayRefund { gateway_refund_id: self.id, amount, status, failure } })
+    }
+}
+
 /// What was made for one refund of ours, at every payment of its order.
-#[derive(Default)]
 pub(super) struct Parts(pub(super) Vec<Refund>);
 
 impl Parts {

@@ -6,6 +6,7 @@ use domain::ports::{
 };
 use serde::Deserialize;
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::super::reading::{self, MAX_ID};
 use super::money::from_minor;
@@ -13,6 +14,11 @@ use super::money::from_minor;
 /// What an answer that makes no sense becomes.
 pub(super) fn nonsense(what: impl std::fmt::Display) -> GatewayError {
     GatewayError::Unknown(format!("an answer that makes no sense: {what}"))
+}
+
+/// The id of ours that an object carries in its metadata.
+pub(super) fn marks(item: &Value, name: &str) -> Option<Uuid> {
+    item["metadata"][name].as_str()?.parse().ok()
 }
 
 /// A PaymentIntent, its `latest_charge` expanded.
@@ -199,11 +205,6 @@ impl Page {
         // After the last that has an id: those behind it are on the next page again, and so is what follows.
         let last = self.data.iter().rev().find_map(|item| item["id"].as_str().filter(|id| !id.is_empty()));
         last.map(|id| Some(id.to_owned())).ok_or_else(|| nonsense("a page of nothing that is not the last"))
-    }
-
-    /// Those whose metadata says so.
-    pub(super) fn marked(self, name: &str, value: &str) -> impl Iterator<Item = Value> {
-        self.data.into_iter().filter(move |item| item["metadata"][name].as_str() == Some(value))
     }
 }
 
