@@ -108,6 +108,7 @@ pub async fn approve(world: &World, accepted: &Accepted) {
             amount: Some(payment.amount.clone()),
             failure: None,
             about: None,
+            at: None,
         };
         let mut tx = world.pool.begin().await.expect("a transaction");
         workflows::checkout::webhook::receive(&mut tx, "scripted", &event).await.expect("received");
@@ -168,6 +169,7 @@ async fn a_webhook_that_no_run_can_be_told_is_refused_and_the_next_is_heard() {
         amount: None,
         failure: Some("\0".to_owned()),
         about: None,
+        at: None,
     };
     let mut tx = world.pool.begin().await.expect("a transaction");
     let told = workflows::checkout::webhook::receive(&mut tx, "scripted", &event).await.expect("received");

@@ -33,6 +33,7 @@ async fn captured(world: &World, accepted: &Accepted, payment: &GatewayPayment) 
         amount: Some(payment.amount.clone()),
         failure: None,
         about: None,
+        at: None,
     };
     let mut tx = world.pool.begin().await.expect("a transaction");
     let outcome = webhook::receive(&mut tx, "scripted", &event).await.expect("received");

@@ -146,6 +146,16 @@ impl ScriptedGateway {
         }
     }
 
+    /// A refund that had arrived comes back: the customer does not get it.
+    pub fn send_back(&self, refund_id: Uuid) -> (Uuid, GatewayRefund, String) {
+        let Ledger { refunds, payments, .. } = &mut *self.ledger();
+        let (refund, payment_id) = refunds.get_mut(&refund_id).expect("a refund");
+        refund.status = GatewayRefundStatus::Failed;
+        refund.failure = Some("account_closed".to_owned());
+        payments.get_mut(payment_id).expect("its payment").refunded -= refund.amount.amount();
+        (refund_id, refund.clone(), payment_id.clone())
+    }
+
     /// What it makes of refunds of this order: our ids of them, how they stand, and of which payments they are.
     pub fn refunds(&self, order_id: OrderId) -> Vec<(Uuid, GatewayRefund, String)> {
         let Ledger { refunds, payments, .. } = &*self.ledger();

@@ -46,6 +46,7 @@ async fn report(world: &World, payment: &GatewayPayment) {
         amount: Some(payment.amount.clone()),
         failure: None,
         about: None,
+        at: None,
     };
     let mut tx = world.pool.begin().await.expect("a transaction");
     webhook::receive(&mut tx, "scripted", &event).await.expect("received");

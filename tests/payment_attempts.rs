@@ -176,6 +176,7 @@ async fn tell(world: &World, order_id: OrderId, kind: WebhookKind) {
             amount: (payment.captured > Decimal::ZERO).then(|| payment.amount.clone()),
             failure: payment.failure.clone(),
             about: None,
+            at: None,
         };
         let mut tx = world.pool.begin().await.expect("a transaction");
         webhook::receive(&mut tx, "scripted", &event).await.expect("received");

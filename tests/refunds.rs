@@ -220,6 +220,7 @@ async fn a_refund_that_fails_later_waits_for_a_person() {
         amount: None,
         failure: None,
         about: Some(WebhookSubject { gateway_id: "re_1".to_owned(), refund_id: Some(refund_id) }),
+        at: None,
     };
     for expected in ["SIGNALLED", "IGNORED"] {
         let mut tx = world.pool.begin().await.expect("a transaction");
@@ -254,6 +255,7 @@ async fn a_refund_made_at_the_gateway_is_booked_and_the_order_stands() {
         amount: Some(Money::rounded(amount, currency)),
         failure: None,
         about: Some(WebhookSubject { gateway_id: id.to_owned(), refund_id: None }),
+        at: None,
     };
     for (amount, id, expected) in
         [(Decimal::TEN, "re_1", "BOOKED"), (Decimal::TEN, "re_1", "IGNORED"), (total, "re_2", "COMPARED")]
@@ -285,6 +287,7 @@ async fn a_refund_waits_for_the_bank_and_sends_what_it_has_left() {
             amount: Some(Money::rounded(taken, domain::money::Currency::INR)),
             failure: Some("fraudulent".to_owned()),
             about: Some(WebhookSubject { gateway_id: "dp_1".to_owned(), refund_id: None }),
+            at: None,
         };
         let mut tx = world.pool.begin().await.expect("a transaction");
         let outcome = workflows::checkout::webhook::receive(&mut tx, "scripted", &event).await.expect("received");

@@ -10,7 +10,7 @@ mod send;
 
 use std::{sync::Arc, time::Duration};
 
-use domain::{ids::OrderId, ports::GatewayPayment};
+use domain::{ids::OrderId, ports::GatewayPayment, refund::RefundStatus};
 use engine::{
     Call, CallContext, Dependency, Flow, Forward, Result, RetryPolicy, SetResult, SetStep, SetTx, Step, StepError, Tx,
     Workflow, done,
@@ -26,7 +26,7 @@ use crate::{
     desk::Desk,
     store::{
         orders,
-        refunds::{self, Claim},
+        refunds::{self, Claim, held},
     },
 };
 
@@ -53,6 +53,12 @@ pub struct RefundRequest {
     /// The gateway's id of a payment that need not be on our books.
     #[serde(default)]
     pub gateway_payment_id: Option<String>,
+    /// A refund that had gone back, and came back: it is taken up where it stands.
+    #[serde(default)]
+    pub taken_up: Option<Uuid>,
+    /// It is sent at once; otherwise a person is to decide.
+    #[serde(default)]
+    pub is_sent: bool,
 }
 
 /// `refund/v1`.
@@ -71,9 +77,10 @@ impl Workflow for RefundPayment {
         // Money owed is never forgotten: from the start this run only goes forward, or parks.
         let mut flow = flow.point_of_no_return(BeginRefund).await?;
         let request = Arc::new(request);
-        let due = match request.amount {
-            Some(amount) => flow.tx(ClaimAmount { request: &request, amount }).await?,
-            None => claim_everything(&mut flow, &self.0, &request).await?,
+        let due = match (request.taken_up, request.amount) {
+            (Some(refund_id), _) => flow.tx(TakeUp { refund_id }).await?,
+            (None, Some(amount)) => flow.tx(ClaimAmount { request: &request, amount }).await?,
+            (None, None) => claim_everything(&mut flow, &self.0, &request).await?,
         };
         give_back(&mut flow, &self.0, &request, &due).await?;
         Ok(due.len())
@@ -194,6 +201,21 @@ impl Step for ClaimAmount<'_> {
     }
 }
 
+/// What came back is as it was left.
+struct TakeUp {
+    refund_id: Uuid,
+}
+
+impl Step for TakeUp {
+    const NAME: &'static str = "TakeUp";
+    type Output = Vec<DueRefund>;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Vec<DueRefund>, StepError> {
+        let found = held::find(tx.conn(), self.refund_id).await?;
+        Ok(found.filter(|found| found.status != RefundStatus::Succeeded).map(|found| found.due()).into_iter().collect())
+    }
+}
+
 impl RefundRequest {
     /// Whatever the gateway has captured that the order does not stand for.
     pub fn everything(order_id: OrderId, gateway: Option<String>, reason: String) -> Self {
@@ -205,6 +227,8 @@ impl RefundRequest {
             reference: None,
             answer_lost: false,
             gateway_payment_id: None,
+            taken_up: None,
+            is_sent: false,
         }
     }
 

@@ -75,6 +75,7 @@ fn capture_of(order_id: OrderId, payment: &str) -> WebhookEvent {
         amount: Some(Money::rounded(Decimal::from(100), Currency::INR)),
         failure: None,
         about: None,
+        at: None,
     }
 }
 

@@ -3,13 +3,20 @@
 use rust_decimal::Decimal;
 use serde_json::json;
 use uuid::Uuid;
-use workflows::{pay_back, store::refunds::ClaimError};
+use workflows::{
+    pay_back,
+    refund::desk::{self, Decision},
+    store::refunds::ClaimError,
+};
 
 use super::{
     sale::{STRANGERS, Sale},
-    till::Course,
+    till::{Course, first_payment},
 };
-use crate::provider::{PROVIDERS, Provider};
+use crate::{
+    misfortune::Story as _,
+    provider::{PROVIDERS, Provider},
+};
 
 /// A refund on the books.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
@@ -37,6 +44,21 @@ impl Sale {
         self.account.site.dispute(payment, word).await;
         self.account.all_told().await;
         self.world.settle().await;
+    }
+
+    /// The shop hears what there is to hear, and does what follows.
+    async fn rest(&self) {
+        self.account.all_told().await;
+        self.world.settle().await;
+        self.account.all_told().await;
+        self.world.settle().await;
+    }
+
+    /// The provider's word on one of its refunds.
+    async fn refund_ends(&self, which: usize, word: &str) {
+        let refund = self.account.site.ledger().await.of("refunds")[which]["id"].as_str().expect("an id").to_owned();
+        assert!(self.account.site.fate(&format!("refunds/{refund}"), json!({ "event": word })).await.is_success());
+        self.rest().await;
     }
 
     async fn give_back(&self, amount: Decimal) -> Result<Uuid, ClaimError> {
@@ -201,9 +223,127 @@ async fn a_part_that_is_no_longer_there_is_sent_as_far_as_it_is() {
         sale.account.all_told().await;
         sale.world.settle().await;
         sale.world.assert_books(&when).await;
-        let went = [row(total - elsewhere, "SUCCEEDED", false), row(elsewhere, "SUCCEEDED", false)];
+        // Of those hundred ten were claimed by nobody.
+        let went =
+            [total - elsewhere, elsewhere - Decimal::TEN, Decimal::TEN].map(|amount| row(amount, "SUCCEEDED", false));
         assert_eq!(sale.refunds().await, went, "{when}");
         assert_eq!(sale.net().await, Decimal::ZERO, "{when}");
         assert_eq!(sale.status().await.as_deref(), Some("CONFIRMED"), "{when}: the order stands");
+    }
+}
+
+/// The bank sends a refund back long after it had arrived: it is owed again, and a person decides.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_that_comes_back_is_owed_again() {
+    for provider in STRANGERS {
+        for decision in [Decision::Resend, Decision::Settle] {
+            let when = format!("{provider:?}, {decision:?}");
+            let (sale, _) = Sale::sold(provider, &when).await;
+            let total = sale.total().await;
+            sale.cancel().await;
+            sale.rest().await;
+            sale.assert_taken_back(&[row(total, "SUCCEEDED", false)], Decimal::ZERO, &when).await;
+            sale.refund_ends(0, "fail").await;
+            assert_eq!(sale.refunds().await, [row(total, "FAILED", false)], "{when}");
+            assert_eq!(sale.net().await, total, "{when}");
+            sale.world.assert_books(&when).await;
+            let refund_id: Uuid =
+                sqlx::query_scalar("select id from refunds").fetch_one(&sale.world.pool).await.expect("one");
+            let mut tx = sale.world.pool.begin().await.expect("a transaction");
+            desk::decide(&mut tx, refund_id, decision, "user:boss", "it is owed").await.expect("decided");
+            tx.commit().await.expect("committed");
+            sale.rest().await;
+            let (by_hand, net) = if decision == Decision::Settle { (true, total) } else { (false, Decimal::ZERO) };
+            sale.assert_taken_back(&[row(total, "SUCCEEDED", by_hand)], net, &when).await;
+        }
+    }
+}
+
+/// What was made on the provider's own site counts when it has arrived: until then ours waits, and goes out if it fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_made_elsewhere_that_is_under_way_is_waited_for() {
+    for (provider, word) in STRANGERS.into_iter().flat_map(|one| [(one, "succeed"), (one, "fail")]) {
+        let when = format!("{provider:?}, {word}");
+        let (sale, payment) = Sale::sold(provider, &when).await;
+        let total = sale.total().await;
+        assert!(sale.account.site.fate("refunds", json!({ "begin": "pending" })).await.is_success());
+        sale.account.site.turns(&payment, json!({ "event": "refund" })).await;
+        assert!(sale.account.site.fate("refunds", json!({ "begin": "succeeded" })).await.is_success());
+        sale.rest().await;
+        assert_eq!(sale.refunds().await, [], "{when}: nothing has arrived");
+        assert_eq!(sale.cancel().await, total, "{when}");
+        sale.rest().await;
+        assert_eq!(sale.refunds().await, [row(total, "PENDING", false)], "{when}: it waits");
+        sale.refund_ends(0, word).await;
+        sale.assert_taken_back(&[row(total, "SUCCEEDED", false)], Decimal::ZERO, &when).await;
+        let calls = sale.calls("refund").await.iter().filter(|call| call["status"].as_u64() < Some(300)).count();
+        assert_eq!(calls, usize::from(word == "fail"), "{when}: sent by us");
+    }
+}
+
+/// What was made on the provider's own site and did not arrive after all was owed to nobody: it is off the books.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_made_elsewhere_that_comes_back_is_off_the_books() {
+    for provider in STRANGERS {
+        let when = format!("{provider:?}");
+        let (sale, payment) = Sale::sold(provider, &when).await;
+        let total = sale.total().await;
+        sale.account.site.turns(&payment, json!({ "event": "refund", "amount": "100.00" })).await;
+        sale.rest().await;
+        assert_eq!(sale.refunds().await, [row(Decimal::from(100), "SUCCEEDED", false)], "{when}");
+        sale.refund_ends(0, "fail").await;
+        assert_eq!(sale.refunds().await, [], "{when}");
+        sale.world.assert_books(&when).await;
+        assert_eq!(sale.cancel().await, total, "{when}: all of it is there to be given back");
+        sale.rest().await;
+        sale.assert_taken_back(&[row(total, "SUCCEEDED", false)], Decimal::ZERO, &when).await;
+    }
+}
+
+/// Goods come back, and a part of their price had gone back unheard: the return is paid, and the books know how.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_return_counts_what_had_gone_back_unheard() {
+    for provider in STRANGERS {
+        let when = format!("{provider:?}");
+        let sale = Sale::begin(provider, Course::Returned).await;
+        let payment = first_payment(&sale.world, sale.order_id()).await;
+        let elsewhere = sale.total().await - Decimal::ONE;
+        sale.account.site.webhooks(json!({ "mode": "none" })).await;
+        sale.account.site.turns(&payment, json!({ "event": "refund", "amount": elsewhere.to_string() })).await;
+        sale.account.site.webhooks(json!({ "mode": "normal" })).await;
+        // Approved, and received.
+        for _ in 0..2 {
+            sale.till.meanwhile(&sale.world, std::slice::from_ref(&sale.bought)).await;
+            sale.world.settle().await;
+        }
+        sale.rest().await;
+        sale.world.assert_books(&when).await;
+        assert_eq!(sale.net().await, Decimal::ZERO, "{when}: the rest was sent");
+    }
+}
+
+/// The bank gives back what it had taken: what is owed goes out after all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispute_that_is_won_after_it_was_lost_gives_the_money_back_to_whom_it_is_owed() {
+    for (provider, is_cancelled) in STRANGERS.into_iter().flat_map(|one| [(one, false), (one, true)]) {
+        let when = format!("{provider:?}, cancelled: {is_cancelled}");
+        let (sale, payment) = Sale::sold(provider, &when).await;
+        let total = sale.total().await;
+        sale.dispute(&payment, "open").await;
+        if is_cancelled {
+            assert_eq!(sale.cancel().await, total, "{when}");
+            sale.rest().await;
+        }
+        sale.dispute(&payment, "lost").await;
+        assert_eq!(sale.refunds().await, [row(total, "SUCCEEDED", true)], "{when}");
+        assert!(sale.account.site.fate("clock", json!({ "aheadMs": 5_000 })).await.is_success());
+        sale.dispute(&payment, "won").await;
+        if !is_cancelled {
+            assert_eq!(sale.refunds().await, [], "{when}");
+            sale.world.assert_books(&when).await;
+            assert_eq!(sale.cancel().await, total, "{when}");
+            sale.rest().await;
+        }
+        sale.assert_taken_back(&[row(total, "SUCCEEDED", false)], Decimal::ZERO, &when).await;
     }
 }

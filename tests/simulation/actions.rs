@@ -59,6 +59,7 @@ pub enum Action {
     DecideOnRefunds,
     Dispute,
     RefundElsewhere,
+    RefundComesBack,
 }
 
 /// How often, relative to one another.
@@ -101,6 +102,7 @@ const ODDS: &[(Action, u32)] = &[
     (Action::DecideOnRefunds, 3),
     (Action::Dispute, 4),
     (Action::RefundElsewhere, 2),
+    (Action::RefundComesBack, 2),
 ];
 
 /// How shoppers pay, and how often.
@@ -191,6 +193,7 @@ impl History {
             Action::DecideOnRefunds => return self.decide_on_refunds().await.map(drop),
             Action::Dispute => self.dispute().await,
             Action::RefundElsewhere => self.refund_elsewhere().await,
+            Action::RefundComesBack => self.refund_comes_back().await,
         }
         Ok(())
     }

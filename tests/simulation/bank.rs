@@ -35,6 +35,7 @@ pub fn word_of(payment: &GatewayPayment) -> WebhookEvent {
         amount,
         failure: payment.failure.clone(),
         about: None,
+        at: None,
     }
 }
 
@@ -67,6 +68,7 @@ pub fn word_of_refund(order_id: OrderId, refund: &(Uuid, GatewayRefund, String),
             gateway_id: refund.gateway_refund_id.clone(),
             refund_id: names_ours.then_some(*refund_id),
         }),
+        at: None,
     }
 }
 

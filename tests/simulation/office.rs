@@ -3,7 +3,7 @@
 
 use domain::{
     payment::DisputeStatus,
-    ports::{GatewayPayment, GatewayRefundStatus},
+    ports::{GatewayPayment, GatewayRefundStatus, WebhookEvent},
 };
 use rand::{RngExt as _, seq::IndexedRandom as _};
 use rust_decimal::Decimal;
@@ -132,15 +132,32 @@ impl History {
     }
 
     async fn say_of_dispute(&mut self, number: usize, payment: &GatewayPayment, status: DisputeStatus) {
-        let event = bank::word_of_dispute(payment, status);
+        let at = engine::now(&self.world.pool).await.expect("the time");
+        let event = WebhookEvent { at: Some(at), ..bank::word_of_dispute(payment, status) };
         for _ in 0..self.rng.random_range(1..=2) {
             let outcome = bank::deliver(&self.world.pool, &event).await;
             self.diary.note(format!("the payment of checkout {number} is disputed: {status:?}, {outcome}"));
         }
         let stands = self.promises.disputes.entry(payment.gateway_payment_id.clone()).or_insert(status);
-        // What was won may be lost later.
-        if *stands == DisputeStatus::Opened || status == DisputeStatus::Lost {
+        // What was won may be lost later, and what was lost may be won.
+        if status != DisputeStatus::Opened {
             *stands = status;
+        }
+    }
+
+    /// A refund that had arrived is sent back by the bank.
+    pub async fn refund_comes_back(&mut self) {
+        let Some(bought) = self.an_order() else { return };
+        let (order_id, number) = (bought.accepted.order_id, self.number_of(&bought));
+        let refunds = self.world.gateway.refunds(order_id);
+        let arrived: Vec<_> =
+            refunds.into_iter().filter(|(_, refund, _)| refund.status == GatewayRefundStatus::Succeeded).collect();
+        let Some((refund_id, _, _)) = arrived.choose(&mut self.rng) else { return };
+        let refund = self.world.gateway.send_back(*refund_id);
+        let event = bank::word_of_refund(order_id, &refund, true);
+        for _ in 0..self.rng.random_range(1..=2) {
+            let outcome = bank::deliver(&self.world.pool, &event).await;
+            self.diary.note(format!("a refund of order {number} comes back: {outcome}"));
         }
     }
 

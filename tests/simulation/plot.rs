@@ -46,6 +46,7 @@ impl Plot {
                     | Action::DecideOnRefunds
                     | Action::Dispute
                     | Action::RefundElsewhere
+                    | Action::RefundComesBack
             ),
         };
         if is_what_it_is_about { 5 } else { 1 }

@@ -29,7 +29,7 @@ facts as materialized (
     select o.id, o.confirmed_at, p.payment_status, coalesce(p.captured_amount > 0, false) as took_money,
            s.order_id is not null as held, coalesce(s.committed, false) as sold, coalesce(s.released, false) as released,
            coalesce(s.expired, false) as expired, coalesce(s.returned, false) as returned,
-           coalesce(g.refunds, 0) as refunds, coalesce(c.coupons, 0) as coupons,
+           coalesce(g.refunds, 0) + coalesce(p.refunds_undone, 0) as refunds, coalesce(c.coupons, 0) as coupons,
            coalesce(a.reserved, 0) as told_reserved, coalesce(a.committed, 0) as told_committed,
            coalesce(a.released, 0) as told_released, coalesce(a.restocked, 0) as told_restocked,
            coalesce(a.captured, 0) as told_captured, coalesce(a.refunded, 0) as told_refunded,

@@ -9,7 +9,8 @@
 --   sold       AUTHORIZED, FAILED   never
 --   CANCELLED  any                  captured - refunded = 0, or somebody alive is giving it back;
 --                                   REFUNDED exactly when something had been captured and all is back
---   REFUNDED   any of the two       captured = total; refunded at least the lines, at most all of it
+--   REFUNDED   any of the two       captured = total; refunded at least the lines, at most all of it; or somebody alive
+--                                   is giving back what had gone and came back
 --
 -- The order and its payment name the same payment status.
 with money as (
@@ -70,7 +71,7 @@ breaches (subject, expected, actual) as materialized (
                j.status, j.payment_says, j.order_says, j.total, j.amount, j.captured, j.refunded)
       from judged j
      where j.expected is not null
-       and not (j.status = 'CANCELLED' and j.captured <> j.refunded
+       and not (j.status in ('CANCELLED', 'REFUNDED') and j.captured <> j.refunded
                 and (j.id in (select order_id from settling)
                      -- What was never sold, its checkout takes back.
                      or not j.was_sold and exists (select from engine.runs r where r.id = j.checkout_run_id))))

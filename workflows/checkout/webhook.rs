@@ -6,10 +6,11 @@ use domain::{
     money::{Money, to_wire},
     notification::StaffReport,
     payment::DisputeStatus,
-    ports::{WebhookEvent, WebhookKind},
+    ports::{WebhookEvent, WebhookKind, WebhookSubject},
     refund::RefundStatus,
 };
 use engine::{Failure, Start, run::Delivery};
+use rust_decimal::Decimal;
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -26,7 +27,10 @@ use crate::{
         orders,
         payments::{self, OrderOfPayment},
         reconciliation::checks,
-        refunds::{self, Booking, DueRefund, Elsewhere, otherwise},
+        refunds::{
+            self, Booking, DueRefund, Elsewhere,
+            otherwise::{self, Then},
+        },
         webhook_inbox,
     },
 };
@@ -254,7 +258,7 @@ impl Said<'_> {
             None => None,
         };
         // What was made elsewhere may stand there in part only.
-        let Some(own) = own.filter(|own| !own.is_elsewhere) else { return self.made_elsewhere(conn).await };
+        let Some(own) = own.filter(|own| !own.is_elsewhere) else { return self.elsewhere(conn).await };
         match (own.status, &self.event.kind) {
             // Its run has its answer, or will have.
             (RefundStatus::Pending, _) if !own.is_noted => Ok("IGNORED"),
@@ -265,18 +269,74 @@ impl Said<'_> {
                 let news = News { refund_id: own.refund_id, decision: None };
                 Ok(told(engine::run::signal(conn, own.run_id, NEWS, &key, &news).await?))
             }
+            // Banks send some back long after they had arrived.
+            (RefundStatus::Succeeded, WebhookKind::RefundFailed) if own.is_latest => self.came_back(conn).await,
             // The books may say that it went through.
             (RefundStatus::Succeeded, WebhookKind::RefundFailed) => self.compare_again(conn).await,
             (RefundStatus::Succeeded | RefundStatus::Failed, _) => Ok("IGNORED"),
         }
     }
 
-    async fn made_elsewhere(&self, conn: &mut PgConnection) -> Result<&'static str, sqlx::Error> {
-        let (WebhookKind::RefundSucceeded, Some(about), Some(amount)) =
-            (&self.event.kind, &self.event.about, &self.event.amount)
-        else {
+    /// A refund that we have not asked for.
+    async fn elsewhere(&self, conn: &mut PgConnection) -> Result<&'static str, sqlx::Error> {
+        match (&self.event.kind, &self.event.about, &self.event.amount) {
+            (WebhookKind::RefundSucceeded, Some(about), Some(amount)) => self.made_elsewhere(conn, about, amount).await,
+            (WebhookKind::RefundFailed, Some(about), _) => {
+                // One of ours may have waited for it.
+                self.wake_refunds(conn, &format!("{}/failed", about.gateway_id)).await?;
+                self.came_back(conn).await
+            }
+            _ => Ok("IGNORED"),
+        }
+    }
+
+    /// What was on the books as gone back has not, or is back: it is off them, and where it was owed a person decides.
+    async fn came_back(&self, conn: &mut PgConnection) -> Result<&'static str, sqlx::Error> {
+        let Some(about) = &self.event.about else { return Ok("IGNORED") };
+        orders::lock(&mut *conn, self.order_id).await?;
+        let settled = otherwise::settled_as(conn, self.order_id, &about.gateway_id).await?;
+        if settled.is_empty() {
             return Ok("IGNORED");
-        };
+        }
+        let why = self.event.failure.as_deref().unwrap_or("it did not arrive");
+        let why = format!("it had gone back, and came back: {why}");
+        for refund_id in settled {
+            self.take_off(conn, refund_id, Then::Ask, &why).await?;
+        }
+        Ok("BOOKED")
+    }
+
+    async fn take_off(
+        &self,
+        conn: &mut PgConnection,
+        refund_id: Uuid,
+        then: Then,
+        why: &str,
+    ) -> Result<(), sqlx::Error> {
+        let (run_id, now) = (Uuid::now_v7(), engine::now(&mut *conn).await?);
+        if otherwise::take_off(conn, self.order_id, refund_id, (then, why), run_id, now).await? {
+            let gateway = payments::gateway_of(conn, self.order_id).await?;
+            let request = RefundRequest {
+                taken_up: Some(refund_id),
+                is_sent: then == Then::Send,
+                ..RefundRequest::everything(self.order_id, gateway, why.to_owned())
+            };
+            let key = format!("{}/back/{run_id}", self.order_id);
+            let start = Start::<RefundPayment>::new(key, &request).map_err(encoding)?.with_id(run_id);
+            engine::start_at(conn, &start, now).await?;
+        } else {
+            let notice = off_the_books(self.order_id, self.event, refund_id, why);
+            notice.tell(conn).await?;
+        }
+        Ok(())
+    }
+
+    async fn made_elsewhere(
+        &self,
+        conn: &mut PgConnection,
+        about: &WebhookSubject,
+        amount: &Money,
+    ) -> Result<&'static str, sqlx::Error> {
         let now = engine::now(&mut *conn).await?;
         let elsewhere = Elsewhere {
             order_id: self.order_id,
@@ -315,6 +375,7 @@ impl Said<'_> {
             amount: self.event.amount.as_ref(),
             reason: self.event.failure.as_deref(),
             status,
+            said_at: self.event.at,
         };
         if !disputes::record(conn, dispute, now).await? {
             return Ok("IGNORED");
@@ -323,14 +384,30 @@ impl Said<'_> {
         if self.order.confirmed_by.as_ref() != Some(payment) {
             checks::check_again(conn, self.order_id).await?;
         }
-        if status == DisputeStatus::Lost {
-            otherwise::book_taken(conn, self.order_id, payment, now).await?;
+        if status == DisputeStatus::Won {
+            // It may have been lost before.
+            for refund_id in otherwise::taken(conn, self.order_id, payment).await? {
+                self.take_off(conn, refund_id, Then::Send, "the shopper's bank has given it back").await?;
+            }
+            disputes::note_unbooked(conn, self.order_id, payment).await?;
         }
+        otherwise::book_taken(conn, self.order_id, payment, now).await?;
         if status != DisputeStatus::Opened {
             self.wake_refunds(conn, &format!("{}/{}", about.gateway_id, status.as_str())).await?;
         }
-        disputed(self.gateway, self.order_id, self.event, &about.gateway_id, status).tell(conn).await?;
+        let twice = if status == DisputeStatus::Lost { self.paid_twice(conn).await? } else { None };
+        let notice = disputed(self.gateway, (self.order_id, self.event), &about.gateway_id, status, twice);
+        notice.tell(conn).await?;
         Ok("BOOKED")
+    }
+
+    /// What both the bank and the shop have given the shopper, if they have: what the bank took, and nothing is left of
+    /// that could take its place.
+    async fn paid_twice(&self, conn: &mut PgConnection) -> Result<Option<Decimal>, sqlx::Error> {
+        let payment = &self.event.gateway_payment_id;
+        let taken = disputes::contested(conn, self.order_id, payment).await?.unbooked;
+        let open = refunds::unsettled(conn, self.order_id, payment).await?;
+        Ok((taken > Decimal::ZERO && open.is_empty()).then_some(taken))
     }
 
     /// Has those that wait, or were refused, tried again: because of `what`, they may go through now, or need not.
@@ -374,10 +451,31 @@ fn made_elsewhere(order_id: OrderId, refund: &DueRefund) -> Notice {
     Notice::to_staff("refund.booked", StaffReport { id: *refund_id, subject, text })
 }
 
-fn disputed(gateway: &str, order_id: OrderId, event: &WebhookEvent, dispute_id: &str, status: DisputeStatus) -> Notice {
+/// What the staff is told of a refund made elsewhere that is off the books again.
+fn off_the_books(order_id: OrderId, event: &WebhookEvent, refund_id: Uuid, why: &str) -> Notice {
+    let text = format!(
+        "Money was booked as given back at the gateway, or as taken by the shopper's bank, and has not gone. The order \
+         owes it to nobody; it is off the books.\n\nOrder: {order_id}\nPayment: {}\nWas booked as: {refund_id}\n\
+         Why: {why}\n",
+        event.gateway_payment_id
+    );
+    let id = Uuid::new_v5(&refund_id, b"off the books");
+    let subject = "A refund that was booked has not gone back".to_owned();
+    Notice::to_staff("refund.booked", StaffReport { id, subject, text })
+}
+
+fn disputed(
+    gateway: &str,
+    (order_id, event): (OrderId, &WebhookEvent),
+    dispute_id: &str,
+    status: DisputeStatus,
+    twice: Option<Decimal>,
+) -> Notice {
     let id = Uuid::new_v5(&order_id.into(), format!("{gateway}/{dispute_id}/{}", status.as_str()).as_bytes());
     let amount = event.amount.as_ref().map_or_else(|| "unknown".to_owned(), Money::to_string);
     let reason = event.failure.as_deref().unwrap_or("none given");
+    let twice =
+        twice.map(|twice| format!("Given back twice, by the bank and by the shop: {twice}\n")).unwrap_or_default();
     let (subject, what) = match status {
         DisputeStatus::Opened => {
             let what = "The shopper's bank wants the money back. Answer it on the gateway's site in time. Until it has \
@@ -391,7 +489,7 @@ fn disputed(gateway: &str, order_id: OrderId, event: &WebhookEvent, dispute_id: 
     };
     let text = format!(
         "{what} The order stays as it is.\n\nOrder: {order_id}\nGateway: {gateway}\nPayment: {}\nDispute: \
-         {dispute_id}\nAmount: {amount}\nReason: {reason}\n",
+         {dispute_id}\nAmount: {amount}\nReason: {reason}\n{twice}",
         event.gateway_payment_id
     );
     let subject = format!("A payment is disputed: {subject}");

@@ -280,6 +280,8 @@ pub struct WebhookEvent {
     pub failure: Option<String>,
     /// The refund or dispute it is about, if it is about one.
     pub about: Option<WebhookSubject>,
+    /// When it happened, by the gateway's clock, if the gateway says.
+    pub at: Option<DateTime<Utc>>,
 }
 
 /// What an event is about besides a payment.

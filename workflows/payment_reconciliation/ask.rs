@@ -1,11 +1,15 @@
 //! Payments and refunds of ours, each asked about in its time.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     ids::OrderId,
-    ports::{GatewayError, GatewayPayment, GatewayRefundStatus, ListedRefund, Lookup, PaymentGateway, Window},
+    ports::{GatewayError, GatewayPayment, ListedRefund, Lookup, PaymentGateway, Window},
 };
 use engine::{Call, CallContext, Dependency, RetryPolicy, SetTx, Step, StepError, Tx, Undo, Undoing, legible};
 use rust_decimal::Decimal;
@@ -27,7 +31,7 @@ use crate::{
             booked,
             checks::{self, Check, Pass},
         },
-        refunds::otherwise,
+        refunds::{self, otherwise},
     },
 };
 
@@ -168,9 +172,13 @@ impl Call for FindPayments<'_> {
             return Ok(asked);
         };
         let orders: Vec<_> = self.checks.iter().map(|check| check.order_id).collect();
-        let lookups = payments::lookups(&mut *self.pool.acquire().await?, &orders, context.now).await?;
+        let (lookups, refunded) = {
+            let mut conn = self.pool.acquire().await?;
+            (payments::lookups(&mut conn, &orders, context.now).await?, refunds::orders_with(&mut conn, &orders).await?)
+        };
+        let find = |lookup| find(&**gateway, lookup, &refunded);
         for (lookups, answers) in lookups.chunks(AT_ONCE).zip(asked.answers.chunks_mut(AT_ONCE)) {
-            let found = futures::future::join_all(lookups.iter().map(|lookup| find(&**gateway, lookup))).await;
+            let found = futures::future::join_all(lookups.iter().map(find)).await;
             for (answer, found) in answers.iter_mut().zip(found) {
                 *answer = found;
             }
@@ -185,8 +193,8 @@ impl Call for FindPayments<'_> {
     }
 }
 
-async fn find(gateway: &dyn PaymentGateway, lookup: &Lookup) -> Answer {
-    let found = tokio::time::timeout(PATIENCE, known(gateway, lookup)).await;
+async fn find(gateway: &dyn PaymentGateway, lookup: &Lookup, refunded: &HashSet<OrderId>) -> Answer {
+    let found = tokio::time::timeout(PATIENCE, known(gateway, lookup, refunded.contains(&lookup.order_id))).await;
     match found.unwrap_or_else(|_| Err(GatewayError::Unknown("it took too long".to_owned()))) {
         Ok(found) => Answer::Found(found),
         Err(error @ GatewayError::Refused { .. }) => {
@@ -205,9 +213,10 @@ async fn find(gateway: &dyn PaymentGateway, lookup: &Lookup) -> Answer {
     }
 }
 
-async fn known(gateway: &dyn PaymentGateway, lookup: &Lookup) -> Result<Known, GatewayError> {
+/// With the refunds, where there may be some: by the gateway's word, or because the books have some.
+async fn known(gateway: &dyn PaymentGateway, lookup: &Lookup, has_refunds: bool) -> Result<Known, GatewayError> {
     let (payments, mut refunds) = (gateway.find(lookup).await?, BTreeMap::new());
-    for payment in payments.iter().filter(|payment| payment.refunded > Decimal::ZERO) {
+    for payment in payments.iter().filter(|payment| has_refunds || payment.refunded > Decimal::ZERO) {
         let id = &payment.gateway_payment_id;
         refunds.insert(id.clone(), gateway.refunds(id).await?);
     }
@@ -324,7 +333,7 @@ async fn pass_on_refunds(
 ) -> Result<bool, StepError> {
     let mut has_booked = false;
     for (payment, listed) in refunds {
-        for made in listed.iter().filter(|made| made.refund.status == GatewayRefundStatus::Succeeded) {
+        for made in listed {
             let outcome = webhook::receive(tx.conn(), gateway, &refund_word(order_id, payment, made)).await?;
             tracing::info!(%order_id, payment, outcome, "a refund may not have been heard of; passed on");
             sum.told += u64::from(outcome == "BOOKED");

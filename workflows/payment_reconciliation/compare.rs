@@ -3,7 +3,10 @@
 use domain::{
     ids::OrderId,
     money::Money,
-    ports::{GatewayPayment, GatewayPaymentStatus, ListedRefund, WebhookEvent, WebhookKind, WebhookSubject},
+    ports::{
+        GatewayPayment, GatewayPaymentStatus, GatewayRefundStatus, ListedRefund, WebhookEvent, WebhookKind,
+        WebhookSubject,
+    },
 };
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
@@ -126,14 +129,20 @@ fn compare_one(booked: &Booked, payment: &GatewayPayment) -> Option<Finding> {
 /// The gateway's word of a refund, as its webhook would have brought it.
 pub(super) fn refund_word(order_id: OrderId, gateway_payment_id: &str, listed: &ListedRefund) -> WebhookEvent {
     let ListedRefund { refund_id, refund } = listed;
+    let kind = match refund.status {
+        GatewayRefundStatus::Pending => WebhookKind::RefundPending,
+        GatewayRefundStatus::Succeeded => WebhookKind::RefundSucceeded,
+        GatewayRefundStatus::Failed => WebhookKind::RefundFailed,
+    };
     WebhookEvent {
         event_id: format!("reconciliation/{}", refund.gateway_refund_id),
-        kind: WebhookKind::RefundSucceeded,
+        kind,
         gateway_payment_id: gateway_payment_id.to_owned(),
         order_id: Some(order_id),
         amount: Some(refund.amount.clone()),
-        failure: None,
+        failure: refund.failure.clone(),
         about: Some(WebhookSubject { gateway_id: refund.gateway_refund_id.clone(), refund_id: *refund_id }),
+        at: None,
     }
 }
 
@@ -147,6 +156,7 @@ fn word(payment: &GatewayPayment, kind: WebhookKind) -> WebhookEvent {
             .then(|| Money::rounded(payment.captured, payment.amount.currency())),
         failure: payment.failure.clone(),
         about: None,
+        at: None,
         kind,
     }
 }

@@ -220,5 +220,6 @@ fn word(payment: &ListedPayment) -> WebhookEvent {
         amount: payment.captured.clone(),
         failure: None,
         about: None,
+        at: None,
     }
 }

@@ -56,7 +56,12 @@ pub(crate) async fn give_back(
     let mut open = Vec::new();
     for refund in due {
         let mut going = Going { refund: refund.clone(), stands: Stands::Refused, why: String::new(), told: 0 };
-        if !sending.send(flow, &mut going).await? {
+        if let Some(why) = came_back(request, refund) {
+            // Nobody sends it again by themselves.
+            going.why = why;
+            sending.tell_staff(flow, &mut going).await?;
+            open.push(going);
+        } else if !sending.send(flow, &mut going).await? {
             open.push(going);
         }
     }
@@ -89,8 +94,8 @@ pub(crate) async fn give_back(
 enum Stands {
     /// The gateway has it in hand.
     UnderWay,
-    /// The shopper's bank wants the same money back: it waits for how that ends.
-    Disputed,
+    /// It waits for how something else ends that may give back the same money.
+    Waits,
     /// The gateway refuses it, and a person is to decide.
     Refused,
 }
@@ -121,8 +126,9 @@ impl Sending<'_> {
             let desk = Desk::new(flow.pool(), self.gateway);
             match flow.call(SendRefund { order: &order, desk: &desk }).await? {
                 Sent::Accepted(sent) => return self.come_to(flow, going, sent).await,
-                Sent::Disputed => {
-                    going.stands = Stands::Disputed;
+                Sent::Waits { why } => {
+                    tracing::info!(order_id = %self.order_id, refund_id = %order.refund_id, why, "a refund waits");
+                    going.stands = Stands::Waits;
                     return Ok(false);
                 }
                 Sent::Refused { why, made } => match self.refused(flow, going, why, made).await? {
@@ -202,7 +208,7 @@ impl Sending<'_> {
     async fn go_on(&self, flow: &mut Forward<'_>, going: &mut Going) -> Result<bool> {
         match going.stands {
             Stands::UnderWay => self.ask(flow, going).await,
-            Stands::Disputed => self.send(flow, going).await,
+            Stands::Waits => self.send(flow, going).await,
             Stands::Refused => Ok(false),
         }
     }
@@ -251,6 +257,11 @@ impl Sending<'_> {
     }
 }
 
+/// Why a refund that was taken up is the staff's: none of one that is sent.
+fn came_back(request: &RefundRequest, refund: &DueRefund) -> Option<String> {
+    (request.taken_up == Some(refund.refund_id) && !request.is_sent).then(|| request.reason.clone())
+}
+
 /// What the staff is told, each time the gateway refuses.
 fn refused(order_id: OrderId, refund: &DueRefund, why: &str, time: u32) -> Notice {
     let DueRefund { refund_id, gateway_payment_id, amount, currency } = refund;
@@ -260,7 +271,7 @@ fn refused(order_id: OrderId, refund: &DueRefund, why: &str, time: u32) -> Notic
         "The gateway refuses to give money back, and it is owed all the same.\n\n\
          Refund: {refund_id}\nOrder: {order_id}\nPayment: {payment}\nAmount: {amount} {currency}\nWhy: {why}\n\n\
          Mend what it complains of and send it again (POST /api/refunds/{refund_id}/resend), or pay by other \
-         means and say so (POST /api/refunds/{refund_id}/settle). Until then it waits.\n"
+         means and have an admin say so (POST /api/refunds/{refund_id}/settle). Until then it waits.\n"
     );
     let id = Uuid::new_v5(refund_id, &time.to_be_bytes());
     let subject = format!("A refund of {amount} {currency} was refused");
@@ -305,8 +316,11 @@ enum Sent {
         /// Every refund that it knows of the payment.
         made: Vec<ListedRefund>,
     },
-    /// It was not asked: the shopper's bank wants the money back.
-    Disputed,
+    /// Something else may give back the same money, and has not ended.
+    Waits {
+        /// What.
+        why: String,
+    },
     /// It certainly has not, and may another time.
     NotNow {
         /// Its words.
@@ -362,7 +376,7 @@ impl Call for SendRefund<'_> {
             }
         }
         if is_open {
-            return Ok(Sent::Disputed);
+            return Ok(Sent::Waits { why: "the shopper's bank wants the money back".to_owned() });
         }
         if is_contested {
             let why = "dispute-lost: the shopper's bank has taken it".to_owned();
@@ -376,7 +390,14 @@ impl Call for SendRefund<'_> {
                     Err(GatewayError::Refused { .. }) => Vec::new(),
                     made => self.desk.read(made, context.now).await?,
                 };
-                Ok(Sent::Refused { why: legible(&format!("{code}: {detail}")).into_owned(), made })
+                let why = legible(&format!("{code}: {detail}")).into_owned();
+                let is_elsewhere = |one: &ListedRefund| one.refund_id.is_none();
+                let is_pending = |one: &ListedRefund| one.refund.status == GatewayRefundStatus::Pending;
+                Ok(if made.iter().any(|one| is_elsewhere(one) && is_pending(one)) {
+                    Sent::Waits { why: format!("somebody is giving it back at the gateway: {why}") }
+                } else {
+                    Sent::Refused { why, made }
+                })
             }
             Err(GatewayError::NotNow { code, detail, after_s }) => {
                 Ok(Sent::NotNow { why: legible(&format!("{code}: {detail}")).into_owned(), after_s })

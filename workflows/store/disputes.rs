@@ -24,10 +24,12 @@ pub struct Dispute<'a> {
     pub reason: Option<&'a str>,
     /// Where it stands.
     pub status: DisputeStatus,
+    /// Since when, by the gateway's clock, if it says.
+    pub said_at: Option<DateTime<Utc>>,
 }
 
-/// Books it, and an event. False when that was known, or it had ended before: words arrive in any order, and the first
-/// end stands, but that one that was won may be taken up again, and lost.
+/// Books it, and an event. False when that was known, or it has ended otherwise since. Words arrive in any order: of two
+/// ends the later one stands; where the gateway does not date them, or at the same time, the one that is lost.
 ///
 /// # Errors
 /// The database's own.
@@ -36,12 +38,14 @@ pub async fn record(conn: &mut PgConnection, dispute: Dispute<'_>, now: DateTime
         "with recorded as (
             insert into payment_disputes as d
                    (gateway, gateway_dispute_id, order_id, gateway_payment_id, amount, currency, reason, status,
-                    created_at, updated_at)
-            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)
+                    said_at, created_at, updated_at)
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $10, $9, $9)
             on conflict (gateway, gateway_dispute_id) do update
-               set status = excluded.status, updated_at = $9, amount = coalesce(excluded.amount, d.amount),
+               set status = excluded.status, said_at = excluded.said_at, updated_at = $9, amount = coalesce(excluded.amount, d.amount),
                    currency = coalesce(excluded.currency, d.currency), reason = coalesce(excluded.reason, d.reason)
-             where d.status = 'OPENED' and excluded.status <> 'OPENED' or d.status = 'WON' and excluded.status = 'LOST'
+             where d.status = 'OPENED' and excluded.status <> 'OPENED'
+                or d.status = 'WON' and excluded.status = 'LOST' and (excluded.said_at < d.said_at) is not true
+                or d.status = 'LOST' and excluded.status = 'WON' and excluded.said_at > d.said_at
             returning order_id, amount, currency, reason, status)
          insert into outbox_events (event_id, event_type, subject, data, occurred_at)
          select gen_random_uuid(), 'payment.disputed', order_id::text,
@@ -56,7 +60,8 @@ pub async fn record(conn: &mut PgConnection, dispute: Dispute<'_>, now: DateTime
         dispute.amount.map(|amount| amount.currency().as_str().to_owned()),
         dispute.reason,
         dispute.status.as_str(),
-        now
+        now,
+        dispute.said_at
     )
     .execute(conn)
     .await?;
@@ -141,6 +146,25 @@ pub async fn note_booked(
         Uuid::from(order_id),
         gateway_payment_id,
         amount
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Nothing that banks have taken of a payment is among its refunds. The caller holds the order.
+///
+/// # Errors
+/// The database's own.
+pub async fn note_unbooked(
+    conn: &mut PgConnection,
+    order_id: OrderId,
+    gateway_payment_id: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update payment_disputes set booked_amount = 0 where order_id = $1 and gateway_payment_id = $2",
+        Uuid::from(order_id),
+        gateway_payment_id
     )
     .execute(conn)
     .await?;

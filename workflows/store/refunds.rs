@@ -5,6 +5,8 @@
 pub mod held;
 pub mod otherwise;
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use domain::{
     ids::OrderId,
@@ -59,6 +61,8 @@ struct Part<'a> {
     /// It is besides what pays for the order.
     is_extra: bool,
     origin: Origin,
+    /// Somebody has been promised it.
+    is_owed: bool,
 }
 
 /// A refund that has been claimed.
@@ -162,7 +166,8 @@ impl Locked {
 
     fn part<'a>(&self, gateway_payment_id: Option<&'a str>, amount: Decimal, origin: Origin) -> Part<'a> {
         let is_extra = self.is_live && self.paid_by.as_deref() != gateway_payment_id;
-        Part { gateway_payment_id, amount, is_extra, origin }
+        // What went back without us was promised to nobody, unless it takes the place of what was.
+        Part { gateway_payment_id, amount, is_extra, origin, is_owed: origin == Origin::Shop }
     }
 }
 
@@ -240,14 +245,14 @@ async fn insert(
     conn: &mut PgConnection,
     claim: Claim<'_>,
     order: &Locked,
-    Part { gateway_payment_id, amount, is_extra, origin }: Part<'_>,
+    Part { gateway_payment_id, amount, is_extra, origin, is_owed }: Part<'_>,
     now: DateTime<Utc>,
 ) -> Result<DueRefund, sqlx::Error> {
     let refund_id = Uuid::now_v7();
     sqlx::query!(
         "insert into refunds (id, payment_id, run_id, gateway_payment_id, amount, currency, reason, reference, by_hand,
-                              is_extra, origin, status, created_at, updated_at)
-         values ($1, $2, $3, $4, $5, $10, $6, $7, $4::text is null, $8, $11, 'PENDING', $9, $9)",
+                              is_extra, origin, is_owed, status, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $10, $6, $7, $4::text is null, $8, $11, $12, 'PENDING', $9, $9)",
         refund_id,
         order.payment_id,
         claim.run_id,
@@ -258,7 +263,8 @@ async fn insert(
         is_extra,
         now,
         order.currency.as_str(),
-        origin.as_str()
+        origin.as_str(),
+        is_owed
     )
     .execute(conn)
     .await?;
@@ -404,6 +410,21 @@ pub async fn note_sent(
     Ok(())
 }
 
+/// Which of these orders have any.
+///
+/// # Errors
+/// The database's own.
+pub async fn orders_with(conn: &mut PgConnection, orders: &[OrderId]) -> Result<HashSet<OrderId>, sqlx::Error> {
+    let orders: Vec<Uuid> = orders.iter().copied().map(Uuid::from).collect();
+    let found = sqlx::query_scalar!(
+        "select distinct p.order_id from refunds r join payments p on p.id = r.payment_id where p.order_id = any($1)",
+        &orders
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(found.into_iter().map(OrderId::from).collect())
+}
+
 /// A refund of ours that a gateway speaks of.
 #[derive(Debug, Clone, Copy)]
 pub struct OwnRefund {
@@ -417,6 +438,8 @@ pub struct OwnRefund {
     pub is_noted: bool,
     /// Somebody has made it at the gateway.
     pub is_elsewhere: bool,
+    /// The gateway speaks of the refund by which it is settled, or to be: not of one before it.
+    pub is_latest: bool,
 }
 
 /// Which of an order's refunds a gateway speaks of: by our id of it, or by its own.
@@ -430,9 +453,11 @@ pub async fn of_gateway(
 ) -> Result<Option<OwnRefund>, sqlx::Error> {
     let row = sqlx::query!(
         r#"select r.id, r.run_id, r.status, r.gateway_refund_id is not null as "is_noted!",
-                  r.origin = 'GATEWAY' as "is_elsewhere!"
+                  r.origin = 'GATEWAY' as "is_elsewhere!",
+                  r.gateway_refund_id is not distinct from $3 as "is_latest!"
              from refunds r join payments p on p.id = r.payment_id
-            where p.order_id = $1 and (r.id = $2 or r.gateway_refund_id = $3) limit 1"#,
+            where p.order_id = $1 and (r.id = $2 or r.gateway_refund_id = $3)
+            order by r.id limit 1"#,
         Uuid::from(order_id),
         about.refund_id,
         about.gateway_id
@@ -441,8 +466,8 @@ pub async fn of_gateway(
     .await?;
     row.map(|row| {
         let status = row.status.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-        let (is_noted, is_elsewhere) = (row.is_noted, row.is_elsewhere);
-        Ok(OwnRefund { refund_id: row.id, run_id: row.run_id, status, is_noted, is_elsewhere })
+        let (is_noted, is_elsewhere, is_latest) = (row.is_noted, row.is_elsewhere, row.is_latest);
+        Ok(OwnRefund { refund_id: row.id, run_id: row.run_id, status, is_noted, is_elsewhere, is_latest })
     })
     .transpose()
 }

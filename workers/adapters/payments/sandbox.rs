@@ -326,6 +326,7 @@ impl Told {
                 .gateway_refund_id
                 .or(self.data.dispute_id)
                 .map(|gateway_id| WebhookSubject { gateway_id, refund_id: self.data.refund_id }),
+            at: None,
         };
         reading::check_event(&event).map(|()| event)
     }

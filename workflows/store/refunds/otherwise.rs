@@ -52,7 +52,7 @@ pub async fn give_way(
     let Some(order) = lock(&mut *conn, order_id).await? else { return Ok(None) };
     let Some(ours) = sqlx::query_as!(
         GivingWay,
-        "select id, amount, is_extra from refunds where id = $1 and status = 'PENDING'",
+        "select id, amount, is_extra, reference from refunds where id = $1 and status = 'PENDING'",
         refund.refund_id
     )
     .fetch_optional(&mut *conn)
@@ -66,7 +66,8 @@ pub async fn give_way(
         let theirs = refund.gateway_refund_id.as_str();
         let about = WebhookSubject { gateway_id: theirs.to_owned(), refund_id: *refund_id };
         let is_ours = of_gateway(&mut *conn, order_id, &about).await?.is_some_and(|own| !own.is_elsewhere);
-        if is_ours || refund.status == GatewayRefundStatus::Failed || refund.amount.currency() != order.currency {
+        let has_gone = refund.status == GatewayRefundStatus::Succeeded;
+        if is_ours || !has_gone || refund.amount.currency() != order.currency {
             continue;
         }
         // A part of it may stand in the place of another refund of ours.
@@ -86,6 +87,7 @@ struct GivingWay {
     id: Uuid,
     amount: Decimal,
     is_extra: bool,
+    reference: Option<String>,
 }
 
 /// The books of one payment of an order that is locked.
@@ -115,45 +117,151 @@ impl Books<'_> {
     ) -> Result<Decimal, sqlx::Error> {
         let Books { order_id, order, gateway_payment_id: payment, .. } = *self;
         let free = if order.stands_for(payment) { left(&mut *conn, order).await? } else { Decimal::ZERO };
-        let unclaimed = most.min(free.max(Decimal::ZERO));
-        let claimed = self.giving_way.as_ref().map_or(Decimal::ZERO, |ours| ours.amount.min(most - unclaimed));
-        let amount = unclaimed + claimed;
-        if amount <= Decimal::ZERO {
-            return Ok(Decimal::ZERO);
+        let unclaimed = most.min(free).max(Decimal::ZERO);
+        let claim = Claim { run_id: Uuid::now_v7(), order_id, reason: origin(paid).reason(), reference: None };
+        let part = order.part(Some(payment), unclaimed, origin(paid));
+        if unclaimed > Decimal::ZERO {
+            let due = insert(&mut *conn, claim, order, part, now).await?;
+            settle(&mut *conn, order_id, &due, paid, now).await?;
         }
-        let origin = if matches!(paid, PaidBack::ByBank) { Origin::Bank } else { Origin::Gateway };
-        let part = order.part(Some(payment), amount, origin);
-        let is_extra = self.giving_way.as_ref().map_or(part.is_extra, |ours| ours.is_extra);
-        let due = match self.giving_way.take() {
+        let Some(ours) = self.giving_way.take() else { return Ok(unclaimed) };
+        let claimed = ours.amount.min(most - unclaimed).max(Decimal::ZERO);
+        let rest = ours.amount - claimed;
+        if rest.is_zero() {
             // What comes to nothing becomes the row of what took its place.
-            Some(ours) if claimed == ours.amount => {
-                sqlx::query!(
-                    "update refunds set amount = $2, origin = $3, reason = $4, updated_at = $5 where id = $1",
-                    ours.id,
-                    amount,
-                    origin.as_str(),
-                    origin.reason(),
-                    now
-                )
+            let became = origin(paid).as_str();
+            sqlx::query!("update refunds set origin = $2, updated_at = $3 where id = $1", ours.id, became, now)
                 .execute(&mut *conn)
                 .await?;
-                let gateway_payment_id = Some(payment.to_owned());
-                DueRefund { refund_id: ours.id, gateway_payment_id, amount, currency: order.currency }
-            }
-            ours => {
-                if let Some(ours) = ours {
-                    let rest = ours.amount - claimed;
-                    sqlx::query!("update refunds set amount = $2, updated_at = $3 where id = $1", ours.id, rest, now)
-                        .execute(&mut *conn)
-                        .await?;
-                    self.giving_way = Some(GivingWay { amount: rest, ..ours });
-                }
-                // No run sends it.
-                let claim = Claim { run_id: Uuid::now_v7(), order_id, reason: origin.reason(), reference: None };
-                insert(&mut *conn, claim, order, Part { is_extra, ..part }, now).await?
-            }
-        };
-        settle(conn, order_id, &due, paid, now).await?;
-        Ok(amount)
+            let gateway_payment_id = Some(payment.to_owned());
+            let due = DueRefund { refund_id: ours.id, gateway_payment_id, amount: claimed, currency: order.currency };
+            settle(conn, order_id, &due, paid, now).await?;
+            return Ok(unclaimed + claimed);
+        }
+        if claimed > Decimal::ZERO {
+            sqlx::query!("update refunds set amount = $2, updated_at = $3 where id = $1", ours.id, rest, now)
+                .execute(&mut *conn)
+                .await?;
+            let claim = Claim { run_id: Uuid::now_v7(), reference: ours.reference.as_deref(), ..claim };
+            let part = Part { amount: claimed, is_extra: ours.is_extra, is_owed: true, ..part };
+            let due = insert(&mut *conn, claim, order, part, now).await?;
+            settle(&mut *conn, order_id, &due, paid, now).await?;
+        }
+        self.giving_way = Some(GivingWay { amount: rest, ..ours });
+        Ok(unclaimed + claimed)
     }
+}
+
+fn origin(paid: PaidBack<'_>) -> Origin {
+    match paid {
+        PaidBack::ByGateway(_) => Origin::Gateway,
+        PaidBack::ByBank => Origin::Bank,
+        PaidBack::InCash | PaidBack::Instead => Origin::Shop,
+    }
+}
+
+/// What becomes of money that was owed, and has not gone back after all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// It is FAILED: a person is to decide.
+    Ask,
+    /// It is PENDING: it is sent.
+    Send,
+}
+
+/// A refund that was on the books as gone back has not, or came back: it is off them again. If it was owed it is
+/// taken up by `run_id`, which is to be started: true then. The caller holds the order.
+///
+/// # Errors
+/// The database's own.
+pub async fn take_off(
+    conn: &mut PgConnection,
+    order_id: OrderId,
+    refund_id: Uuid,
+    (then, why): (Then, &str),
+    run_id: Uuid,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    // The order before its payment, as everybody takes them.
+    lock(&mut *conn, order_id).await?;
+    let is_owed = sqlx::query_scalar!(
+        r#"with gone as (
+            select id, payment_id, amount, currency, is_owed, is_extra from refunds where id = $2 and status = 'SUCCEEDED'),
+         payment as (
+            update payments p
+               set refund_amount = p.refund_amount - case when g.is_extra then 0 else g.amount end,
+                   refunds_undone = p.refunds_undone + 1, updated_at = $6,
+                   payment_status = case when g.is_extra then p.payment_status
+                                         when p.refund_amount > g.amount then 'PARTIALLY_REFUNDED'
+                                         else 'CAPTURED' end
+              from gone g where p.id = g.payment_id
+            returning p.order_id, p.payment_status),
+         followed as (
+            update orders o set payment_status = p.payment_status, updated_at = $6 from payment p where o.id = p.order_id),
+         forgotten as (
+            delete from refunds r using gone g where r.id = g.id and not g.is_owed),
+         taken_up as (
+            update refunds r
+               set status = $4, failure = $5, origin = 'SHOP', by_hand = false, run_id = $3, updated_at = $6,
+                   gateway_refund_id = case when $4 = 'PENDING' then null else r.gateway_refund_id end
+              from gone g where r.id = g.id and g.is_owed),
+         told as (
+            insert into outbox_events (event_id, event_type, subject, data, occurred_at)
+            select gen_random_uuid(), 'refund.failed', $1::uuid::text,
+                   jsonb_build_object('orderId', $1::uuid, 'refundId', id, 'amount', amount::text, 'currency', currency,
+                                      'reason', $5::text), $6
+              from gone)
+         select is_owed from gone"#,
+        Uuid::from(order_id),
+        refund_id,
+        run_id,
+        match then {
+            Then::Ask => "FAILED",
+            Then::Send => "PENDING",
+        },
+        why,
+        now
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(is_owed.unwrap_or(false))
+}
+
+/// The refunds of a payment that are on the books as taken by shoppers' banks.
+///
+/// # Errors
+/// The database's own.
+pub async fn taken(
+    conn: &mut PgConnection,
+    order_id: OrderId,
+    gateway_payment_id: &str,
+) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar!(
+        "select r.id from refunds r join payments p on p.id = r.payment_id
+          where p.order_id = $1 and r.gateway_payment_id = $2 and r.origin = 'BANK' and r.status = 'SUCCEEDED'
+          order by r.id",
+        Uuid::from(order_id),
+        gateway_payment_id
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// The refunds that are on the books as this one of the gateway's.
+///
+/// # Errors
+/// The database's own.
+pub async fn settled_as(
+    conn: &mut PgConnection,
+    order_id: OrderId,
+    gateway_refund_id: &str,
+) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar!(
+        "select r.id from refunds r join payments p on p.id = r.payment_id
+          where p.order_id = $1 and r.gateway_refund_id = $2 and r.status = 'SUCCEEDED' order by r.id",
+        Uuid::from(order_id),
+        gateway_refund_id
+    )
+    .fetch_all(conn)
+    .await
 }

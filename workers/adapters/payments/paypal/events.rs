@@ -234,6 +234,7 @@ fn event(kind: WebhookKind, gateway_payment_id: String) -> WebhookEvent {
         amount: None,
         failure: None,
         about: None,
+        at: None,
     }
 }
 

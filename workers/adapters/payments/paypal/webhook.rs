@@ -138,6 +138,7 @@ fn unavailable(error: GatewayError) -> WebhookError {
 struct Told {
     id: Option<String>,
     event_type: Option<String>,
+    create_time: Option<String>,
     #[serde(default)]
     resource: Value,
 }
@@ -159,7 +160,8 @@ async fn read(gateway: &PayPalGateway, body: &[u8]) -> Result<Webhook, WebhookEr
         Ok(parsed) => parsed,
         Err(why) => return Ok(Webhook::Unreadable { event_id, why }),
     };
-    let mut event = WebhookEvent { event_id, ..event };
+    let at = told.create_time.and_then(|at| at.parse().ok());
+    let mut event = WebhookEvent { event_id, at, ..event };
     if let Err(why) = check_event(&event) {
         return Ok(Webhook::Unreadable { event_id: event.event_id, why });
     }

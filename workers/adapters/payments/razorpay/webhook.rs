@@ -66,7 +66,7 @@ pub(super) fn read(headers: &[(String, String)], body: &[u8], now: DateTime<Utc>
         return Err(WebhookError::TooOld);
     }
     Ok(match told.parse(&event_id) {
-        Ok(event) => Webhook::Event(event),
+        Ok(event) => Webhook::Event(WebhookEvent { at: Some(created_at), ..event }),
         Err(why) => Webhook::Unreadable { event_id, why },
     })
 }
@@ -164,6 +164,7 @@ impl Told {
             amount,
             failure: self.failure().map(str::to_owned),
             about: self.about(),
+            at: None,
         };
         reading::check_event(&event).map(|()| event)
     }

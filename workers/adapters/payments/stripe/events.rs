@@ -1,5 +1,6 @@
 //! What Stripe's events mean (its page "Types of events").
 
+use chrono::DateTime;
 use domain::ports::{GatewayRefundStatus, WebhookEvent, WebhookKind, WebhookSubject};
 use serde::Deserialize;
 use serde_json::Value;
@@ -10,7 +11,7 @@ use super::objects::{Metadata, PaymentError, refund_status};
 
 /// Reads an event; the error says what is strange about it. `is_live`: whether our own key moves real money.
 pub(super) fn read(event: Value, event_id: &str, is_live: bool) -> Result<WebhookEvent, String> {
-    let Told { name, livemode, data } = Told::deserialize(event).map_err(|error| error.to_string())?;
+    let Told { name, livemode, created, data } = Told::deserialize(event).map_err(|error| error.to_string())?;
     // One address may be told of both modes, and test money pays nothing.
     let heard = Heard::of(&name).filter(|_| livemode == is_live);
     let Meaning { kind, payment_id, minor, failure, about, order_id } = match heard {
@@ -25,6 +26,7 @@ pub(super) fn read(event: Value, event_id: &str, is_live: bool) -> Result<Webhoo
         amount: minor.map(|(minor, currency)| from_minor(minor, &currency)).transpose()?,
         failure,
         about,
+        at: created.and_then(|at| DateTime::from_timestamp(at, 0)),
     };
     reading::check_event(&event).map(|()| event)
 }
@@ -34,6 +36,8 @@ struct Told {
     #[serde(rename = "type")]
     name: String,
     livemode: bool,
+    /// In seconds since 1970.
+    created: Option<i64>,
     data: Data,
 }
 

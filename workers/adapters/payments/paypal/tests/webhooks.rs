@@ -249,6 +249,7 @@ async fn every_event_of_a_payment_has_its_meaning() {
             amount: Some(money("590.50", "USD")),
             failure: failure.map(str::to_owned),
             about: None,
+            at: None,
         };
         assert_eq!((event, asked), (expected, vec![]), "{event_type}");
     }
@@ -298,6 +299,7 @@ async fn a_refund_is_ours_by_its_reference_and_its_order_is_behind_the_capture()
             amount: Some(money("100.00", "USD")),
             failure: failure.map(str::to_owned),
             about: Some(WebhookSubject { gateway_id: "1JU".to_owned(), refund_id: Some(REFUND) }),
+            at: None,
         };
         assert_eq!(
             (event, asked),
@@ -355,6 +357,7 @@ async fn a_dispute_is_about_the_order_behind_the_capture() {
             failure: Some("UNAUTHORISED (PP-D-27803)".to_owned()),
             // As a reversal, which names no dispute.
             about: Some(WebhookSubject { gateway_id: "3C6".to_owned(), refund_id: None }),
+            at: None,
         };
         assert_eq!(
             (event, asked),
