@@ -152,6 +152,32 @@ async fn what_no_run_can_mend_is_told_to_the_staff_once() {
     world.assert_books("after money went that nobody can name").await;
 }
 
+/// More went back elsewhere than the books have left: the staff hears of it once, and it is not compared for ever.
+#[tokio::test]
+async fn a_refund_that_does_not_fit_is_told_once() {
+    let world = World::with(rules()).await;
+    let (user, cart) = world.shopper(&[("LAP-001", 1)]).await;
+    let accepted = world.checkout(user, cart, "tok_ok").await.expect("accepted");
+    world.settle().await;
+    let payment = world.gateway.payments(accepted.order_id)[0].clone();
+    let lost = WebhookEvent {
+        kind: WebhookKind::DisputeLost,
+        amount: Some(Money::rounded(payment.captured, Currency::INR)),
+        about: Some(WebhookSubject { gateway_id: "dp_1".to_owned(), refund_id: None }),
+        ..capture_of(accepted.order_id, &payment.gateway_payment_id)
+    };
+    assert_eq!(world.hears(&lost).await, Some("BOOKED"));
+    world.gateway.refund_by_hand(accepted.order_id, Decimal::from(10));
+    world.later(20 * MINUTE).await;
+    let mut mismatches = 0;
+    for _ in 0..5 {
+        mismatches += world.compared().await.2;
+        world.settle().await;
+    }
+    assert_eq!(mismatches, 1);
+    assert_eq!(world.compared().await, (0, 0, 0), "until its time comes");
+}
+
 /// Somebody has given money back on the gateway's own site, and its webhook never came.
 #[tokio::test]
 async fn a_refund_that_nobody_told_of_is_found_and_booked() {

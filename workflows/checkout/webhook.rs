@@ -109,6 +109,25 @@ pub async fn receive(
     gateway: &str,
     event: &WebhookEvent,
 ) -> Result<&'static str, sqlx::Error> {
+    hear(conn, gateway, event, false).await
+}
+
+/// The same of what was found while the order's books are compared with the gateway: what does not fit does not have
+/// them compared once more.
+pub(crate) async fn receive_compared(
+    conn: &mut PgConnection,
+    gateway: &str,
+    event: &WebhookEvent,
+) -> Result<&'static str, sqlx::Error> {
+    hear(conn, gateway, event, true).await
+}
+
+async fn hear(
+    conn: &mut PgConnection,
+    gateway: &str,
+    event: &WebhookEvent,
+    is_compared: bool,
+) -> Result<&'static str, sqlx::Error> {
     if matches!(event.kind, WebhookKind::Other(_)) {
         return Ok("IGNORED");
     }
@@ -116,7 +135,7 @@ pub async fn receive(
     let known = payments::order_by_payment(conn, gateway, &event.gateway_payment_id).await?;
     let Some(order_id) = known.or(event.order_id) else { return Ok(UNMATCHED) };
     let Some(order) = payments::order_of(conn, order_id).await? else { return Ok(UNMATCHED) };
-    let said = Said { gateway, event, order_id, order };
+    let said = Said { gateway, event, order_id, order, is_compared };
     match &event.kind {
         // Of how much it does not say, and it is no decline: the gateway is asked.
         WebhookKind::PaymentCaptured if event.amount.is_none() => said.compare_again(conn).await,
@@ -157,6 +176,8 @@ struct Said<'a> {
     event: &'a WebhookEvent,
     order_id: OrderId,
     order: OrderOfPayment,
+    /// It was found in a comparison.
+    is_compared: bool,
 }
 
 impl Said<'_> {
@@ -247,7 +268,9 @@ impl Said<'_> {
 
     /// The word alone does not say what to do: the order's books are compared with the gateway.
     async fn compare_again(&self, conn: &mut PgConnection) -> Result<&'static str, sqlx::Error> {
-        checks::check_again(conn, self.order_id).await?;
+        if !self.is_compared {
+            checks::check_again(conn, self.order_id).await?;
+        }
         Ok("COMPARED")
     }
 
