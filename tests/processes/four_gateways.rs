@@ -38,6 +38,8 @@ use crate::{
 
 /// All of the four take it.
 const CURRENCY: &str = "USD";
+/// Where the shoppers' browsers know the shop.
+const FRONT_DOOR: &str = "shop.example";
 
 /// Of a hundred calls so many meet something that can go wrong with them.
 const MISFORTUNES_PERCENT: u32 = 5;
@@ -326,10 +328,11 @@ async fn a_crowd_pays_through_four_gateways_in_bad_luck_and_the_books_are_the_sa
     let mut sites = vec![sandbox];
     sites.extend(join_all(PROVIDERS[1..].iter().map(|provider| Site::start(*provider))).await);
     let mut settings = settings(&sites);
+    // Those who take the checkouts say where shoppers come back to.
+    settings.push(("CART_ENGINE__SHOP__PUBLIC_URL", format!("http://{FRONT_DOOR}")));
     let mut shop = Deployment::open_with(&stage, &borrowed(&settings)).await;
     sell_in_dollars(&shop).await;
     settings.push(("SANDBOX_URL", shop.sandbox_url.clone()));
-    settings.push(("CART_ENGINE__SHOP__PUBLIC_URL", shop.api_url.clone()));
     let worker = async || shop.worker_with(&borrowed(&settings)).await.process;
     let mut workers: Vec<Child> = vec![worker().await, worker().await];
     misfortune_begins(&sites, &shop).await;

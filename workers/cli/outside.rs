@@ -39,15 +39,7 @@ pub(crate) fn shop(config: &Config, dev: Option<&DevSettings>, pool: &PgPool) ->
     {
         rules.public_url = url;
     }
-    let gateways = gateways(config, dev)?;
-    if gateways.iter().all(|gateway| gateway.name() != rules.default_gateway) {
-        let default = rules.default_gateway.as_str();
-        tracing::warn!(
-            default,
-            "shop.default_gateway is not set up: a checkout that names no other is refused, unless paid in cash"
-        );
-    }
-    Ok(Shop::new(rules, gateways, mailer(config, dev, pool)?))
+    Ok(Shop::new(rules, gateways(config, dev)?, mailer(config, dev, pool)?))
 }
 
 fn gateways(config: &Config, dev: Option<&DevSettings>) -> Result<Vec<Arc<dyn PaymentGateway>>, Failure> {

@@ -12,9 +12,12 @@ use reqwest::{Method, StatusCode, redirect::Policy};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::super::{
-    deployment::Deployment,
-    shoppers::{Shopper, Till},
+use super::{
+    super::{
+        deployment::Deployment,
+        shoppers::{Shopper, Till},
+    },
+    FRONT_DOOR,
 };
 use crate::{
     patience::{PATIENCE, in_time},
@@ -165,7 +168,9 @@ impl Page {
 
 impl<'a> Crowd<'a> {
     pub fn of(shop: &'a Deployment, sites: &'a [Site]) -> Crowd<'a> {
-        let browser = reqwest::Client::builder().no_proxy().redirect(Policy::none()).timeout(PATIENCE).build();
+        let api = shop.api_url.trim_start_matches("http://").parse().expect("an address");
+        let browser = reqwest::Client::builder().no_proxy().redirect(Policy::none()).timeout(PATIENCE);
+        let browser = browser.resolve(FRONT_DOOR, api).build();
         Crowd { shop, sites, browser: browser.expect("a browser") }
     }
 

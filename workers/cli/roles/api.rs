@@ -102,6 +102,13 @@ pub(crate) async fn state(
 /// # Errors
 /// Metrics that cannot be recorded.
 pub(crate) fn start(parts: &mut Parts, listener: TcpListener, state: AppState) -> Result<(), Failure> {
+    let rules = &state.shop.rules;
+    if !state.shop.gateways.contains_key(rules.default_gateway.as_str()) {
+        tracing::warn!(
+            default = rules.default_gateway,
+            "shop.default_gateway is not set up: a checkout that names no other is refused, unless it is paid in cash"
+        );
+    }
     let stop = parts.token();
     parts.start("metrics", metrics::keep_up(metrics::handle()?, parts.token()));
     let gauges = metrics::follow_database(state.pool.clone(), Arc::clone(&state.shop), parts.token());
