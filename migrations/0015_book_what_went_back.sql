@@ -10,7 +10,5 @@ alter table payments
     add column refunds_undone int not null default 0 check (refunds_undone >= 0);
 
 alter table payment_disputes
-    -- How much of what the bank has taken is among the payment's refunds.
-    add column booked_amount numeric(14, 3) not null default 0 check (booked_amount >= 0),
     -- When the gateway says that it came to stand where it stands.
     add column said_at timestamptz;

@@ -149,8 +149,8 @@ impl History {
                           where r.order_id = o.id and r.status = 'REFUNDED') as returned,
                         (select coalesce(sum(r.amount), 0) from refunds r
                           where r.payment_id = p.id and r.by_hand and r.gateway_payment_id is not null) as by_hand,
-                        (select coalesce(sum(d.booked_amount), 0) from payment_disputes d
-                          where d.order_id = o.id) as taken,
+                        (select coalesce(sum(r.amount), 0) from refunds r
+                          where r.payment_id = p.id and r.origin = 'BANK') as taken,
                         (select coalesce(sum(r.amount), 0) from refunds r
                           where r.payment_id = p.id and r.origin = 'GATEWAY') as elsewhere,
                         exists (select from payment_disputes d

@@ -412,7 +412,6 @@ impl Said<'_> {
             for refund_id in otherwise::taken(conn, self.order_id, payment).await? {
                 self.take_off(conn, refund_id, Then::Send, "the shopper's bank has given it back").await?;
             }
-            disputes::note_unbooked(conn, self.order_id, payment).await?;
         }
         otherwise::book_taken(conn, self.order_id, payment, now).await?;
         if status != DisputeStatus::Opened {

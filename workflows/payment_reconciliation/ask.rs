@@ -296,14 +296,15 @@ impl Step for CompareBooks<'_> {
 /// What follows from the gateway's answer about one order.
 async fn settle(tx: &mut Tx<'_>, gateway: &str, check: &Check, found: &Known) -> Result<Reconciled, StepError> {
     let (mut sum, order_id, now) = (Reconciled::default(), check.order_id, tx.now());
-    for payment in disputes::unbooked(tx.conn(), order_id).await? {
+    for payment in disputes::lost(tx.conn(), order_id).await? {
         otherwise::book_taken(tx.conn(), order_id, &payment, now).await?;
     }
     let Some(books) = booked(tx.conn(), order_id).await? else { return Ok(sum) };
     sum.compared += 1;
     let mut findings = compare(&books, &found.payments);
-    let is_refunded = |finding: &Finding| matches!(finding, Finding::Mismatch(mismatch) if mismatch.kind == MismatchKind::RefundedDiffers);
-    if findings.iter().any(is_refunded) && pass_on_refunds(tx, gateway, order_id, &found.refunds, &mut sum).await? {
+    if findings.iter().any(Finding::is_of_refunds)
+        && pass_on_refunds(tx, gateway, order_id, &found.refunds, &mut sum).await?
+    {
         let Some(books) = booked(tx.conn(), order_id).await? else { return Ok(sum) };
         findings = compare(&books, &found.payments);
     }

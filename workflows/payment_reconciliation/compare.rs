@@ -22,6 +22,13 @@ pub(super) enum Finding {
     Mismatch(Mismatch),
 }
 
+impl Finding {
+    /// Another amount went back than the books say.
+    pub(super) fn is_of_refunds(&self) -> bool {
+        matches!(self, Finding::Mismatch(Mismatch { kind: MismatchKind::RefundedDiffers, .. }))
+    }
+}
+
 /// Books and gateway say different things, and a person must find out why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -90,8 +90,12 @@ pub async fn contested(
     sqlx::query_as!(
         Contested,
         r#"select coalesce(bool_or(d.status = 'OPENED'), false) as "is_open!",
-                  coalesce(sum(greatest(case when d.currency = p.currency then d.amount else p.captured_amount end
-                                        - d.booked_amount, 0)) filter (where d.status = 'LOST'), 0) as "unbooked!"
+                  greatest(coalesce(sum(case when d.currency = p.currency then d.amount else p.captured_amount end)
+                                    filter (where d.status = 'LOST'), 0)
+                           - (select coalesce(sum(r.amount), 0)
+                                from refunds r join payments of on of.id = r.payment_id
+                               where of.order_id = $1 and r.gateway_payment_id = $2
+                                 and r.origin = 'BANK' and r.status = 'SUCCEEDED'), 0) as "unbooked!"
              from payment_disputes d join payments p on p.order_id = d.order_id
             where d.order_id = $1 and d.gateway_payment_id = $2"#,
         Uuid::from(order_id),
@@ -101,74 +105,17 @@ pub async fn contested(
     .await
 }
 
-/// The payments of an order of which banks have taken more than is booked.
+/// The payments of an order of which banks have taken money.
 ///
 /// # Errors
 /// The database's own.
-pub async fn unbooked(conn: &mut PgConnection, order_id: OrderId) -> Result<Vec<String>, sqlx::Error> {
+pub async fn lost(conn: &mut PgConnection, order_id: OrderId) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar!(
-        "select distinct d.gateway_payment_id
-           from payment_disputes d join payments p on p.order_id = d.order_id
-          where d.order_id = $1 and d.status = 'LOST'
-            and case when d.currency = p.currency then d.amount else p.captured_amount end > d.booked_amount",
+        "select distinct gateway_payment_id from payment_disputes where order_id = $1 and status = 'LOST'",
         Uuid::from(order_id)
     )
     .fetch_all(conn)
     .await
-}
-
-/// So much of what the banks have taken of a payment is among its refunds now: of the oldest dispute first. The caller
-/// holds the order.
-///
-/// # Errors
-/// The database's own.
-pub async fn note_booked(
-    conn: &mut PgConnection,
-    order_id: OrderId,
-    gateway_payment_id: &str,
-    amount: Decimal,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "with lost as (
-            select d.gateway, d.gateway_dispute_id,
-                   greatest(case when d.currency = p.currency then d.amount else p.captured_amount end
-                            - d.booked_amount, 0) as rest,
-                   row_number() over (order by d.created_at, d.gateway_dispute_id) as place
-              from payment_disputes d join payments p on p.order_id = d.order_id
-             where d.order_id = $1 and d.gateway_payment_id = $2 and d.status = 'LOST'),
-         shares as (
-            select gateway, gateway_dispute_id,
-                   least(rest, greatest($3 - (sum(rest) over (order by place) - rest), 0)) as share
-              from lost)
-         update payment_disputes d set booked_amount = booked_amount + s.share
-           from shares s
-          where d.gateway = s.gateway and d.gateway_dispute_id = s.gateway_dispute_id and s.share > 0",
-        Uuid::from(order_id),
-        gateway_payment_id,
-        amount
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Nothing that banks have taken of a payment is among its refunds. The caller holds the order.
-///
-/// # Errors
-/// The database's own.
-pub async fn note_unbooked(
-    conn: &mut PgConnection,
-    order_id: OrderId,
-    gateway_payment_id: &str,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "update payment_disputes set booked_amount = 0 where order_id = $1 and gateway_payment_id = $2",
-        Uuid::from(order_id),
-        gateway_payment_id
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
 }
 
 /// A dispute as the staff look at it.

@@ -15,8 +15,7 @@ use uuid::Uuid;
 use super::{Claim, DueRefund, Locked, Origin, PaidBack, Part, booked_as, insert, left, lock, of_gateway, settle};
 use crate::{disputes, orders, reconciliation::checks};
 
-/// Books what shoppers' banks have taken of a payment of an order, as far as nobody has claimed it. Returns how much
-/// that was, in major units of the order's currency.
+/// Books what shoppers' banks have taken of a payment of an order, as far as nobody has claimed it.
 ///
 /// # Errors
 /// The database's own.
@@ -25,12 +24,12 @@ pub async fn book_taken(
     order_id: OrderId,
     gateway_payment_id: &str,
     now: DateTime<Utc>,
-) -> Result<Decimal, sqlx::Error> {
+) -> Result<(), sqlx::Error> {
     // A PENDING order's checkout takes the payment before the order: it is not to be met half-way.
     if orders::lock(&mut *conn, order_id).await?.is_none_or(|order| order.status == OrderStatus::Pending) {
-        return Ok(Decimal::ZERO);
+        return Ok(());
     }
-    let Some(order) = lock(&mut *conn, order_id).await? else { return Ok(Decimal::ZERO) };
+    let Some(order) = lock(&mut *conn, order_id).await? else { return Ok(()) };
     let mut books = Books { order_id, order: &order, gateway_payment_id, giving_way: None };
     books.book_bank(conn, now).await
 }
@@ -99,12 +98,10 @@ struct Books<'a> {
 }
 
 impl Books<'_> {
-    async fn book_bank(&mut self, conn: &mut PgConnection, now: DateTime<Utc>) -> Result<Decimal, sqlx::Error> {
-        let (order_id, payment) = (self.order_id, self.gateway_payment_id);
-        let taken = disputes::contested(&mut *conn, order_id, payment).await?.unbooked;
-        let booked = self.book(&mut *conn, taken, PaidBack::ByBank, now).await?;
-        disputes::note_booked(conn, order_id, payment, booked).await?;
-        Ok(booked)
+    async fn book_bank(&mut self, conn: &mut PgConnection, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+        let taken = disputes::contested(&mut *conn, self.order_id, self.gateway_payment_id).await?.unbooked;
+        self.book(conn, taken, PaidBack::ByBank, now).await?;
+        Ok(())
     }
 
     /// Books up to `most` as paid back so; returns how much.
@@ -118,11 +115,9 @@ impl Books<'_> {
         let Books { order_id, order, gateway_payment_id: payment, .. } = *self;
         let free = if order.stands_for(payment) { left(&mut *conn, order).await? } else { Decimal::ZERO };
         let unclaimed = most.min(free).max(Decimal::ZERO);
-        let claim = Claim { run_id: Uuid::now_v7(), order_id, reason: origin(paid).reason(), reference: None };
         let part = order.part(Some(payment), unclaimed, origin(paid));
         if unclaimed > Decimal::ZERO {
-            let due = insert(&mut *conn, claim, order, part, now).await?;
-            settle(&mut *conn, order_id, &due, paid, now).await?;
+            self.add(&mut *conn, part, None, paid, now).await?;
         }
         let Some(ours) = self.giving_way.take() else { return Ok(unclaimed) };
         let claimed = ours.amount.min(most - unclaimed).max(Decimal::ZERO);
@@ -142,13 +137,27 @@ impl Books<'_> {
             sqlx::query!("update refunds set amount = $2, updated_at = $3 where id = $1", ours.id, rest, now)
                 .execute(&mut *conn)
                 .await?;
-            let claim = Claim { run_id: Uuid::now_v7(), reference: ours.reference.as_deref(), ..claim };
             let part = Part { amount: claimed, is_extra: ours.is_extra, is_owed: true, ..part };
-            let due = insert(&mut *conn, claim, order, part, now).await?;
-            settle(&mut *conn, order_id, &due, paid, now).await?;
+            self.add(&mut *conn, part, ours.reference.as_deref(), paid, now).await?;
         }
         self.giving_way = Some(GivingWay { amount: rest, ..ours });
         Ok(unclaimed + claimed)
+    }
+
+    /// A row of its own, which no run sends.
+    async fn add(
+        &self,
+        conn: &mut PgConnection,
+        part: Part<'_>,
+        reference: Option<&str>,
+        paid: PaidBack<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<(), sqlx::Error> {
+        let (order_id, reason) = (self.order_id, part.origin.reason());
+        let claim = Claim { run_id: Uuid::now_v7(), order_id, reason, reference };
+        let due = insert(&mut *conn, claim, self.order, part, now).await?;
+        settle(conn, order_id, &due, paid, now).await?;
+        Ok(())
     }
 }
 
